@@ -1,0 +1,207 @@
+"""A folder of shards, and its videos as one flat table."""
+
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.cache.shard import VideoEntry, open_shard
+from memfeat.cache.spec import CacheSpec
+from memfeat.errors import CacheError
+
+PREFERENCE = {"ok": 0, "partial": 1, "failed": 2}
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Embeddings of many videos as one flat table.
+
+    Attributes:
+        values: float16 (total_frames, dim), contiguous.
+        pts_seconds: float64 (total_frames,).
+        offsets: int64 (videos + 1,); video i has the rows offsets[i]:offsets[i + 1].
+        video_ids: (videos,).
+        spec: what made them.
+    """
+
+    values: NDArray[np.float16]
+    pts_seconds: NDArray[np.float64]
+    offsets: NDArray[np.int64]
+    video_ids: tuple[str, ...]
+    spec: CacheSpec
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Frames of each video, int64 (videos,)."""
+        return np.diff(self.offsets)
+
+    def frames(self, index: int) -> NDArray[np.float16]:
+        """Return a view of video `index`'s embeddings, (time, dim)."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def select(self, video_ids: Sequence[str]) -> "FeatureTable":
+        """Return the table of these videos, in this order.
+
+        Raises:
+            CacheError: a video is not in the table.
+        """
+        position = {video_id: index for index, video_id in enumerate(self.video_ids)}
+        _refuse_missing(video_ids, position, f"a table of {len(self)} videos")
+        rows = [slice(*self.offsets[position[v] : position[v] + 2]) for v in video_ids]
+        empty = slice(0, 0)
+        return FeatureTable(
+            np.concatenate([self.values[row] for row in rows or [empty]]),
+            np.concatenate([self.pts_seconds[row] for row in rows or [empty]]),
+            np.cumsum([0] + [row.stop - row.start for row in rows], dtype=np.int64),
+            tuple(video_ids),
+            self.spec,
+        )
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of shards of one spec.
+
+    Attributes:
+        folder: where the shards lie.
+        spec: what made all of them.
+        entries: by video id; where several shards hold a video, the best status counts.
+        shards: the readable ones, by name.
+        damaged: the others, each with what is wrong.
+    """
+
+    folder: Path
+    spec: CacheSpec
+    entries: dict[str, VideoEntry]
+    shards: tuple[Path, ...]
+    damaged: dict[Path, str]
+
+    @classmethod
+    def open(cls, folder: Path, *, damaged_ok: bool = False) -> Self:
+        """Read which videos the shards of `folder` hold; no embedding is read yet.
+
+        Raises:
+            CacheError: no cache there, shards of different specs, or (unless `damaged_ok`) a
+                shard that cannot be read.
+        """
+        paths = _shard_paths(folder)
+        contents: dict[Path, tuple[CacheSpec, list[VideoEntry]]] = {}
+        damaged: dict[Path, str] = {}
+        for path in paths:
+            try:
+                with open_shard(path) as shard:
+                    contents[path] = shard.spec, shard.entries()
+            except CacheError as error:
+                damaged[path] = str(error)
+        if damaged and (not damaged_ok or not contents):
+            raise CacheError(next(iter(damaged.values())))
+        first, (spec, _) = next(iter(contents.items()))
+        entries: dict[str, VideoEntry] = {}
+        for path, (found, videos) in contents.items():
+            spec.require(found, f"{path} was made differently from {first.name} beside it")
+            for entry in videos:
+                known = entries.setdefault(entry.video_id, entry)
+                if PREFERENCE[entry.status] < PREFERENCE[known.status]:
+                    entries[entry.video_id] = entry
+        return cls(folder, spec, entries, tuple(contents), damaged)
+
+    def usable(self, *, partial: bool = False) -> tuple[str, ...]:
+        """Return the ids of the videos that may be trained on, sorted."""
+        allowed = ("ok", "partial") if partial else ("ok",)
+        return tuple(sorted(v for v, entry in self.entries.items() if entry.status in allowed))
+
+    def load(self, video_ids: Sequence[str] | None = None) -> FeatureTable:
+        """Read the videos named, in that order, or else all that are `ok`, by id.
+
+        Raises:
+            CacheError: a video is not cached, has no frames, or a shard cannot be read.
+        """
+        ids = self.usable() if video_ids is None else tuple(video_ids)
+        _refuse_missing(ids, self.entries, str(self.folder))
+        entries = [self.entries[video_id] for video_id in ids]
+        for entry in entries:
+            if entry.num_frames == 0:
+                raise CacheError(f"{self.folder}: video {entry.video_id!r} failed ({entry.reason})")
+        offsets = np.cumsum([0] + [entry.num_frames for entry in entries], dtype=np.int64)
+        values = np.empty((int(offsets[-1]), self.spec.dim), np.float16)
+        pts_seconds = np.empty(int(offsets[-1]), np.float64)
+        wanted: dict[Path, list[tuple[int, int, int]]] = {}
+        for entry, target in zip(entries, offsets[:-1].tolist(), strict=True):
+            wanted.setdefault(entry.shard, []).append((entry.start, entry.stop, target))
+        for path, spans in wanted.items():
+            with open_shard(path) as shard:
+                for start, stop, target in _joined(spans):
+                    source, place = np.s_[start:stop], np.s_[target : target + stop - start]
+                    shard.file["embeddings"].read_direct(values, source, place)
+                    shard.file["pts_seconds"].read_direct(pts_seconds, source, place)
+        return FeatureTable(values, pts_seconds, offsets, ids, self.spec)
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts, sizes and the spec, ready for JSON."""
+        statuses: Counter[str] = Counter(entry.status for entry in self.entries.values())
+        reasons = Counter(entry.reason for entry in self.entries.values() if entry.reason)
+        return {
+            "folder": str(self.folder),
+            "videos": {status: statuses[status] for status in PREFERENCE},
+            "reasons": dict(sorted(reasons.items())),
+            "frames": sum(entry.num_frames for entry in self.entries.values()),
+            "shards": len(self.shards),
+            "damaged_shards": len(self.damaged),
+            "bytes": sum(path.stat().st_size for path in self.shards),
+            "spec": self.spec.model_dump(mode="json"),
+        }
+
+
+def verify(folder: Path) -> dict[Path, str]:
+    """Check every shard's checksum, vectors and offsets; return what is wrong, by shard.
+
+    Raises:
+        CacheError: `folder` holds no cache.
+    """
+    problems: dict[Path, str] = {}
+    paths = _shard_paths(folder)
+    first: CacheSpec | None = None
+    for path in paths:
+        try:
+            with open_shard(path) as shard:
+                shard.verify()
+                first = first or shard.spec
+                first.require(shard.spec, f"{path} was made differently from {paths[0].name}")
+        except CacheError as error:
+            problems[path] = str(error)
+    return problems
+
+
+def _shard_paths(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("shard-*.h5"))
+    if not paths:
+        raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")
+    return paths
+
+
+def _joined(spans: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Join neighbours, so that a shard read in its own order is one read."""
+    start, stop, target = spans[0]
+    for next_start, next_stop, next_target in spans[1:]:
+        if next_start == stop and next_target == target + stop - start:
+            stop = next_stop
+        else:
+            yield start, stop, target
+            start, stop, target = next_start, next_stop, next_target
+    yield start, stop, target
+
+
+def _refuse_missing(ids: Sequence[str], known: Container[str], where: str) -> None:
+    missing = [video_id for video_id in ids if video_id not in known]
+    if missing:
+        raise CacheError(
+            f"{len(missing)} of {len(ids)} videos are not in {where}, {missing[0]!r} first; "
+            "`memfeat extract` with the same manifest and cache adds them"
+        )
