@@ -36,7 +36,7 @@ class ExtractConfig(Settings):
     cache: Path = Field(description="folder of shards")
     encoder: str = Field("ViT-L-14-336", description="frame encoder; `memfeat list` names them")
     weights: str | None = Field(
-        None, description="pretrained tag, path of a checkpoint, or `random` for none [openai]"
+        None, description="tag, checkpoint file, or `random` [the encoder's own: openai, imagenet]"
     )
     activation: Literal["auto", "gelu", "quickgelu"] = Field(
         "auto", description="only for a checkpoint file that does not tell"
@@ -119,10 +119,10 @@ class AblationRow(Settings):
 class AblationConfig(Settings):
     """A grid of systems: rows one by one, the product of lists, or both."""
 
-    title: str
-    run: Path
-    split: Split = Field("dev", description="the split that the table reports (the paper: dev)")
-    seeds: Seeds = (0, 1, 2, 3, 4)
+    title: str = Field(description="heading of the table")
+    run: Path = Field(description="folder the table and the cells' runs go to")
+    split: Split = Field("dev", description="split that the table reports (the paper: dev)")
+    seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
     cache_root: Path = Field(Path("cache"), description="folder that the rows' caches lie in")
     caches: tuple[Path, ...] = Field((), description="with aggregators and heads: their product")
     aggregators: tuple[str, ...] = ()

@@ -1,9 +1,11 @@
 """What made a cache, so that caches of different making are never mixed up."""
 
+from typing import Literal
+
 from memfeat.config import Settings
 from memfeat.errors import CacheError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class CacheSpec(Settings):
@@ -13,7 +15,7 @@ class CacheSpec(Settings):
     from, so that no table made with random weights can pass for another.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     encoder: str
     weights: str
     weights_sha256: str

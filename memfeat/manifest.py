@@ -1,0 +1,310 @@
+"""Which videos there are, in which split, with which score: the record, its file, its checks."""
+
+import hashlib
+import json
+import os
+import statistics
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
+
+from memfeat.config import Settings, Split
+from memfeat.errors import ManifestError
+from memfeat.files import write_atomically
+from memfeat.tables import format_rows, read_rows, shown
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+MAX_ID_BYTES = 200  # a file named after an id stays below 255 bytes, suffix included
+
+
+def _check_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8; save the file as UTF-8") from None
+    if "\0" in value:
+        raise ValueError("holds a NUL character; remove it")
+    return value
+
+
+def _check_id(value: str) -> str:
+    if not value:
+        raise ValueError("is empty; every video needs an id")
+    if value in {".", ".."} or "/" in value or "\\" in value:
+        raise ValueError("is not a plain name: ids hold no slashes; folders belong in `path`")
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+        raise ValueError("holds a control character, a line break or a byte that is not UTF-8")
+    if value != value.strip():
+        raise ValueError("begins or ends with white space; remove it")
+    if (size := len(value.encode())) > MAX_ID_BYTES:
+        raise ValueError(f"is {size} bytes long; ids have at most {MAX_ID_BYTES}")
+    return value
+
+
+def _absolute_path(value: Any, info: ValidationInfo) -> Any:
+    """Join a relative path to the root that the reader passes as context."""
+    if not isinstance(value, str):
+        return value
+    if not value or "\0" in value:
+        raise ValueError("is not a path; name each video's file, relative to the manifest")
+    return Path(os.path.normpath(Path((info.context or {}).get("root", ""), value)))
+
+
+def _parse_score(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    allowed = "a score is a number in [0, 1], or empty if withheld"
+    try:
+        number = float("text" if isinstance(value, bool) else value)
+    except (ValueError, TypeError, OverflowError):
+        comma = isinstance(value, str) and value.count(",") == 1
+        hint = "; write a decimal point, not a comma" if comma else ""
+        raise ValueError(f"is not a number; {allowed}{hint}") from None
+    if not 0 <= number <= 1:
+        hint = "; looks like a 0-100 scale: divide by 100" if 1 < number <= 100 else ""
+        raise ValueError(f"is not in [0, 1]; {allowed}{hint}")
+    return number
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+Score = Annotated[float | None, BeforeValidator(_parse_score)]
+
+
+class VideoRecord(Settings):
+    """One video of a manifest.
+
+    Attributes:
+        video_id: plain name, unique in its manifest: no slashes, no control characters, at most
+            200 bytes of UTF-8.
+        path: the video file; absolute once read.
+        score: memorability in [0, 1], the share of viewers who recognise the video when they see
+            it again (paper, section 1); None where it is withheld.
+        split: `train`, `dev` or `test`.
+        dataset: where the scores come from, in words; every table and picture repeats it.
+        n_annotations: how many people's answers the score rests on.
+        noise_free_score: the score before noise, in [0, 1], where a simulation knows it.
+        caption: a sentence about the video.
+        group: what videos cut from one source share; a group should not span splits.
+    """
+
+    video_id: Annotated[str, AfterValidator(_check_id)]
+    path: Annotated[Path, BeforeValidator(_absolute_path)]
+    score: Score
+    split: Split
+    dataset: Text = ""
+    n_annotations: int | None = Field(None, ge=0)
+    noise_free_score: Score = None
+    caption: Text = ""
+    group: Text = ""
+
+
+COLUMNS = tuple(VideoRecord.model_fields)
+REQUIRED = tuple(name for name, field in VideoRecord.model_fields.items() if field.is_required())
+OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split in numbers; `mean_score` is None where no score is known."""
+
+    split: Split
+    videos: int
+    with_score: int
+    withheld: int
+    missing_files: int
+    mean_score: float | None
+
+
+@dataclass(frozen=True)
+class ManifestSummary:
+    """What `memfeat manifest check` tells: a row per split, the sources, and what looks wrong."""
+
+    splits: tuple[SplitSummary, ...]
+    datasets: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that passed every check, in the order of its file."""
+
+    path: Path
+    records: tuple[VideoRecord, ...]
+
+    def of_split(self, split: Split) -> tuple[VideoRecord, ...]:
+        """Return the records of one split, in order."""
+        return tuple(record for record in self.records if record.split == split)
+
+    @cached_property
+    def by_id(self) -> dict[str, VideoRecord]:
+        """Every record under its id, in order."""
+        return {record.video_id: record for record in self.records}
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """The distinct sources of the scores, in order of appearance."""
+        return tuple(dict.fromkeys(record.dataset for record in self.records if record.dataset))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over ids, splits and scores, in order: equal wherever the videos lie."""
+        content = [[record.video_id, record.split, record.score] for record in self.records]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def summary(self) -> ManifestSummary:
+        """Count each split, look whether its files are there, and collect warnings."""
+        warnings = list(_warnings_across(self.records))
+        splits = []
+        for split in SPLITS:
+            records = self.of_split(split)
+            scores = [record.score for record in records if record.score is not None]
+            missing = [record.path for record in records if not record.path.is_file()]
+            row = SplitSummary(
+                split=split,
+                videos=len(records),
+                with_score=len(scores),
+                withheld=len(records) - len(scores),
+                missing_files=len(missing),
+                mean_score=statistics.fmean(scores) if scores else None,
+            )
+            splits.append(row)
+            warnings += _warnings_within(row, scores, missing)
+        return ManifestSummary(tuple(splits), self.datasets, tuple(warnings))
+
+
+def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+    """Read and check a manifest: CSV, or `.tsv` or `.jsonl` by its suffix; UTF-8, BOM or not.
+
+    Args:
+        path: the file. Its columns are all of `REQUIRED` and any of `OPTIONAL`; an empty cell is
+            a value not known.
+        root: folder that relative video paths start from; by default the manifest's own.
+
+    Raises:
+        ManifestError: the first problem in one line, and how many more there are.
+    """
+    records, problems = _read(path, root)
+    if problems:
+        more = len(problems) - 1
+        hint = f" ({more} more: `memfeat manifest check` lists them)" if more else ""
+        raise ManifestError(problems[0] + hint)
+    return Manifest(path, records)
+
+
+def find_problems(path: Path, root: Path | None = None) -> tuple[str, ...]:
+    """Return what `read_manifest` would refuse the file for, one line each, in file order."""
+    return _read(path, root)[1]
+
+
+def write_manifest(path: Path, records: Sequence[VideoRecord]) -> None:
+    """Write records as CSV, `.tsv` or `.jsonl`, atomically; an identical file stays untouched.
+
+    Video paths become relative to the manifest's folder, with forward slashes; optional columns
+    appear only where some record fills them. The same records give the same bytes.
+
+    Raises:
+        ManifestError: no records, or records that may not stand in one manifest.
+        OSError: the file cannot be written.
+    """
+    if not records:
+        raise ManifestError(f"{path} not written: there are no records; give at least one")
+    for _, problem in _clashes(list(enumerate(records, 2))):
+        raise ManifestError(f"{path} not written: {problem}")
+    folder, resolve = path.parent.resolve(), cache(Path.resolve)
+    rows = []
+    for record in records:
+        row = {name: getattr(record, name) for name in COLUMNS}
+        video = resolve(record.path.parent) / record.path.name
+        row["path"] = Path(os.path.relpath(video, folder)).as_posix()
+        rows.append(row)
+    filled = [name for name in OPTIONAL if any(row[name] not in ("", None) for row in rows)]
+    content = format_rows(path, [*REQUIRED, *filled], rows)
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content)
+
+
+def _read(path: Path, root: Path | None) -> tuple[tuple[VideoRecord, ...], tuple[str, ...]]:
+    """Return the valid records, and all problems in the order of their lines."""
+    context = {"root": (root or path.parent).resolve()}
+    records: list[tuple[int, VideoRecord]] = []
+    problems: list[tuple[int, str]] = []
+    line = 0
+    try:
+        for line, row in read_rows(path, REQUIRED, OPTIONAL):
+            known = {n: v for n, v in row.items() if n in REQUIRED or v not in ("", None)}
+            try:
+                records.append((line, VideoRecord.model_validate(known, context=context)))
+            except ValidationError as error:
+                problems += [(line, f"{path}, {problem}") for problem in _explain(line, error)]
+        if not line:
+            raise ManifestError(f"{path} holds no videos; write a header and a line for each")
+    except ManifestError as error:
+        problems.append((line + 1, str(error)))
+    problems += [(line, f"{path}, {problem}") for line, problem in _clashes(records)]
+    problems.sort(key=lambda problem: problem[0])
+    return tuple(record for _, record in records), tuple(problem for _, problem in problems)
+
+
+def _explain(line: int, error: ValidationError) -> Iterator[str]:
+    """Turn pydantic's findings about one row into lines of ours."""
+    for problem in error.errors(include_url=False):
+        reason = problem["msg"]
+        if problem["type"] == "value_error":
+            reason = reason.removeprefix("Value error, ")
+        elif problem["type"] == "literal_error":
+            reason = f"is not a split; write one of: {', '.join(SPLITS)}"
+        else:
+            reason = f"is not allowed: {reason[0].lower()}{reason[1:]}"
+        yield f"line {line}, column {problem['loc'][0]}: {shown(problem['input'])} {reason}"
+
+
+def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, str]]:
+    """Find records that may not stand in one manifest: id twins, and a file in two splits."""
+    ids: dict[str, tuple[int, str]] = {}
+    splits: dict[str, tuple[int, str]] = {}
+    for line, record in records:
+        name = record.video_id
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        first, twin = ids.setdefault(folded, (line, name))
+        if first != line:
+            why = f"{shown(name)} repeats line {first}"
+            if name != twin:
+                why = f"{name!a} differs from {twin!a} on line {first} only in case or Unicode form"
+            yield line, f"line {line}, column video_id: {why}; ids are unique"
+        first, split = splits.setdefault(os.fspath(record.path), (line, record.split))
+        if split != record.split:
+            why = f"is in split {record.split}, and on line {first} in {split}; a video has one"
+            yield line, f"line {line}, column path: {shown(str(record.path))} {why}"
+
+
+def _warnings_within(
+    row: SplitSummary, scores: Sequence[float], missing: Sequence[Path]
+) -> Iterator[str]:
+    if not row.videos:
+        yield f"{row.split}: no videos"
+    elif row.with_score < 3:
+        yield f"{row.split}: {row.with_score} videos with a score; a correlation needs 3"
+    elif len(set(scores)) == 1:
+        yield f"{row.split}: every score is {scores[0]}; correlations are undefined"
+    if row.split == "train" and row.withheld:
+        yield f"train: {row.withheld} videos without a score; training leaves them out"
+    if missing:
+        yield f"{row.split}: {len(missing)} missing files, the first {shown(str(missing[0]))}"
+
+
+def _warnings_across(records: Iterable[VideoRecord]) -> Iterator[str]:
+    files: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    for record in records:
+        first = files.setdefault(os.fspath(record.path), record.video_id)
+        if first != record.video_id:
+            yield f"{shown(first)} and {shown(record.video_id)} are one file"
+        split = groups.setdefault(record.group, record.split) if record.group else record.split
+        if split != record.split:
+            where = f"in {split} and, as {shown(record.video_id)}, in {record.split}"
+            yield f"group {shown(record.group)} is {where}: its videos may give each other away"

@@ -1,0 +1,301 @@
+"""How well predictions agree with the truth: PLCC, SROCC, MSE, bias, and how sure they are."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memfeat.errors import MemfeatError
+from memfeat.manifest import VideoRecord
+from memfeat.registry import unknown_name
+
+Values = NDArray[np.float64]
+Interval = tuple[float, float]
+Metric = Literal["plcc", "srocc", "mse"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+MIN_VIDEOS = 3  # any two videos correlate perfectly
+_PERCENTILES = (2.5, 97.5)
+_BLOCK = 250_000  # values resampled at once, so that they stay in the CPU's cache
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Agreement of predictions with the truth over `n` videos (paper, section 3).
+
+    Of several seeds' predictions, each figure is the mean over seeds. How far it would move with
+    other seeds (`*_std`) and with other videos (`*_interval`) are kept apart.
+
+    Attributes:
+        n: how many videos.
+        plcc: Pearson's linear correlation, in [-1, 1]; None where undefined.
+        srocc: Spearman's rank correlation, ties at their average rank; None where undefined.
+        mse: mean squared error; None for no videos.
+        bias: mean of prediction minus truth; None for no videos.
+        plcc_std: standard deviation over seeds (n - 1); None for one seed, or where undefined.
+        srocc_std: likewise.
+        mse_std: likewise.
+        plcc_interval: 95 % percentile bootstrap over videos, (low, high); None where unknown.
+        srocc_interval: likewise.
+        mse_interval: likewise.
+        undefined: why the correlations are None; None where they are not.
+    """
+
+    n: int
+    plcc: float | None
+    srocc: float | None
+    mse: float | None
+    bias: float | None
+    plcc_std: float | None
+    srocc_std: float | None
+    mse_std: float | None
+    plcc_interval: Interval | None
+    srocc_interval: Interval | None
+    mse_interval: Interval | None
+    undefined: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one prediction minus that of another; None where either is undefined."""
+
+    value: float | None
+    interval: Interval | None
+
+
+def evaluate(
+    truth: ArrayLike, prediction: ArrayLike, *, bootstrap: int = 1000, seed: int = 0
+) -> Metrics:
+    """Compare predictions with the truth.
+
+    A resample that leaves a correlation undefined, being constant, is dropped; where more than
+    half are, or there are fewer than 3 videos, there is no interval.
+
+    Args:
+        truth: one finite number a video, (videos,).
+        prediction: likewise, or one row per seed, (seeds, videos).
+        bootstrap: how often to resample the videos; 0 for no intervals.
+        seed: of the resampling; one seed draws the same videos for every prediction.
+
+    Raises:
+        MemfeatError: shapes that do not fit, NaN or infinity.
+    """
+    true, predicted = _series(truth, prediction=prediction)
+    points = _points(true, predicted)
+    samples = _resampled(true, predicted, bootstrap, seed)
+    return Metrics(
+        n=len(true),
+        plcc=_mean(points["plcc"]),
+        srocc=_mean(points["srocc"]),
+        mse=_mean(points["mse"]),
+        bias=float(np.mean(predicted - true)) if len(true) else None,
+        plcc_std=_spread(points["plcc"]),
+        srocc_std=_spread(points["srocc"]),
+        mse_std=_spread(points["mse"]),
+        plcc_interval=_interval(samples["plcc"]),
+        srocc_interval=_interval(samples["srocc"]),
+        mse_interval=_interval(samples["mse"]),
+        undefined=_why_undefined(true, predicted),
+    )
+
+
+def paired_difference(
+    truth: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    metric: Metric = "srocc",
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """Compare two predictions of the same videos on the same resamples: first minus second.
+
+    The interval is of the difference itself, hence much narrower than the two metrics' own: it
+    tells whether one prediction is better than the other on videos such as these.
+
+    Args:
+        truth: one finite number a video, (videos,).
+        first: predictions, (videos,), or one row per seed, (seeds, videos).
+        second: likewise, of as many seeds or other ones.
+        metric: `plcc`, `srocc` or `mse`; for `mse` a negative difference speaks for `first`.
+        bootstrap: how often to resample the videos; 0 for no interval.
+        seed: of the resampling.
+
+    Raises:
+        MemfeatError: shapes that do not fit, NaN or infinity.
+        UnknownNameError: no such metric.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    true, one, other = _series(truth, first=first, second=second)
+    value, minus = (_mean(_points(true, each)[metric]) for each in (one, other))
+    if value is None or minus is None:
+        return Difference(None, None)
+    samples = [_resampled(true, each, bootstrap, seed)[metric] for each in (one, other)]
+    return Difference(value - minus, _interval(samples[0] - samples[1]))
+
+
+def known_ceiling(
+    records: Iterable[VideoRecord], *, bootstrap: int = 1000, seed: int = 0
+) -> Metrics | None:
+    """Return the metrics of a perfect model: noise-free scores as predictions of noisy ones.
+
+    Only a simulation knows them; None unless every scored record has its noise-free score.
+    """
+    scored = [(r.score, r.noise_free_score) for r in records if r.score is not None]
+    known = [(score, noise_free) for score, noise_free in scored if noise_free is not None]
+    if not known or len(known) < len(scored):
+        return None
+    truth, noise_free = zip(*known, strict=True)
+    return evaluate(truth, noise_free, bootstrap=bootstrap, seed=seed)
+
+
+def _measure(truth: Values, prediction: Values, counts: Values) -> dict[Metric, Values]:
+    """Compute every metric over resamples given as how often each drew each video.
+
+    Working with counts needs no sorting per resample: ranks are running sums of counts.
+
+    Args:
+        truth: (videos,).
+        prediction: (videos,).
+        counts: (resamples, videos).
+
+    Returns:
+        (resamples,) by metric; a correlation is NaN where truth or prediction is constant.
+    """
+    true_ranks, ranks = _ranks(truth, counts), _ranks(prediction, counts)
+    srocc = _correlation(true_ranks, ranks, counts)
+    plcc = _correlation(_scaled(truth), _scaled(prediction), counts)
+    # Ranks are exact, so theirs is the correlation that is NaN just where a series is constant.
+    plcc[np.isnan(srocc)] = np.nan
+    mse = np.einsum("rv,v->r", counts, np.square(prediction - truth)) / counts.sum(axis=1)
+    return {"plcc": plcc, "srocc": srocc, "mse": mse}
+
+
+def _ranks(values: Values, counts: Values) -> Values:
+    """Return each video's average rank within each resample, (resamples, videos)."""
+    _, codes = np.unique(values, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    ties = np.add.reduceat(counts[:, order], starts, axis=1)
+    average: Values = np.cumsum(ties, axis=1) - (ties - 1) / 2
+    return average[:, codes]
+
+
+def _correlation(first: Values, second: Values, counts: Values) -> Values:
+    """Correlate (videos,) or (resamples, videos) values over each resample, (resamples,)."""
+    total = counts.sum(axis=1)
+    deviations = []
+    for values in (first, second):
+        mean = (counts * values).sum(axis=1) / total
+        deviations.append(values - mean[:, None])
+    moments = [
+        np.einsum("rv,rv,rv->r", counts, deviations[one], deviations[other])
+        for one, other in ((0, 1), (0, 0), (1, 1))
+    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation: Values = moments[0] / np.sqrt(moments[1] * moments[2])
+    return correlation.clip(-1, 1)
+
+
+def _scaled(values: Values) -> Values:
+    """Shift and scale to [-1, 1], so that squares of the smallest spreads survive."""
+    centred: Values = values - values.mean()
+    largest = np.abs(centred).max()
+    return centred / largest if largest else centred
+
+
+def _points(truth: Values, predictions: Values) -> dict[Metric, Values | None]:
+    """Return every metric's value for each seed, (seeds,); None where undefined for any."""
+    if not len(truth):
+        return dict.fromkeys(METRICS)
+    once = np.ones((1, len(truth)))
+    measured = [_measure(truth, prediction, once) for prediction in predictions]
+    points: dict[Metric, Values | None] = {
+        metric: np.concatenate([each[metric] for each in measured]) for metric in METRICS
+    }
+    if _why_undefined(truth, predictions):
+        points["plcc"] = points["srocc"] = None
+    return points
+
+
+def _mean(values: Values | None) -> float | None:
+    return None if values is None else float(values.mean())
+
+
+def _spread(values: Values | None) -> float | None:
+    return None if values is None or len(values) < 2 else float(values.std(ddof=1))
+
+
+def _resampled(
+    truth: Values, predictions: Values, bootstrap: int, seed: int
+) -> dict[Metric, Values]:
+    """Return every metric's mean over seeds on each resample; empty for too few videos."""
+    blocks = []
+    for counts in _resamples(len(truth), bootstrap, seed):
+        measured = [_measure(truth, prediction, counts) for prediction in predictions]
+        blocks.append({m: np.mean([each[m] for each in measured], axis=0) for m in METRICS})
+    return {m: np.concatenate([np.empty(0), *(block[m] for block in blocks)]) for m in METRICS}
+
+
+def _resamples(n: int, bootstrap: int, seed: int) -> Iterator[Values]:
+    """Yield blocks (resamples, n): how often each video is drawn; `bootstrap` rows in all.
+
+    Of too few videos nothing can be told, so there is no block.
+    """
+    if n < MIN_VIDEOS:
+        return
+    generator = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // n)
+    for start in range(0, bootstrap, rows):
+        size = min(rows, bootstrap - start)
+        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def _interval(samples: Values) -> Interval | None:
+    defined = samples[~np.isnan(samples)]
+    if not len(defined) or len(defined) < len(samples) / 2:
+        return None
+    low, high = np.percentile(defined, _PERCENTILES)
+    return float(low), float(high)
+
+
+def _why_undefined(truth: Values, predictions: Values) -> str | None:
+    n = len(truth)
+    if n < MIN_VIDEOS:
+        return f"{n} videos; a correlation needs at least {MIN_VIDEOS}"
+    for name, values in (("truth is", truth), *(("predictions are", row) for row in predictions)):
+        if not np.ptp(values):
+            return f"the {name} constant: {values[0]:.6g} for all {n} videos"
+    return None
+
+
+def _series(truth: ArrayLike, **predictions: ArrayLike) -> list[Values]:
+    """Return the truth, float64 (videos,), and each prediction, (seeds, videos), all finite."""
+    series = {"truth": truth, **predictions}
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in series.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    fit = len(shapes["truth"]) == 1 and all(
+        shape[-1:] == shapes["truth"] and (len(shape) == 1 or (len(shape) == 2 and shape[0]))
+        for shape in shapes.values()
+    )
+    if not fit:
+        raise MemfeatError(
+            "metrics need one true number a video, and predictions of shape (videos,) or "
+            f"(seeds, videos); got {shapes}"
+        )
+    for name, array in arrays.items():
+        wrong = np.flatnonzero(~np.isfinite(array))
+        if len(wrong):
+            raise MemfeatError(
+                f"{name} has {len(wrong)} of {array.size} values that are not finite numbers, the "
+                f"first {array.ravel()[wrong[0]]} at position {wrong[0]}; leave such videos out"
+            )
+    return [arrays.pop("truth"), *(np.atleast_2d(array) for array in arrays.values())]

@@ -1,0 +1,135 @@
+"""Tables as text, CSV, TSV or JSON Lines by suffix: rows with their line numbers in, bytes out."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from memfeat.errors import ManifestError
+
+_DELIMITERS = {".tsv": "\t"}
+Row = tuple[int, dict[str, Any]]
+
+
+def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
+    """Yield each row as (line of the file it starts on, counted from 1; values by column).
+
+    CSV and TSV give strings, JSON Lines what each object holds. UTF-8, with or without BOM; bytes
+    that are not UTF-8 come through as lone surrogates, which in a path still name a real file.
+
+    Raises:
+        ManifestError: an unreadable file, UTF-16, another delimiter, wrong quoting, a row of
+            another width, and columns that are unknown, repeated or missing.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"cannot read manifest {path}: {error.strerror}") from error
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ManifestError(f"{path}, line 1: the file is UTF-16; save it as UTF-8")
+    text = content.decode("utf-8-sig", "surrogateescape")
+    rows = _json_rows if path.suffix == ".jsonl" else _delimited_rows
+    for line, names, row in rows(path, text):
+        if names is not None:
+            _check_columns(f"{path}, line {line}", names, required, optional)
+        if row is not None:
+            yield line, row
+
+
+def format_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the file's content in the format of `path`'s suffix; floats read back exactly."""
+    if path.suffix == ".jsonl":
+        lines = (json.dumps({name: row[name] for name in columns}) for row in rows)
+        return "".join(f"{line}\n" for line in lines).encode()
+    table = [columns, *([row[name] for name in columns] for row in rows)]
+    text = _delimited(table, _DELIMITERS.get(path.suffix, ","), csv.QUOTE_MINIMAL)
+    if "\r" in text:  # which minimal quoting leaves bare, though readers take it for a line's end
+        text = _delimited(table, _DELIMITERS.get(path.suffix, ","), csv.QUOTE_ALL)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown(value: Any) -> str:
+    """Return a value as one short line in which nothing unprintable is left."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters)"
+
+
+def _delimited(table: Iterable[Sequence[Any]], delimiter: str, quoting: Literal[0, 1]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(table)
+    return text.getvalue()
+
+
+Parsed = tuple[int, Sequence[str] | None, dict[str, Any] | None]
+
+
+def _delimited_rows(path: Path, text: str) -> Iterator[Parsed]:
+    """Yield (line, columns, None) for the header, then (line, None, row)."""
+    delimiter = _DELIMITERS.get(path.suffix, ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ManifestError(f"{path}, line {line}: wrong quoting: {error}") from error
+        if not fields:
+            continue
+        if header is None:
+            _check_delimiter(f"{path}, line {line}", fields, delimiter)
+            header = fields
+            yield line, header, None
+        elif len(fields) == len(header):
+            yield line, None, dict(zip(header, fields, strict=True))
+        else:
+            raise ManifestError(
+                f"{path}, line {line}: {len(fields)} fields {shown(fields)}, but the header has "
+                f"{len(header)}; quote a text that holds {delimiter!r}, and write decimal points, "
+                "not commas"
+            )
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Parsed]:
+    """Yield (line, columns, row) for every object."""
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        where = f"{path}, line {line}"
+        try:
+            row = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{where}: {shown(content)} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ManifestError(f"{where}: {shown(content)} is not a JSON object {{...}}")
+        yield line, list(row), row
+
+
+def _check_delimiter(where: str, header: Sequence[str], delimiter: str) -> None:
+    other = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
+    if other:
+        raise ManifestError(
+            f"{where}: the header {shown(header[0])} is separated by {other!r}; write "
+            f"{delimiter!r} (.csv takes commas, .tsv tabs)"
+        )
+
+
+def _check_columns(
+    where: str, names: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> None:
+    wrong = {
+        "unknown": [name for name in names if name not in required and name not in optional],
+        "repeated": [name for name in dict.fromkeys(names) if names.count(name) > 1],
+        "missing": [name for name in required if name not in names],
+    }
+    for what, columns in wrong.items():
+        if columns:
+            raise ManifestError(
+                f"{where}: {what} column{'s' if len(columns) > 1 else ''} "
+                f"{', '.join(shown(name) for name in columns[:8])}; "
+                f"required: {', '.join(required)}; optional: {', '.join(optional)}"
+            )

@@ -1,0 +1,224 @@
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+
+from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
+from memfeat.errors import CacheError
+
+DIM = 16
+
+
+def spec(**changes) -> CacheSpec:
+    values = {
+        "encoder": "toy",
+        "weights": "random",
+        "weights_sha256": "0" * 64,
+        "trained_on": "nothing: random weights",
+        "activation": "gelu",
+        "dim": DIM,
+        "image_size": 32,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "precision": "float32",
+        "batch_size": 4,
+    }
+    return CacheSpec(**(values | changes))
+
+
+def video(name: str, frames: int = 3, **changes) -> EncodedVideo:
+    generator = np.random.default_rng(sum(name.encode()))
+    vectors = generator.standard_normal((frames, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pts_seconds = np.arange(frames) / 25
+    return EncodedVideo(name, vectors.astype(np.float16), pts_seconds, **changes)
+
+
+def failed(name: str) -> EncodedVideo:
+    return video(name, 0, status="failed", reason="missing")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_shard(tmp_path, spec(), [video("a", 3), failed("b"), video("ç @+1", 5)])
+    write_shard(tmp_path, spec(), [video("d", 1, status="partial", reason="truncated")])
+    return tmp_path
+
+
+def test_what_is_written_is_read_back_in_the_order_asked_for(folder):
+    table = Cache.open(folder).load(["d", "ç @+1", "a"])
+    assert table.video_ids == ("d", "ç @+1", "a")
+    assert table.lengths.tolist() == [1, 5, 3]
+    assert table.values.flags.c_contiguous
+    for index, (name, frames) in enumerate([("d", 1), ("ç @+1", 5), ("a", 3)]):
+        np.testing.assert_array_equal(table.frames(index), video(name, frames).embeddings)
+    np.testing.assert_array_equal(table.pts_seconds[1:6], np.arange(5) / 25)
+
+
+def test_a_cache_knows_each_videos_status_and_loads_only_whole_ones_unasked(folder):
+    cache = Cache.open(folder)
+    assert {v: (e.status, e.reason) for v, e in cache.entries.items()} == {
+        "a": ("ok", ""),
+        "b": ("failed", "missing"),
+        "ç @+1": ("ok", ""),
+        "d": ("partial", "truncated"),
+    }
+    assert cache.load().video_ids == ("a", "ç @+1")
+    assert cache.usable(partial=True) == ("a", "d", "ç @+1")
+    assert cache.summary()["videos"] == {"ok": 2, "partial": 1, "failed": 1}
+    assert cache.summary()["frames"] == 9
+
+
+def test_one_shard_is_the_same_bytes_whoever_writes_it(tmp_path):
+    videos = [video("a"), video("b", 7)]
+    first = write_shard(tmp_path / "1", spec(), videos)
+    second = write_shard(tmp_path / "2", spec(), videos)
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_shards_name_follows_from_spec_and_ids(tmp_path):
+    names = {
+        write_shard(tmp_path, spec(), [video("a")]).name,
+        write_shard(tmp_path, spec(), [video("b")]).name,
+        write_shard(tmp_path, spec(batch_size=8), [video("a")]).name,
+    }
+    assert len(names) == 3
+
+
+def test_a_retried_video_that_works_now_counts(folder):
+    write_shard(folder, spec(), [video("b", 2)])
+    assert Cache.open(folder).entries["b"].status == "ok"
+    assert Cache.open(folder).load(["b"]).lengths.tolist() == [2]
+
+
+def test_select_gives_the_same_rows_as_loading(folder):
+    cache = Cache.open(folder)
+    selected = cache.load(["a", "d", "ç @+1"]).select(["ç @+1", "a"])
+    loaded = cache.load(["ç @+1", "a"])
+    np.testing.assert_array_equal(selected.values, loaded.values)
+    np.testing.assert_array_equal(selected.offsets, loaded.offsets)
+    with pytest.raises(CacheError, match="1 of 1 videos are not in a table of 2 videos, 'd'"):
+        selected.select(["d"])
+
+
+def test_embeddings_lie_contiguous_and_uncompressed(folder):
+    for path in folder.glob("*.h5"):
+        with h5py.File(path) as file:
+            assert file["embeddings"].chunks is None
+            assert file["embeddings"].dtype == np.float16
+            stored = file["embeddings"][()].tobytes()
+        assert stored in path.read_bytes()
+
+
+def test_missing_and_failed_videos_are_named(folder):
+    cache = Cache.open(folder)
+    with pytest.raises(CacheError, match=r"2 of 3 videos are not in .*, 'x' first; `memfeat ext"):
+        cache.load(["a", "x", "y"])
+    with pytest.raises(CacheError, match=r"video 'b' failed \(missing\)"):
+        cache.load(["b"])
+
+
+def test_an_empty_folder_says_how_to_make_a_cache(tmp_path):
+    with pytest.raises(CacheError, match=f"{tmp_path} holds no cache; `memfeat extract --cache"):
+        Cache.open(tmp_path)
+    with pytest.raises(CacheError, match="holds no cache"):
+        verify(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("encoder", "other"), ("weights_sha256", "1" * 64), ("activation", "quickgelu")],
+)
+def test_mixed_specs_are_refused_naming_field_and_both_values(folder, field, value):
+    write_shard(folder, spec(**{field: value}), [video("z")])
+    with pytest.raises(CacheError) as caught:
+        Cache.open(folder)
+    for word in (field, repr(value), repr(getattr(spec(), field))):
+        assert word in str(caught.value)
+
+
+def test_random_weights_are_named_as_such():
+    assert "RANDOM WEIGHTS" in spec().describe()
+    trained = spec(weights="openai", trained_on="image-text pairs").describe()
+    assert trained == "toy, openai weights (image-text pairs), 16-d"
+
+
+def test_verify_finds_every_flipped_bit_of_the_data(tmp_path):
+    path = write_shard(tmp_path, spec(), [video("a", 20), video("b", 20)])
+    assert verify(tmp_path) == {}
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        spans = [(file[n].id.get_offset(), file[n].nbytes) for n in file if file[n].nbytes]
+    generator = np.random.default_rng(0)
+    for start, size in spans:
+        for _ in range(12):
+            damaged = bytearray(whole)
+            damaged[start + generator.integers(size)] ^= 1 << generator.integers(8)
+            path.write_bytes(damaged)
+            assert list(verify(tmp_path)) == [path]
+
+
+def test_verify_finds_vectors_that_are_not_unit_length(tmp_path):
+    wrong = dataclasses.replace(video("a"), embeddings=np.full((3, DIM), 0.5, np.float16))
+    path = write_shard(tmp_path, spec(), [wrong])
+    assert "a vector's length is 2, not 1" in verify(tmp_path)[path]
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 2000, -1])
+def test_a_truncated_shard_is_refused_and_can_be_set_aside(folder, keep):
+    path = sorted(folder.glob("*.h5"))[0]
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CacheError, match=rf"{path.name} is damaged: .*Delete it and run"):
+        Cache.open(folder)
+    cache = Cache.open(folder, damaged_ok=True)
+    assert list(cache.damaged) == [path]
+    assert len(cache.shards) == 1
+    assert list(verify(folder)) == [path]
+
+
+def rewrite(path, change):
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def replace_embeddings(file, **how):
+    data = file["embeddings"][()]
+    del file["embeddings"]
+    return file.create_dataset("embeddings", data=None if "external" in how else data, **how)
+
+
+STRANGE = {
+    "external storage": lambda f: replace_embeddings(
+        f, shape=(8, DIM), dtype="f2", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
+    ),
+    "a compression filter": lambda f: replace_embeddings(f, compression="gzip"),
+    "chunks": lambda f: replace_embeddings(f, chunks=(1, DIM)),
+    "an external link": lambda f: (
+        f.pop("reason"),
+        f.__setitem__("reason", h5py.ExternalLink("other.h5", "/x")),
+    ),
+    "a soft link": lambda f: (f.pop("reason"), f.__setitem__("reason", h5py.SoftLink("/status"))),
+    "a missing dataset": lambda f: f.pop("offsets"),
+    "an unknown dataset": lambda f: f.create_dataset("extra", data=[1]),
+    "a shape bomb": lambda f: (
+        f.pop("embeddings"),
+        f.create_dataset("embeddings", shape=(2**27, DIM), dtype="f2"),
+    ),
+    "falling offsets": lambda f: f["offsets"].__setitem__(1, 99),
+    "no spec": lambda f: f.attrs.__delitem__("spec"),
+    "a newer schema": lambda f: f.attrs.__setitem__(
+        "spec", f.attrs["spec"].replace('"schema_version":1', '"schema_version":2')
+    ),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_a_strangers_shard_is_refused_before_its_embeddings_are_read(tmp_path, strange):
+    path = write_shard(tmp_path, spec(), [video("a", 3), video("b", 5)])
+    rewrite(path, STRANGE[strange])
+    with pytest.raises(CacheError) as caught:
+        Cache.open(tmp_path)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,201 @@
+import csv
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from memfeat.datasets.demo import (
+    BACKGROUNDS,
+    SALIENCE,
+    DemoSettings,
+    Script,
+    demo_records,
+    load_photos,
+    render_demo,
+    render_frames,
+    write_script,
+)
+from memfeat.errors import MemfeatError
+from memfeat.manifest import read_manifest, write_manifest
+from memfeat.metrics import known_ceiling
+
+ROOT = Path(__file__).parents[1]
+SMALL = DemoSettings(name="small", clips={"train": 2, "dev": 1})
+# As many clips as make statements about chance firm; a script costs a fraction of a millisecond.
+MANY = DemoSettings(clips={"train": 2000})
+
+
+@pytest.fixture(scope="module")
+def scripts() -> list[Script]:
+    return [write_script(index, MANY) for index in range(2000)]
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, Image.Image]:
+    return load_photos()
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path) -> None:
+    shipped = ROOT / "data_manifests/demo.csv"
+    (tmp_path / "data_manifests").mkdir()
+    fresh = tmp_path / "data_manifests/demo.csv"
+    write_manifest(fresh, demo_records(tmp_path / "data/demo"))
+    assert fresh.read_text() == shipped.read_text()
+    with shipped.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[7]["path"] == "../data/demo/demo-007.mp4"
+    assert {row["dataset"] for row in rows} == {
+        "memfeat demo: rendered clips, scores from a formula, not from people"
+    }
+    splits = [row["split"] for row in rows]
+    assert [splits.count(name) for name in ("train", "dev", "test")] == [96, 24, 40]
+
+
+def test_the_noise_free_score_follows_the_stated_formula(scripts: list[Script]) -> None:
+    for script in scripts:
+        missed = math.prod(1 - SALIENCE[moment.photo] for moment in script.moments)
+        assert script.noise_free_score == pytest.approx(0.5 + 0.4 * (1 - missed), abs=5e-5)
+
+
+def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
+    scripts: list[Script],
+) -> None:
+    noise = [script.score - script.noise_free_score for script in scripts]
+    assert np.std(noise) == pytest.approx(0.05, rel=0.05)
+    assert stats.kstest(noise, stats.norm(0, 0.05).cdf).pvalue > 0.01
+    assert all(0 <= script.score <= 1 for script in scripts)
+
+
+def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9() -> None:
+    ceiling = known_ceiling(demo_records(Path("videos"), MANY))
+    assert ceiling is not None
+    assert ceiling.srocc == pytest.approx(0.9, abs=0.02)
+
+
+def test_moments_do_not_overlap_and_may_fall_anywhere(scripts: list[Script]) -> None:
+    first, last = [], []
+    for script in scripts:
+        assert 24 <= script.frames <= 36
+        spans = sorted((moment.start, moment.start + moment.frames) for moment in script.moments)
+        ends = [0, *(end for _, end in spans)]
+        assert all(end <= start for end, (start, _) in zip(ends, spans, strict=False))
+        assert ends[-1] <= script.frames
+        first += [start == 0 for start, _ in spans]
+        last += [end == script.frames for _, end in spans]
+    assert any(first)
+    assert any(last)
+
+
+def test_backgrounds_fill_the_clip_with_different_photographs(scripts: list[Script]) -> None:
+    for script in scripts:
+        ends = [shot.start + shot.frames for shot in script.backgrounds]
+        assert [shot.start for shot in script.backgrounds] == [0, *ends[:-1]]
+        assert ends[-1] == script.frames
+        assert min(shot.frames for shot in script.backgrounds) >= 4
+        assert len({shot.photo for shot in script.backgrounds}) == len(ends) >= 2
+        assert {shot.photo for shot in script.backgrounds} <= set(BACKGROUNDS)
+
+
+def test_how_long_moments_last_tells_nothing_about_the_score(scripts: list[Script]) -> None:
+    some = [script for script in scripts if script.moments]
+    seconds = [sum(moment.frames for moment in script.moments) / 12 for script in some]
+    scores = [script.noise_free_score for script in some]
+    counts = [len(script.moments) for script in some]
+    assert set(seconds) == {0.25, 4 / 12, 5 / 12, 0.5}
+    assert abs(stats.spearmanr(seconds, scores).statistic) < 0.06
+    assert abs(stats.spearmanr(seconds, counts).statistic) < 0.06
+    assert {moment.frames for script in some for moment in script.moments} == {1, 2, 3, 4, 5, 6}
+
+
+def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_an_error() -> None:
+    other = write_script(0, DemoSettings(seed=1))
+    assert other.backgrounds != write_script(0).backgrounds
+    lower = DemoSettings(base=0.2)
+    assert write_script(1, lower).moments == write_script(1).moments
+    assert write_script(1, lower).noise_free_score == pytest.approx(
+        write_script(1).noise_free_score - 0.3
+    )
+    with pytest.raises(MemfeatError, match="demo has 160 clips, no more"):
+        write_script(160)
+
+
+def test_cameras_move_and_never_leave_the_photograph(
+    scripts: list[Script], photos: dict[str, Image.Image]
+) -> None:
+    for script in scripts:
+        for shot in (*script.backgrounds, *script.moments):
+            assert 0 <= min(*shot.x, *shot.y) <= max(*shot.x, *shot.y) <= 1
+            assert 0 < min(shot.zoom) <= max(shot.zoom) <= 1
+    frames = list(render_frames(write_script(0), photos))
+    assert all((one != other).any() for one, other in itertools.pairwise(frames))
+
+
+def test_every_moment_shows_its_photograph(photos: dict[str, Image.Image]) -> None:
+    def thumbnail(picture: Image.Image) -> np.ndarray:
+        small = picture.convert("RGB").resize((16, 12), Image.Resampling.BOX)
+        return np.asarray(small, float).ravel()
+
+    def middle(photo: Image.Image) -> Image.Image:
+        width = min(photo.width, photo.height * 4 / 3) * 0.9
+        left, top = (photo.width - width) / 2, (photo.height - width * 0.75) / 2
+        return photo.crop((round(left), round(top), round(left + width), round(top + width * 0.75)))
+
+    references = {name: thumbnail(middle(photo)) for name, photo in photos.items()}
+    for index in range(30):
+        script = write_script(index)
+        frames = list(render_frames(script, photos))
+        for moment in script.moments:
+            for frame in (moment.start, moment.start + moment.frames - 1):
+                seen = thumbnail(Image.fromarray(frames[frame]))
+                match = {n: np.corrcoef(seen, values)[0, 1] for n, values in references.items()}
+                assert max(match, key=match.__getitem__) == moment.photo
+
+
+def test_rendered_clips_decode_to_their_script_and_are_kept_when_there(
+    tmp_path: Path, photos: dict[str, Image.Image]
+) -> None:
+    manifest_path, folder = tmp_path / "lists/small.csv", tmp_path / "videos"
+
+    def render() -> None:
+        told: list[str] = []
+        manifest = render_demo(manifest_path, folder, settings=SMALL, on_clip=told.append)
+        assert read_manifest(manifest_path) == manifest
+        assert told == ["small-000", "small-001", "small-002"]
+
+    render()
+    clips = [folder / f"small-00{index}.mp4" for index in range(3)]
+    assert sorted(folder.iterdir()) == clips
+    for index, clip in enumerate(clips):
+        script = write_script(index, SMALL)
+        frames = np.stack(list(render_frames(script, photos, SMALL)))
+        assert decoded(clip).shape == (script.frames, 192, 256, 3)
+        # H.264 and its halved colour planes change pixels a little; another shot, a lot.
+        assert np.abs(decoded(clip).astype(int) - frames).mean(axis=(1, 2, 3)).max() < 12
+    whole = [clip.read_bytes() for clip in clips]
+
+    manifest_inode, clip_inode = manifest_path.stat().st_ino, clips[0].stat().st_ino
+    render()
+    clips[1].unlink()
+    render()
+    assert [clip.read_bytes() for clip in clips] == whole
+    assert (manifest_path.stat().st_ino, clips[0].stat().st_ino) == (manifest_inode, clip_inode)
+
+
+def test_without_the_photographs_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(MemfeatError, match=r"'coffee.png' is not installed .*\[demo\]'"):
+        render_demo(tmp_path / "m.csv", tmp_path, settings=SMALL)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,207 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from memfeat.cache import Cache, verify
+from memfeat.config import ExtractConfig
+from memfeat.encoders import create_encoder
+from memfeat.errors import CacheError, EncoderError, VideoError
+from memfeat.extraction import encode_video, extract, resolve_devices
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.video import read_frames, write_video
+
+FRAMES = [5, 9, 1, 6, 4, 7, 3]  # of each clip: batches of 4 run across them
+ENCODER = "efficientnet-lite0"
+
+
+def moving_noise(frames: int, seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (frames, 6, 8, 3), dtype=np.uint8)
+    return list(coarse.repeat(8, axis=1).repeat(8, axis=2))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for index, frames in enumerate(FRAMES):
+        write_video(folder / f"v{index}.mp4", moving_noise(frames, index), fps=10)
+    return folder
+
+
+def manifest(folder: Path, *names: str) -> Manifest:
+    names = names or tuple(f"v{index}" for index in range(len(FRAMES)))
+    records = [
+        VideoRecord(video_id=name, path=folder / f"{name}.mp4", score=None, split="test")
+        for name in names
+    ]
+    return Manifest(folder / "manifest.csv", tuple(records))
+
+
+def config(cache: Path, **changes) -> ExtractConfig:
+    values = {
+        "manifest": "unused.csv",
+        "cache": cache,
+        "encoder": ENCODER,
+        "weights": "random",
+        "batch_size": 4,
+        "videos_per_shard": 2,
+        "device": "cpu",
+    }
+    return ExtractConfig(**(values | changes))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory) -> Path:
+    cache = tmp_path_factory.mktemp("cache")
+    extract(manifest(clips), config(cache))
+    return cache
+
+
+def test_the_pipeline_equals_encoding_frame_by_frame(clips, whole):
+    encoder = create_encoder(ENCODER, "random")
+    cache = Cache.open(whole)
+    for index, frames in enumerate(FRAMES):
+        decoded = read_frames(clips / f"v{index}.mp4", size=encoder.image_size)
+        batch = torch.zeros((4, *decoded.pixels.shape[1:]), dtype=torch.uint8)
+        expected = []
+        for pixels in decoded.pixels:
+            batch[0] = torch.from_numpy(pixels)
+            expected.append(encoder.encode(batch)[0].numpy().astype(np.float16))
+        table = cache.load([f"v{index}"])
+        assert table.lengths.tolist() == [frames]
+        np.testing.assert_array_equal(table.values, np.stack(expected))
+        np.testing.assert_array_equal(table.pts_seconds, decoded.pts_seconds)
+
+
+def test_the_cache_records_what_made_it_and_where_from(clips, whole):
+    cache = Cache.open(whole)
+    assert cache.spec.encoder == ENCODER
+    assert cache.spec.is_random
+    assert cache.spec.batch_size == 4
+    assert len(cache.shards) == 4
+    assert verify(whole) == {}
+
+
+@pytest.mark.parametrize("changes", [{"decoders": 1}, {"decoders": 3}, {"device": "cpu,cpu"}])
+def test_neither_decoders_nor_workers_change_a_byte(clips, whole, tmp_path, changes):
+    summary = extract(manifest(clips), config(tmp_path, **changes))
+    assert len(summary.outcomes) == len(FRAMES)
+    assert files(tmp_path) == files(whole)
+
+
+def test_a_second_run_does_nothing(clips, whole):
+    before = files(whole)
+    summary = extract(manifest(clips), config(whole))
+    assert (summary.already_done, len(summary.outcomes)) == (len(FRAMES), 0)
+    assert files(whole) == before
+
+
+def test_a_bad_video_costs_the_others_nothing(clips, tmp_path):
+    records = manifest(clips)
+    for name, content in {"text": b"not a video", "empty": b""}.items():
+        (clips / f"{name}.mp4").write_bytes(content)
+    mixed = manifest(clips, "v0", "text", "v1", "gone", "v2", "v3", "empty", "v4", "v5", "v6")
+    seen = []
+    summary = extract(mixed, config(tmp_path / "mixed"), on_video=seen.append)
+    assert summary.failures == {"text": "unreadable", "gone": "missing", "empty": "unreadable"}
+    assert [outcome.video_id for outcome in seen] == [r.video_id for r in mixed.records]
+    assert all(str(clips) in o.message for o in seen if o.status == "failed")
+    extract(records, config(tmp_path / "clean"))
+    ids = [record.video_id for record in records.records]
+    np.testing.assert_array_equal(
+        Cache.open(tmp_path / "mixed").load(ids).values,
+        Cache.open(tmp_path / "clean").load(ids).values,
+    )
+
+
+def test_failures_are_remembered_until_a_retry_is_asked_for(clips, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "v0.mp4").write_bytes((clips / "v0.mp4").read_bytes())
+    videos = manifest(folder, "v0", "late")
+    cache = tmp_path / "cache"
+    assert extract(videos, config(cache)).failures == {"late": "missing"}
+    (folder / "late.mp4").write_bytes((clips / "v1.mp4").read_bytes())
+    again = extract(videos, config(cache))
+    assert (again.failures, len(again.outcomes)) == ({"late": "missing"}, 0)
+    retried = extract(videos, config(cache, retry_failed=True))
+    assert (retried.failures, len(retried.outcomes)) == ({}, 1)
+    assert Cache.open(cache).load(["late"]).lengths.tolist() == [FRAMES[1]]
+
+
+def test_limit_and_max_frames_bound_the_work(clips, tmp_path):
+    extract(manifest(clips), config(tmp_path, limit=3, max_frames=2))
+    cache = Cache.open(tmp_path)
+    assert {v: e.num_frames for v, e in cache.entries.items()} == {"v0": 2, "v1": 2, "v2": 1}
+    assert {entry.status for entry in cache.entries.values()} == {"ok"}
+    assert cache.spec.max_frames == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"), [({"batch_size": 8}, "batch_size"), ({"max_frames": 3}, "max_frames")]
+)
+def test_a_cache_made_otherwise_is_refused(clips, whole, changes, field):
+    with pytest.raises(CacheError, match=f"made differently; give another --cache: {field} is"):
+        extract(manifest(clips), config(whole, **changes))
+
+
+def test_a_damaged_shard_is_made_again(clips, whole, tmp_path):
+    for name, content in files(whole).items():
+        (tmp_path / name).write_bytes(content)
+    broken = sorted(tmp_path.iterdir())[1]
+    broken.write_bytes(b"")
+    extract(manifest(clips), config(tmp_path))
+    assert files(tmp_path) == files(whole)
+
+
+def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):
+    encoder = create_encoder(ENCODER, "random")
+    cache = Cache.open(whole)
+    encoded = encode_video(clips / "v1.mp4", encoder, cache.spec)
+    np.testing.assert_array_equal(encoded.embeddings, cache.load(["v1"]).values)
+    with pytest.raises(VideoError, match=r"nowhere\.mp4") as caught:
+        encode_video(clips / "nowhere.mp4", encoder, cache.spec)
+    assert caught.value.reason == "missing"
+
+
+def test_an_unusable_device_is_refused():
+    assert resolve_devices("cpu,cpu") == ["cpu", "cpu"]
+    with pytest.raises(EncoderError, match=r"device 'abacus' cannot be used: .*auto, cpu or cuda:N"):
+        resolve_devices("abacus")
+
+
+EXTRACT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_extraction import config, manifest
+from memfeat.extraction import extract
+extract(manifest(Path(sys.argv[1])), config(Path(sys.argv[2])))
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_path):
+    kills = 0
+    for wanted in (0, 1, 2, 3, 3):
+        command = [sys.executable, "-c", EXTRACT, clips, tmp_path]
+        with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            while len(list(tmp_path.glob("shard-*"))) < wanted and process.poll() is None:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        if tmp_path.exists() and any(tmp_path.glob("shard-*")):
+            assert verify(tmp_path) == {}
+    assert kills >= 3
+    extract(manifest(clips), config(tmp_path))
+    assert files(tmp_path) == files(whole)

@@ -1,0 +1,326 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from memfeat.errors import MemfeatError, UnknownNameError
+from memfeat.manifest import VideoRecord
+from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference
+
+N = 60
+# Few distinct values, so that ties abound; whole, so that transforms keep them distinct.
+SERIES = arrays(np.float64, N, elements=st.integers(-8, 8).map(float))
+
+
+def noisy(n: int = N, seed: int = 0, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = generator.random(n)
+    return truth, truth + noise * generator.standard_normal(n)
+
+
+def points(metrics: Metrics) -> tuple[float | None, ...]:
+    return metrics.plcc, metrics.srocc, metrics.mse, metrics.bias
+
+
+@settings(deadline=None)
+@given(truth=SERIES, prediction=SERIES)
+def test_correlations_are_scipys_with_ties(truth: np.ndarray, prediction: np.ndarray) -> None:
+    assume(np.ptp(truth) and np.ptp(prediction))
+    metrics = evaluate(truth, prediction, bootstrap=0)
+    assert metrics.n == N
+    assert metrics.plcc == pytest.approx(stats.pearsonr(truth, prediction).statistic, abs=1e-12)
+    assert metrics.srocc == pytest.approx(stats.spearmanr(truth, prediction).statistic, abs=1e-12)
+    assert metrics.undefined is None
+
+
+def test_mse_and_bias_of_a_worked_example() -> None:
+    metrics = evaluate([0.0, 0.5, 1.0], [0.5, 0.5, 2.0])
+    assert metrics.mse == pytest.approx((0.25 + 0 + 1) / 3)
+    assert metrics.bias == pytest.approx(0.5)
+
+
+@settings(deadline=None)
+@given(truth=SERIES, prediction=SERIES, scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
+def test_plcc_ignores_scale_and_shift_and_turns_with_the_sign(
+    truth: np.ndarray, prediction: np.ndarray, scale: float, shift: float
+) -> None:
+    assume(np.ptp(truth) and np.ptp(prediction))
+    plcc = evaluate(truth, prediction, bootstrap=0).plcc
+    assert evaluate(truth, scale * prediction + shift, bootstrap=0).plcc == pytest.approx(plcc)
+    assert evaluate(truth, -prediction, bootstrap=0).plcc == pytest.approx(-plcc)
+
+
+@settings(deadline=None)
+@given(truth=SERIES, prediction=SERIES)
+def test_srocc_sees_the_order_only(truth: np.ndarray, prediction: np.ndarray) -> None:
+    assume(np.ptp(truth) and np.ptp(prediction))
+    srocc = evaluate(truth, prediction, bootstrap=0).srocc
+    assert evaluate(np.exp(truth), prediction**3, bootstrap=0).srocc == srocc
+
+
+@settings(deadline=None)
+@given(truth=SERIES, prediction=SERIES, order=st.permutations(range(N)))
+def test_the_order_of_videos_does_not_matter_and_correlation_is_mutual(
+    truth: np.ndarray, prediction: np.ndarray, order: list[int]
+) -> None:
+    assume(np.ptp(truth) and np.ptp(prediction))
+    metrics = evaluate(truth, prediction, bootstrap=0)
+    shuffled = evaluate(truth[order], prediction[order], bootstrap=0)
+    swapped = evaluate(prediction, truth, bootstrap=0)
+    assert points(shuffled) == pytest.approx(points(metrics), abs=1e-12)
+    assert points(swapped)[:3] == pytest.approx(points(metrics)[:3], abs=1e-12)
+    assert swapped.bias == pytest.approx(-metrics.bias, abs=1e-12)
+
+
+@pytest.mark.parametrize("tiny", [5e-324, 1e-200, 1e-12])
+def test_the_smallest_spread_of_predictions_still_correlates(tiny: float) -> None:
+    metrics = evaluate([1, 2, 3, 4], np.array([0, 1, 2, 3]) * tiny, bootstrap=0)
+    assert metrics.plcc == pytest.approx(1)
+    assert metrics.srocc == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "reason"),
+    [
+        ([0.8] * 4, [1, 2, 3, 4], "the truth is constant: 0.8 for all 4 videos"),
+        ([1, 2, 3, 4], [0.5] * 4, "the predictions are constant: 0.5 for all 4 videos"),
+        ([0.1] * 3, [0.1] * 3, "the truth is constant: 0.1 for all 3 videos"),
+        ([1, 2], [1, 2], "2 videos; a correlation needs at least 3"),
+        ([1], [1], "1 videos; a correlation needs at least 3"),
+    ],
+)
+def test_an_undefined_correlation_is_none_and_says_why(
+    truth: list[float], prediction: list[float], reason: str
+) -> None:
+    metrics = evaluate(truth, prediction)
+    assert metrics.undefined == reason
+    assert (metrics.plcc, metrics.srocc) == (None, None)
+    assert (metrics.plcc_interval, metrics.srocc_interval) == (None, None)
+    assert metrics.mse == pytest.approx(np.mean((np.array(truth) - prediction) ** 2))
+
+
+def test_no_videos_give_no_numbers() -> None:
+    assert points(evaluate([], [])) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_intervals_are_percentiles_of_scipys_values_over_the_seeded_resamples(ties: bool) -> None:
+    truth, prediction = noisy()
+    if ties:
+        truth, prediction = truth.round(1), prediction.round(1)
+    metrics = evaluate(truth, prediction, bootstrap=200, seed=7)
+    drawn = np.random.default_rng(7).integers(N, size=(200, N))
+    pairs = [(truth[rows], prediction[rows]) for rows in drawn]
+    expected = {
+        "plcc": [stats.pearsonr(*pair).statistic for pair in pairs],
+        "srocc": [stats.spearmanr(*pair).statistic for pair in pairs],
+        "mse": [np.mean((first - second) ** 2) for first, second in pairs],
+    }
+    for name, values in expected.items():
+        interval = metrics.as_dict()[f"{name}_interval"]
+        assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["plcc", "srocc", "mse"])
+def test_intervals_agree_with_scipys_bootstrap(name: str) -> None:
+    truth, prediction = noisy(200)
+    statistic = {
+        "plcc": lambda a, b: stats.pearsonr(a, b).statistic,
+        "srocc": lambda a, b: stats.spearmanr(a, b).statistic,
+        "mse": lambda a, b: np.mean((a - b) ** 2),
+    }[name]
+    result = stats.bootstrap(
+        (truth, prediction),
+        statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=1500,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    interval = evaluate(truth, prediction, bootstrap=4000).as_dict()[f"{name}_interval"]
+    width = result.high - result.low
+    assert interval == pytest.approx((result.low, result.high), abs=0.1 * width)
+
+
+def test_intervals_hold_the_population_value_about_95_times_in_100() -> None:
+    # Pearson's correlation of truth and truth + noise is 1 / sqrt(1 + (noise / spread)^2).
+    population = 1 / np.sqrt(1 + 0.5**2 * 12)
+    held = 0
+    for seed in range(300):
+        low, high = evaluate(*noisy(100, seed), bootstrap=300).plcc_interval or (1, -1)
+        held += low <= population <= high
+    assert 0.91 <= held / 300 <= 0.98
+
+
+def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = evaluate(*noisy(), bootstrap=100)
+    monkeypatch.setattr("memfeat.metrics._BLOCK", 7 * N)
+    assert evaluate(*noisy(), bootstrap=100) == whole
+
+
+def test_resamples_without_a_correlation_are_dropped_and_too_few_give_no_interval() -> None:
+    prediction = np.arange(8.0)
+    rare = evaluate([0, 0, 0, 1, 0, 0, 1, 0], prediction)
+    assert rare.srocc_interval is not None
+    assert np.isfinite(rare.srocc_interval).all()
+    three = evaluate([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
+    assert three.plcc == pytest.approx(0.5)
+    # Only the 12 of 27 resamples that draw both the first and the last video vary in both.
+    assert three.plcc_interval is None
+    assert three.mse_interval is not None
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
+    assert evaluate(*noisy(), seed=3) == evaluate(*noisy(), seed=3)
+    assert evaluate(*noisy(), seed=3).srocc_interval != evaluate(*noisy(), seed=4).srocc_interval
+
+
+def test_no_resamples_give_points_without_intervals() -> None:
+    metrics = evaluate(*noisy(), bootstrap=0)
+    assert metrics.srocc is not None
+    assert metrics.srocc_interval is metrics.plcc_interval is metrics.mse_interval is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "message"),
+    [
+        ([1, 2, 3], [1, np.nan, np.nan], "prediction has 2 of 3 .* the first nan at position 1"),
+        ([1, 2, np.inf], [1, 2, 3], "truth has 1 of 3 .* the first inf at position 2"),
+        ([1, 2, 3], [1, 2], r"\(seeds, videos\); got .*'truth': \(3,\), 'prediction': \(2,\)"),
+        ([[1, 2]], [[1, 2]], r"got .*'truth': \(1, 2\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(truth: list, prediction: list, message: str) -> None:
+    with pytest.raises(MemfeatError, match=message):
+        evaluate(truth, prediction)
+
+
+@pytest.mark.parametrize("metric", ["plcc", "srocc", "mse"])
+def test_a_paired_difference_is_taken_within_each_resample(metric: str) -> None:
+    truth, first = noisy(seed=1)
+    second = noisy(seed=1, noise=1.0)[1]
+    difference = paired_difference(truth, first, second, metric=metric, bootstrap=200, seed=5)
+    statistic = {
+        "plcc": lambda a, b: stats.pearsonr(a, b).statistic,
+        "srocc": lambda a, b: stats.spearmanr(a, b).statistic,
+        "mse": lambda a, b: np.mean((a - b) ** 2),
+    }[metric]
+    drawn = np.random.default_rng(5).integers(N, size=(200, N))
+    values = [
+        statistic(truth[rows], first[rows]) - statistic(truth[rows], second[rows]) for rows in drawn
+    ]
+    assert difference.value == pytest.approx(statistic(truth, first) - statistic(truth, second))
+    assert difference.interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12)
+
+
+def test_a_prediction_does_not_differ_from_itself_and_differences_have_a_sign() -> None:
+    truth, good = noisy(noise=0.1)
+    bad = noisy(noise=2.0)[1]
+    same = paired_difference(truth, good, good)
+    assert (same.value, same.interval) == (0, (0, 0))
+    better, worse = paired_difference(truth, good, bad), paired_difference(truth, bad, good)
+    assert better.value == -worse.value
+    assert better.interval == pytest.approx((-worse.interval[1], -worse.interval[0]))
+    assert better.interval[0] > 0
+
+
+def test_a_paired_interval_is_narrower_than_the_metrics_own() -> None:
+    truth, first = noisy(300)
+    second = first + 0.05 * np.random.default_rng(9).standard_normal(300)
+    own = evaluate(truth, first).srocc_interval
+    paired = paired_difference(truth, first, second).interval
+    assert paired[1] - paired[0] < (own[1] - own[0]) / 2
+
+
+def test_a_difference_with_an_undefined_side_is_none() -> None:
+    truth, prediction = noisy()
+    difference = paired_difference(truth, prediction, np.full(N, 0.5))
+    assert (difference.value, difference.interval) == (None, None)
+    with pytest.raises(UnknownNameError, match=r"unknown metric 'sroc'.* 'srocc'"):
+        paired_difference(truth, prediction, prediction, metric="sroc")
+
+
+def record(number: int, score: float | None, noise_free: float | None) -> VideoRecord:
+    return VideoRecord(
+        video_id=f"v{number}",
+        path=Path(f"/v{number}.mp4"),
+        score=score,
+        split="test",
+        noise_free_score=noise_free,
+    )
+
+
+def test_the_ceiling_is_what_a_perfect_model_reaches() -> None:
+    noise_free, scores = np.clip(noisy(noise=0.1), 0, 1)
+    records = [record(number, scores[number], noise_free[number]) for number in range(N)]
+    ceiling = known_ceiling([*records, record(N, None, 0.5)])
+    assert ceiling is not None
+    assert ceiling.n == N
+    assert ceiling.srocc == pytest.approx(stats.spearmanr(noise_free, scores).statistic)
+    assert ceiling.bias == pytest.approx(np.mean(noise_free - scores))
+
+
+def test_there_is_no_ceiling_where_some_noise_free_score_is_unknown() -> None:
+    assert known_ceiling([]) is None
+    assert known_ceiling([record(1, 0.5, 0.4), record(2, 0.5, None)]) is None
+
+
+def test_metrics_go_into_json_whole() -> None:
+    metrics = evaluate(*noisy())
+    loaded = json.loads(json.dumps(metrics.as_dict()))
+    assert list(loaded) == [
+        *("n", "plcc", "srocc", "mse", "bias", "plcc_std", "srocc_std", "mse_std"),
+        *("plcc_interval", "srocc_interval", "mse_interval", "undefined"),
+    ]
+    assert loaded["srocc"] == metrics.srocc
+
+
+def test_of_several_seeds_each_figure_is_the_mean_and_the_spread_stands_beside_it() -> None:
+    truth, first = noisy()
+    seeds = np.stack([first, noisy(noise=0.2)[1], noisy(noise=0.9)[1]])
+    own = [evaluate(truth, seed, bootstrap=0) for seed in seeds]
+    joint = evaluate(truth, seeds)
+    for name in ("plcc", "srocc", "mse"):
+        values = [getattr(each, name) for each in own]
+        assert getattr(joint, name) == pytest.approx(np.mean(values))
+        assert getattr(joint, f"{name}_std") == pytest.approx(np.std(values, ddof=1))
+        assert getattr(own[0], f"{name}_std") is None
+    assert joint.bias == pytest.approx(np.mean(seeds - truth))
+
+
+def test_the_interval_of_several_seeds_is_that_of_their_mean() -> None:
+    truth, first = noisy()
+    second = noisy(noise=0.9)[1]
+    both = evaluate(truth, [first, second])
+    generator = np.random.default_rng(0)
+    samples = []
+    for _ in range(1000):
+        drawn = generator.integers(N, size=N)
+        own = [stats.spearmanr(truth[drawn], p[drawn]).statistic for p in (first, second)]
+        samples.append(np.mean(own))
+    assert both.srocc_interval == pytest.approx(np.percentile(samples, [2.5, 97.5]), abs=1e-9)
+    assert evaluate(truth, [first, first]).srocc_interval == evaluate(truth, first).srocc_interval
+
+
+def test_one_constant_seed_leaves_the_correlation_undefined() -> None:
+    truth, first = noisy()
+    metrics = evaluate(truth, [first, np.full(N, 0.5)])
+    assert metrics.srocc is None
+    assert metrics.srocc_std is None
+    assert metrics.undefined == "the predictions are constant: 0.5 for all 60 videos"
+
+
+def test_a_paired_difference_is_between_means_over_seeds() -> None:
+    truth, first = noisy()
+    second = noisy(noise=0.9)[1]
+    difference = paired_difference(truth, [first, second], second)
+    joint, alone = evaluate(truth, [first, second]), evaluate(truth, second)
+    assert difference.value == pytest.approx(joint.srocc - alone.srocc)
