@@ -1,0 +1,154 @@
+"""Classical regressors on time-averaged features, which every model should be held against."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import ParameterGrid
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from memfeat.cache import FeatureTable
+from memfeat.config import Monitor, TrainConfig
+from memfeat.files import write_json
+from memfeat.manifest import VideoRecord
+from memfeat.registry import Registry
+from memfeat.runs import METRICS, PROVENANCE, Predictions, is_complete, read_object, write_scores
+from memfeat.training import DevResult, Examples, versions
+
+
+class Baseline(ABC):
+    """Base of all baselines.
+
+    Attributes:
+        grid: each hyperparameter's values, of which dev picks.
+    """
+
+    grid: ClassVar[Mapping[str, Sequence[float]]]
+
+    @staticmethod
+    @abstractmethod
+    def build(**hyperparameters: float) -> Pipeline:
+        """Return the regressor, unfitted."""
+
+
+BASELINES: Registry[type[Baseline]] = Registry("baseline")
+
+
+@BASELINES.register("ridge")
+class RidgeBaseline(Baseline):
+    """Linear regression with an L2 penalty on standardised features."""
+
+    grid: ClassVar = {"alpha": (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)}
+
+    @staticmethod
+    def build(**hyperparameters: float) -> Pipeline:
+        """Return the regressor, unfitted."""
+        return make_pipeline(StandardScaler(), Ridge(**hyperparameters))
+
+
+@BASELINES.register("svr")
+class SvrBaseline(Baseline):
+    """Support vector regression with an RBF kernel on standardised features."""
+
+    grid: ClassVar = {"C": (0.01, 0.1, 1.0, 10.0), "epsilon": (0.01, 0.03, 0.1)}
+
+    @staticmethod
+    def build(**hyperparameters: float) -> Pipeline:
+        """Return the regressor, unfitted."""
+        return make_pipeline(StandardScaler(), SVR(**hyperparameters))
+
+
+@dataclass(frozen=True)
+class FittedBaseline:
+    """A baseline's result.
+
+    Attributes:
+        predictions: of every video, in the records' order; not clipped to [0, 1].
+        hyperparameters: those that did best on dev.
+    """
+
+    predictions: Predictions
+    hyperparameters: dict[str, float]
+
+
+def fit_baseline(
+    name: str,
+    table: FeatureTable,
+    records: Sequence[VideoRecord],
+    *,
+    monitor: Monitor = "l1",
+) -> FittedBaseline:
+    """Fit a baseline on the train split, once for each point of its grid, and keep the best.
+
+    Args:
+        name: from `BASELINES`.
+        table: the features; videos without a record go unused.
+        records: the videos; those without features go unused.
+        monitor: what picks the hyperparameters, on the dev split; of equals the first wins.
+
+    Raises:
+        UnknownNameError: no such baseline.
+        TrainingError: no scored videos in train or dev.
+    """
+    baseline = BASELINES.get(name)
+    examples = Examples.join(table, records)
+    examples.require_splits()
+    train, dev = examples.labelled("train"), examples.labelled("dev")
+    features, scores = _averages(examples), examples.scores
+    points: list[tuple[float, dict[str, float], NDArray[np.float64]]] = []
+    for point in ParameterGrid(dict(baseline.grid)):
+        regressor = baseline.build(**point).fit(features[train], scores[train])
+        predicted = np.asarray(regressor.predict(features), np.float64)
+        gain = DevResult.of(scores[dev], predicted[dev]).gain(monitor)
+        points.append((gain, point, predicted))
+    _, hyperparameters, predicted = max(points, key=lambda point: point[0])
+    return FittedBaseline(examples.columns(predicted), hyperparameters)
+
+
+def run_baseline(
+    name: str, table: FeatureTable, records: Sequence[VideoRecord], config: TrainConfig
+) -> None:
+    """Fit a baseline and write predictions, provenance and metrics to `config.run`.
+
+    What is there already of the same baseline on the same data is kept.
+
+    Raises:
+        UnknownNameError, TrainingError: as for `fit_baseline`.
+        RunError: the folder holds a damaged run.
+        OSError: the folder cannot be written to.
+    """
+    examples = Examples.join(table, records)
+    wanted: dict[str, Any] = {
+        "baseline": name,
+        "monitor": config.monitor,
+        "bootstrap": config.bootstrap,
+        "data_sha256": examples.digest(),
+    }
+    if is_complete(config.run) and wanted.items() <= read_object(config.run / PROVENANCE).items():
+        return
+    start = time.perf_counter()
+    fitted = fit_baseline(name, table, records, monitor=config.monitor)
+    provenance = {
+        **wanted,
+        "hyperparameters": fitted.hyperparameters,
+        "datasets": examples.datasets,
+        "versions": versions() | {"scikit-learn": sklearn.__version__},
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    (config.run / METRICS).unlink(missing_ok=True)
+    write_json(config.run / PROVENANCE, provenance)
+    write_scores(config.run, fitted.predictions, bootstrap=config.bootstrap)
+
+
+def _averages(examples: Examples) -> NDArray[np.float64]:
+    """Return each video's mean over time, float64 (videos, dim)."""
+    frames = map(examples.table.frames, examples.positions.tolist())
+    return np.stack([video.mean(axis=0, dtype=np.float64) for video in frames])

@@ -1,0 +1,28 @@
+"""The models of stage 2: an aggregator, then a head (paper, section 2)."""
+
+from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator
+from memfeat.models.heads import HEADS, Head
+from memfeat.models.regressor import (
+    NO_OPTIONS,
+    Prediction,
+    Regressor,
+    build_regressor,
+    parameter_count,
+    resolve_aggregator_options,
+    resolve_head_options,
+)
+
+__all__ = [
+    "AGGREGATORS",
+    "HEADS",
+    "NO_OPTIONS",
+    "Aggregated",
+    "Aggregator",
+    "Head",
+    "Prediction",
+    "Regressor",
+    "build_regressor",
+    "parameter_count",
+    "resolve_aggregator_options",
+    "resolve_head_options",
+]

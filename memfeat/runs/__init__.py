@@ -1,0 +1,46 @@
+"""The run folder: what one training leaves behind, written whole and read back.
+
+=================  ===========================================================================
+file               content
+=================  ===========================================================================
+config.json        the `TrainConfig` as used, the model's options filled in
+cache_spec.json    the `CacheSpec` of the features
+history.jsonl      a line per epoch
+model.safetensors  the best epoch's weights
+predictions.csv    video_id, split, score (empty if withheld), prediction
+provenance.json    versions, commit, data, time taken; all else repeats byte for byte
+metrics.json       metrics by split; written last, so a folder that holds it is complete
+=================  ===========================================================================
+
+Several seeds are several such folders, `seed-0` and so on, below one that holds no history and no
+model: its predictions are the mean over seeds, and its metrics the seeds' mean and spread.
+"""
+
+from memfeat.runs.files import (
+    METRICS,
+    PREDICTIONS,
+    PROVENANCE,
+    is_complete,
+    read_object,
+    seed_folder,
+)
+from memfeat.runs.predictions import Predictions, read_predictions, split_metrics
+from memfeat.runs.reading import Run
+from memfeat.runs.writing import begin_run, finish_seed, write_scores, write_summary
+
+__all__ = [
+    "METRICS",
+    "PREDICTIONS",
+    "PROVENANCE",
+    "Predictions",
+    "Run",
+    "begin_run",
+    "finish_seed",
+    "is_complete",
+    "read_object",
+    "read_predictions",
+    "seed_folder",
+    "split_metrics",
+    "write_scores",
+    "write_summary",
+]

@@ -1,0 +1,126 @@
+"""Writing a run folder, each file whole or not at all and `metrics.json` last."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from memfeat.cache import CacheSpec
+from memfeat.config import TrainConfig
+from memfeat.errors import RunError
+from memfeat.files import remove_stale_parts, write_atomically, write_json
+from memfeat.models import Regressor
+from memfeat.runs.files import (
+    CONFIG,
+    HISTORY,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    PROVENANCE,
+    SPEC,
+    read_object,
+    seed_folder,
+)
+from memfeat.runs.predictions import (
+    Predictions,
+    format_predictions,
+    mean_over_seeds,
+    read_predictions,
+    split_metrics,
+)
+
+
+def begin_run(config: TrainConfig, spec: CacheSpec) -> None:
+    """Make `config.run` an incomplete run of these settings.
+
+    From here on no reader takes files of an earlier run for those of this one; and a folder that
+    cannot be written to shows before the training, not after.
+
+    Raises:
+        RunError: the folder cannot be made or written to.
+    """
+    folder = config.run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / METRICS).unlink(missing_ok=True)
+        remove_stale_parts(folder)
+        write_json(folder / CONFIG, config.model_dump(mode="json"))
+        write_json(folder / SPEC, spec.model_dump(mode="json"))
+    except OSError as error:
+        raise RunError(
+            f"cannot write to run folder {folder}: {error.strerror}; make room or give another "
+            "with --run"
+        ) from error
+
+
+def finish_seed(
+    config: TrainConfig,
+    history: Iterable[Mapping[str, Any]],
+    regressor: Regressor,
+    predictions: Predictions,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write what training one seed gave into `config.run`, and so complete it.
+
+    Args:
+        config: with this seed alone, as it was given to `begin_run`.
+        history: one object per epoch.
+        regressor: the best epoch's.
+        predictions: of all videos.
+        provenance: whatever may differ between two runs of the same settings.
+
+    Raises:
+        OSError: the disk is full, and so on; the run stays incomplete.
+    """
+    folder = config.run
+    lines = [json.dumps(epoch, allow_nan=False) + "\n" for epoch in history]
+    weights = {name: value.contiguous() for name, value in regressor.state_dict().items()}
+    write_atomically(folder / HISTORY, "".join(lines).encode())
+    write_atomically(folder / MODEL, save(weights))
+    write_json(folder / PROVENANCE, dict(provenance))
+    write_scores(folder, predictions, bootstrap=config.bootstrap)
+
+
+def write_summary(config: TrainConfig, spec: CacheSpec) -> None:
+    """Sum up the seeds' folders below `config.run` in it.
+
+    Raises:
+        RunError: a seed's folder is damaged, or `config.run` cannot be written to.
+        OSError: the disk is full, and so on; the run stays incomplete.
+    """
+    folder = config.run
+    members = [seed_folder(folder, config, seed) for seed in config.seeds]
+    predictions = [read_predictions(member / PREDICTIONS) for member in members]
+    provenance = [read_object(member / PROVENANCE) for member in members]
+    own = {key: [each[key] for each in provenance] for key in ("best_epoch", "stopped_because")}
+    seconds = round(sum(each["seconds"] for each in provenance), 3)
+    begin_run(config, spec)
+    write_json(folder / PROVENANCE, provenance[0] | own | {"seconds": seconds})
+    write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(predictions)))
+    write_json(folder / METRICS, _seed_statistics(predictions, config))
+
+
+def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> None:
+    """Write `predictions.csv` and, last, `metrics.json`: all that a baseline's run consists of.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, and so on.
+    """
+    metrics = split_metrics([predictions], bootstrap=bootstrap)
+    write_atomically(folder / PREDICTIONS, format_predictions(predictions))
+    write_json(folder / METRICS, {split: value.as_dict() for split, value in metrics.items()})
+
+
+def _seed_statistics(seeds: Sequence[Predictions], config: TrainConfig) -> dict[str, Any]:
+    own = [split_metrics([predictions], bootstrap=0) for predictions in seeds]
+    statistics_by_split: dict[str, Any] = {}
+    for split, joint in split_metrics(seeds, bootstrap=config.bootstrap).items():
+        spread = {}
+        for name in ("plcc", "srocc", "mse"):
+            values = [getattr(metrics[split], name) for metrics in own]
+            spread[f"{name}_std"] = None if None in values else statistics.stdev(values)
+        statistics_by_split[split] = joint.as_dict() | spread | {"seeds": list(config.seeds)}
+    return statistics_by_split

@@ -1,0 +1,168 @@
+"""Which videos can be trained on: records joined with features."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.cache import Cache, FeatureTable
+from memfeat.config import Split
+from memfeat.errors import TrainingError
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.runs import Predictions
+
+SHOWN = 3
+LABELS = 0x1ABE15  # keeps the permutation of scores apart from other uses of the same seed
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The videos that have both a record and features, in the records' order.
+
+    Attributes:
+        table: the features, those of other videos included.
+        records: one per video.
+        positions: int64 (videos,), where in the table each video is.
+    """
+
+    table: FeatureTable
+    records: tuple[VideoRecord, ...]
+    positions: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, table: FeatureTable, records: Sequence[VideoRecord]) -> Self:
+        """Keep the records that have features; `select_records` tells about the others."""
+        position = {video_id: index for index, video_id in enumerate(table.video_ids)}
+        kept = tuple(record for record in records if record.video_id in position)
+        return cls(table, kept, np.array([position[r.video_id] for r in kept], np.int64))
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """Each video's id."""
+        return tuple(record.video_id for record in self.records)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Each video's split."""
+        return tuple(record.split for record in self.records)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Each video's score, (videos,), NaN where it is withheld."""
+        return np.array([np.nan if r.score is None else r.score for r in self.records], np.float64)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Where the scores come from: the distinct names, in order."""
+        return list(dict.fromkeys(r.dataset for r in self.records if r.dataset))
+
+    @property
+    def rows(self) -> list[NDArray[np.int64]]:
+        """Each video's frames as row numbers of the table, in order of time."""
+        offsets = self.table.offsets
+        return [np.arange(offsets[i], offsets[i + 1]) for i in self.positions.tolist()]
+
+    def labelled(self, split: Split) -> NDArray[np.int64]:
+        """Return the indices of a split's videos with a score, in order."""
+        chosen = [r.split == split and r.score is not None for r in self.records]
+        return np.flatnonzero(chosen)
+
+    def require_splits(self) -> None:
+        """Refuse to train without scored videos to learn from and to stop by.
+
+        Raises:
+            TrainingError: train or dev has none; the message counts what there is.
+        """
+        for split in ("train", "dev"):
+            if not len(self.labelled(split)):
+                found = sum(record.split == split for record in self.records)
+                held = f"{found} videos, none with a score" if found else "no video"
+                raise TrainingError(
+                    f"of the {len(self.records)} videos with features, the {split} split has "
+                    f"{held}; give scored videos in train to learn from, and in dev to choose the "
+                    "best epoch by"
+                )
+
+    def shuffled_scores(self, seed: int) -> NDArray[np.float64]:
+        """Return the scores, permuted within train and within dev: the control's labels."""
+        scores, source = self.scores, np.random.default_rng([seed, LABELS])
+        for split in ("train", "dev"):
+            chosen = self.labelled(split)
+            scores[chosen] = scores[source.permutation(chosen)]
+        return scores
+
+    def columns(self, prediction: NDArray[np.float64]) -> Predictions:
+        """Return predictions (videos,) beside the truth."""
+        return Predictions(self.video_ids, self.splits, self.scores, prediction)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of everything training depends on but the settings."""
+        labels = [[r.video_id, r.split, r.score] for r in self.records]
+        content = hashlib.sha256(json.dumps(labels).encode())
+        content.update(self.table.lengths[self.positions].tobytes())
+        for position in self.positions.tolist():
+            content.update(np.ascontiguousarray(self.table.frames(position)).data)
+        return content.hexdigest()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The videos of a manifest that can be used.
+
+    Attributes:
+        records: those with features, in the manifest's order.
+        notes: a line for the user for each kind of video that goes unused.
+    """
+
+    records: tuple[VideoRecord, ...]
+    notes: tuple[str, ...]
+
+
+def select_records(manifest: Manifest, cache: Cache, *, partial: bool = False) -> Selection:
+    """Select the videos that have features; those that failed to extract are left out.
+
+    Args:
+        manifest: names the videos.
+        cache: has their features.
+        partial: whether to use videos that could be decoded only in part.
+
+    Raises:
+        TrainingError: videos of the manifest were never extracted; says how many, which, and the
+            command that does it.
+    """
+    missing = [r.video_id for r in manifest.records if r.video_id not in cache.entries]
+    if missing:
+        paths = [shlex.quote(str(path)) for path in (manifest.path, cache.folder)]
+        raise TrainingError(
+            f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
+            f"features in {cache.folder}: {_some(missing)}. Extract them first: memfeat extract "
+            f"--manifest {paths[0]} --cache {paths[1]} --encoder {cache.spec.encoder}"
+        )
+    usable = set(cache.usable(partial=partial))
+    notes = []
+    for status in ("partial", "failed"):
+        left_out = [
+            video_id
+            for video_id in manifest.by_id
+            if video_id not in usable and cache.entries[video_id].status == status
+        ]
+        if left_out:
+            notes.append(f"{len(left_out)} {status} videos are left out: {_some(left_out)}")
+    unlabelled = [video_id for video_id in cache.entries if video_id not in manifest.by_id]
+    if unlabelled:
+        notes.append(
+            f"{len(unlabelled)} videos of {cache.folder} are not in {manifest.path} and go unused: "
+            f"{_some(unlabelled)}"
+        )
+    records = tuple(record for record in manifest.records if record.video_id in usable)
+    return Selection(records, tuple(notes))
+
+
+def _some(video_ids: Sequence[str]) -> str:
+    more = len(video_ids) - SHOWN
+    return ", ".join(map(repr, video_ids[:SHOWN])) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,221 @@
+"""Training a run: each seed once, kept where it is already done, then the seeds summed up."""
+
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import memfeat
+from memfeat.cache import CacheSpec, FeatureTable
+from memfeat.config import TrainConfig
+from memfeat.errors import CacheError, RunError, TrainingError
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.metrics import Metrics
+from memfeat.models import (
+    NO_OPTIONS,
+    parameter_count,
+    resolve_aggregator_options,
+    resolve_head_options,
+)
+from memfeat.runs import (
+    Predictions,
+    Run,
+    begin_run,
+    finish_seed,
+    is_complete,
+    seed_folder,
+    split_metrics,
+    write_summary,
+)
+from memfeat.training.batches import FrameBank
+from memfeat.training.data import Examples
+from memfeat.training.devices import cpu_threads, resolve_device
+from memfeat.training.fitting import OnEpoch, fit
+from memfeat.training.scoring import CPU, score_rows
+
+# The data's digest and the cache's spec compare by content what these name.
+PLACES = {"manifest", "cache", "run"}
+
+
+def train(
+    table: FeatureTable,
+    records: Sequence[VideoRecord],
+    config: TrainConfig,
+    *,
+    on_epoch: OnEpoch | None = None,
+) -> Run:
+    """Train every seed of `config` and write the run folder `config.run`.
+
+    Seeds that are complete there, with the same settings and data, are kept. On one machine the
+    same arguments write the same bytes, but for `provenance.json`. With `shuffle_labels` the
+    history tells of shuffled scores; the metrics are against the true ones.
+
+    Args:
+        table: the features; videos without a record go unused.
+        records: the videos; those without features go unused (`select_records` tells which).
+        config: the settings.
+        on_epoch: called after each epoch of each seed.
+
+    Raises:
+        TrainingError: no scored videos in train or dev, or the loss is no longer a number.
+        UnknownNameError, ConfigError: aggregator, head, their options, or the device.
+        RunError: the folder holds a run of other settings or data, or a damaged one.
+        OSError: the folder cannot be written to.
+    """
+    config = resolve_options(config)
+    resolve_device(config.device)
+    examples = Examples.join(table, records)
+    examples.require_splits()
+    facts = {
+        "datasets": examples.datasets,
+        "manifest_sha256": Manifest(config.manifest, tuple(records)).digest,
+        "data_sha256": examples.digest(),
+    }
+    alone = [_alone(config, seed) for seed in config.seeds]
+    summed_up = len(alone) == 1 or _is_done(config, table.spec, facts)
+    pending = [own for own in alone if not _is_done(own, table.spec, facts)]
+    for own in pending:
+        _train_seed(examples, own, facts, on_epoch)
+    if len(alone) > 1 and (pending or not summed_up):
+        write_summary(config, table.spec)
+    return Run.load(config.run)
+
+
+def resolve_options(config: TrainConfig) -> TrainConfig:
+    """Return `config` with the options of its aggregator and head filled in, and no others.
+
+    Raises:
+        UnknownNameError: an aggregator or head that does not exist.
+        ConfigError: an option that is unknown or not allowed.
+    """
+    name, head = config.aggregator, config.head
+    pools, heads = {name: NO_OPTIONS, **config.aggregators}, {head: NO_OPTIONS, **config.heads}
+    all_pools = {n: resolve_aggregator_options(n, given) for n, given in pools.items()}
+    all_heads = {n: resolve_head_options(n, given) for n, given in heads.items()}
+    chosen = {
+        "aggregators": {name: all_pools[name].model_dump(mode="json")},
+        "heads": {head: all_heads[head].model_dump(mode="json")},
+    }
+    return config.model_copy(update=chosen)
+
+
+def predict_run(run: Run, table: FeatureTable, records: Sequence[VideoRecord]) -> list[Predictions]:
+    """Score videos with each of a run's models; one entry per seed.
+
+    Args:
+        run: the run.
+        table: features made as the run's were; videos without a record go unused.
+        records: the videos; those without features go unused.
+
+    Raises:
+        RunError: the features were made differently, or a checkpoint is damaged.
+        TrainingError: no video has both a record and features.
+    """
+    try:
+        run.spec.require(table.spec, f"{run.folder} does not fit this cache")
+    except CacheError as error:
+        raise RunError(
+            f"{error}. Extract the videos as the run's own were, or train on this cache"
+        ) from error
+    examples = Examples.join(table, records)
+    if not examples.records:
+        raise TrainingError(
+            f"none of the {len(records)} videos has features among the {len(table.video_ids)} of "
+            "the cache; give the manifest and the cache of the same videos"
+        )
+    bank, rows = FrameBank(table.values, CPU), examples.rows
+    return [examples.columns(score_rows(model, bank, rows)) for model in run.regressors()]
+
+
+def evaluate_run(
+    run: Run, table: FeatureTable, records: Sequence[VideoRecord]
+) -> dict[str, Metrics]:
+    """Compare a run's predictions with the truth, on its own data or another dataset's.
+
+    Of several seeds each metric is the mean over seeds; its interval is that of the mean
+    prediction. Splits without scores are left out.
+
+    Raises:
+        RunError, TrainingError: as for `predict_run`.
+    """
+    return split_metrics(predict_run(run, table, records), bootstrap=run.config.bootstrap)
+
+
+def _alone(config: TrainConfig, seed: int) -> TrainConfig:
+    folder = seed_folder(config.run, config, seed)
+    return config.model_copy(update={"seeds": (seed,), "run": folder})
+
+
+def _is_done(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> bool:
+    """Return whether `config.run` holds this very run.
+
+    Raises:
+        RunError: it holds another one. More or fewer seeds make no other run of several seeds.
+    """
+    if not is_complete(config.run):
+        return False
+    found = Run(config.run)
+    both_several = min(len(found.config.seeds), len(config.seeds)) > 1
+    ignored = PLACES | ({"seeds"} if both_several else set())
+    old, new = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
+    differences = [f"{k} is {old[k]!r} there and {new[k]!r} here" for k in new if old[k] != new[k]]
+    if found.spec != spec:
+        differences.append(f"its features are of {found.spec.describe()}, or were made differently")
+    elif found.provenance.get("data_sha256") != facts["data_sha256"]:
+        differences.append("its videos, splits, scores or features differ")
+    if differences:
+        raise RunError(
+            f"{config.run} already holds another run: {'; '.join(differences)}. Give another "
+            "folder with --run, or delete that one"
+        )
+    return found.config.seeds == config.seeds
+
+
+def _train_seed(
+    examples: Examples, config: TrainConfig, facts: Mapping[str, Any], on_epoch: OnEpoch | None
+) -> None:
+    start = time.perf_counter()
+    begin_run(config, examples.table.spec)
+    fitted = fit(examples, config, config.seeds[0], on_epoch)
+    with cpu_threads(config.threads):
+        bank = FrameBank(examples.table.values, CPU)
+        scores = score_rows(fitted.regressor, bank, examples.rows)
+    provenance = {
+        **facts,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "device": str(resolve_device(config.device)),
+        "parameters": parameter_count(fitted.regressor),
+        "best_epoch": fitted.best_epoch,
+        "stopped_because": fitted.stopped_because,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    history = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in fitted.history]
+    finish_seed(config, history, fitted.regressor, examples.columns(scores), provenance)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    return {
+        "memfeat": memfeat.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that memfeat runs from, or None if it is installed."""
+    root, git = Path(memfeat.__file__).parents[1], shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None
+    command = [git, "-C", str(root), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return found.stdout.strip() or None

@@ -1,0 +1,101 @@
+"""Made-up features and scores whose rule is known, for the tests of stage 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from memfeat.cache import CacheSpec, FeatureTable
+from memfeat.config import TrainConfig
+from memfeat.manifest import VideoRecord
+
+DATASET = "made up for a test"
+SMALL = {
+    "aggregators": {
+        "linear-avg": {"width": 5},
+        "bigru-pool": {"hidden": 3, "layers": 2},
+        "bigru": {"hidden": 3, "layers": 2},
+        "transformer": {"width": 8, "layers": 1, "heads": 2, "feedforward": 8},
+    },
+    "heads": {"mlp": {"hidden": [6, 4]}},
+}
+
+
+def spec(dim: int, **changes) -> CacheSpec:
+    values = {
+        "encoder": "made-up",
+        "weights": "random",
+        "weights_sha256": "0" * 64,
+        "trained_on": "nothing",
+        "activation": "none",
+        "dim": dim,
+        "image_size": 32,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "precision": "float32",
+        "batch_size": 4,
+    }
+    return CacheSpec(**(values | changes))
+
+
+def table(videos: list[np.ndarray], **changes) -> FeatureTable:
+    """Put videos, each (time, dim), into one table; they are called v0, v1 and so on."""
+    offsets = np.cumsum([0, *map(len, videos)], dtype=np.int64)
+    values = np.concatenate(videos).astype(np.float16)
+    ids = tuple(f"v{i}" for i in range(len(videos)))
+    return FeatureTable(
+        values, np.zeros(len(values)), offsets, ids, spec(values.shape[1], **changes)
+    )
+
+
+def records(scores, splits) -> list[VideoRecord]:
+    return [
+        VideoRecord(
+            video_id=f"v{i}", path=Path(f"v{i}.mp4"), score=score, split=split, dataset=DATASET
+        )
+        for i, (score, split) in enumerate(zip(scores, splits, strict=True))
+    ]
+
+
+def splits(train: int, dev: int, test: int) -> list[str]:
+    return ["train"] * train + ["dev"] * dev + ["test"] * test
+
+
+def marked_moments(time: int, generator: np.random.Generator) -> tuple[np.ndarray, float]:
+    """A video whose score depends on its marked frames alone, wherever they fall.
+
+    Column 0 marks a frame, column 1 is what counts if it is marked, the rest is noise.
+    """
+    frames = generator.normal(0, 0.3, (time, 6))
+    marked = np.zeros(time, bool)
+    marked[generator.permutation(time)[: max(1, time // 3)]] = True
+    frames[:, 0] = np.where(marked, 1.0, -1.0)
+    frames[:, 1] = generator.uniform(-1, 1, time)
+    return frames, float(0.5 + 0.4 * frames[marked, 1].mean())
+
+
+Rule = Callable[[int, np.random.Generator], tuple[np.ndarray, float]]
+
+
+def dataset(
+    train: int = 13, dev: int = 6, test: int = 5, *, rule: Rule = marked_moments, seed: int = 0
+) -> tuple[FeatureTable, list[VideoRecord]]:
+    """Draw videos of 3 to 9 frames by a rule."""
+    generator = np.random.default_rng(seed)
+    made = [rule(int(generator.integers(3, 10)), generator) for _ in range(train + dev + test)]
+    videos, scores = zip(*made, strict=True)
+    return table(list(videos)), records(scores, splits(train, dev, test))
+
+
+def config(run: Path, **changes) -> TrainConfig:
+    """Settings for tiny models on one CPU thread."""
+    values = SMALL | {
+        "manifest": "manifest.csv",
+        "cache": "cache",
+        "run": run,
+        "max_epochs": 3,
+        "learning_rate": 3e-3,
+        "bootstrap": 20,
+        "device": "cpu",
+    }
+    return TrainConfig(**(values | changes))

@@ -1,0 +1,279 @@
+"""The commands as a user meets them: what they print, where, and how they end."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from memfeat.cli import COMMANDS, main
+from memfeat.video import write_video
+
+ENCODER = ["--encoder", "efficientnet-lite0", "--weights", "random", "--batch-size", "8"]
+SPLITS = ["train"] * 6 + ["dev"] * 4 + ["test"] * 4
+QUICK = ["--max-epochs", "2", "--bootstrap", "50", "--device", "cpu"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(code: int, *arguments: object) -> str:
+    """Run a command that must fail with one clear line, and return that line."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def write_manifest(path: Path, rows: list[list[object]], header: str = "") -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow((header or "video_id,path,score,split,dataset").split(","))
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with clips, a manifest, a cache and a run, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("home")
+    generator = np.random.default_rng(0)
+    rows = []
+    for index, split in enumerate(SPLITS):
+        frames = generator.integers(0, 256, (4 + index % 3, 6, 8, 3), dtype=np.uint8)
+        frames = frames.repeat(8, axis=1).repeat(8, axis=2)
+        write_video(folder / f"v{index}.mp4", frames, fps=10)
+        rows.append([f"v{index}", f"v{index}.mp4", round(0.3 + 0.04 * index, 2), split, "made up"])
+    write_manifest(folder / "m.csv", rows)
+    ok("extract", "--manifest", folder / "m.csv", "--cache", folder / "cache", *ENCODER)
+    ok("train", *data(folder), "--run", folder / "run", "--seeds", "0-1", *QUICK)
+    return folder
+
+
+def data(folder: Path) -> list[object]:
+    return ["--manifest", folder / "m.csv", "--cache", folder / "cache"]
+
+
+def help_pages() -> list[list[str]]:
+    pages = [[name] for name in COMMANDS]
+    return [[], *pages, ["cache", "info"], ["cache", "verify"], ["manifest", "check"]]
+
+
+@pytest.mark.parametrize("command", help_pages(), ids=" ".join)
+def test_every_help_page_has_an_example(command):
+    page = ok(*command, "--help").stdout
+    assert "Example: memfeat " in page
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_commands_first_line_fits_the_overview(command):
+    line = next(
+        line for line in ok("--help").stdout.splitlines() if line.startswith(f"  {command} ")
+    )
+    assert not line.endswith("...")
+
+
+def test_list_counts_the_papers_parameters():
+    listed = json.loads(ok("list", "--json").stdout)
+    assert listed["parameters"]["bigru+mlp"] == 1_381_762
+    assert {"ViT-L-14-336", "ViT-B-32", "efficientnet-lite0"} <= set(listed["encoders"])
+    assert listed["aggregators"] == ["avg", "linear-avg", "bigru-pool", "bigru", "transformer"]
+    assert listed["heads"] == ["linear", "mlp"]
+    assert ok("list", "heads").stdout.split() == ["linear", "mlp"]
+
+
+def test_an_unknown_aggregator_is_a_usage_error_that_lists_the_choices(home):
+    error = refused(2, "train", *data(home), "--aggregator", "nope")
+    assert "'nope'" in error
+    assert "avg, bigru, bigru-pool, linear-avg, transformer" in error
+
+
+def test_train_prints_the_metrics_it_wrote(home):
+    arguments = ["train", *data(home), "--run", home / "run", "--seeds", "0-1", *QUICK, "--json"]
+    printed = json.loads(ok(*arguments).stdout)
+    written = json.loads((home / "run" / "metrics.json").read_text())
+    assert printed["metrics"] == written
+    assert set(written) == {"train", "dev", "test"}
+    assert {"plcc", "srocc", "mse", "srocc_interval"} <= set(written["dev"])
+    assert any("RANDOM WEIGHTS" in line for line in printed["sources"])
+    assert any("made up" in line for line in printed["sources"])
+
+
+def test_a_table_on_stdout_says_what_made_it(home):
+    result = ok("train", *data(home), "--run", home / "run", "--seeds", "0-1", *QUICK)
+    assert "SROCC" in result.stdout
+    assert "RANDOM WEIGHTS" in result.stdout
+    assert "made up" in result.stdout
+    assert "run folder" in result.stderr
+
+
+def test_a_pipeline_gives_settings_and_flags_override_it(home, tmp_path):
+    pipeline = tmp_path / "p.toml"
+    pipeline.write_text(
+        f'[train]\nmanifest = "{home}/m.csv"\ncache = "{home}/cache"\nrun = "{tmp_path}/run"\n'
+        'aggregator = "avg"\nhead = "linear"\nmax_epochs = 1\nbootstrap = 0\n'
+    )
+    ok("train", pipeline, "--head", "mlp")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["aggregator"], config["head"], config["max_epochs"]) == ("avg", "mlp", 1)
+
+
+def test_evaluate_repeats_the_runs_own_figures(home):
+    evaluated = json.loads(ok("evaluate", home / "run", "--json").stdout)["metrics"]
+    written = json.loads((home / "run" / "metrics.json").read_text())
+    for split, metrics in evaluated.items():
+        for name in ("plcc", "srocc", "mse"):
+            assert metrics[name] == pytest.approx(written[split][name], abs=1e-6)
+    assert list(
+        json.loads(ok("evaluate", home / "run", "--split", "dev", "--json").stdout)["metrics"]
+    ) == ["dev"]
+
+
+def test_predict_scores_what_it_can_and_names_what_it_cannot(home, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    result = run("predict", home / "run", home / "v0.mp4", tmp_path / "bad.mp4", home / "v1.mp4")
+    assert result.exit_code == 3
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == [
+        str(home / "v0.mp4"),
+        str(home / "v1.mp4"),
+    ]
+    assert f"failed: {tmp_path}/bad.mp4" in result.stderr
+
+
+def test_a_prediction_equals_what_training_wrote_for_the_same_video(home):
+    (predicted,) = json.loads(ok("predict", home / "run", home / "v12.mp4", "--json").stdout)
+    with (home / "run" / "predictions.csv").open() as file:
+        written = {row["video_id"]: float(row["prediction"]) for row in csv.DictReader(file)}
+    assert predicted["score"] == pytest.approx(written["v12"], abs=1e-5)
+    assert len(predicted["weights"]) == predicted["num_frames"] == 4
+
+
+def test_a_timeline_is_drawn(home, tmp_path):
+    ok("predict", home / "run", home / "v3.mp4", "--timeline", tmp_path / "t.png")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ablation_runs_resumes_and_reports(home, tmp_path):
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        f'[train]\nmanifest = "{home}/m.csv"\nmax_epochs = 2\nbootstrap = 50\ndevice = "cpu"\n'
+        f'[ablation]\ntitle = "Tiny"\nrun = "{tmp_path}/grid"\nsplit = "test"\nseeds = "0-1"\n'
+        f'cache_root = "{home}"\ncaches = ["cache"]\naggregators = ["avg", "linear-avg"]\n'
+        'heads = ["linear"]\nbaselines = ["ridge"]\ncontrols = ["avg+linear"]\n'
+        f'[[ablation.rows]]\ncache = "gone"\naggregator = "avg"\nhead = "mlp"\n'
+        "paper = { plcc = 0.5, srocc = 0.6 }\n"
+    )
+    first = ok("ablation", grid, "--json")
+    table = json.loads(first.stdout)
+    assert table == json.loads((tmp_path / "grid" / "ablation.json").read_text())
+    kinds = {row["name"]: row["kind"] for row in table["rows"]}
+    assert kinds == {
+        "cache avg+linear": "model",
+        "cache linear-avg+linear": "model",
+        "cache avg+linear on shuffled labels": "control",
+        "cache avg+ridge": "baseline",
+    }
+    (failed,) = table["failed"]
+    assert failed["name"] == "gone avg+mlp"
+    assert "memfeat extract" in failed["error"]
+    assert any("RANDOM WEIGHTS" in line for line in table["sources"])
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "grid").rglob("model.safetensors")}
+    again = ok("ablation", grid)
+    assert "Tiny: test split, 4 videos" in again.stdout
+    assert "RANDOM WEIGHTS" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    page = Path(ok("report", tmp_path / "grid").stdout.strip())
+    assert "RANDOM WEIGHTS" in page.read_text()
+
+
+def test_cache_and_manifest_can_be_looked_into(home):
+    info = json.loads(ok("cache", "info", home / "cache", "--json").stdout)
+    assert info["videos"] == {"ok": len(SPLITS), "partial": 0, "failed": 0}
+    assert "efficientnet-lite0" in ok("cache", "info", home / "cache").stdout
+    assert json.loads(ok("cache", "verify", home / "cache", "--json").stdout)["problems"] == {}
+    checked = json.loads(ok("manifest", "check", home / "m.csv", "--json").stdout)
+    assert [split["videos"] for split in checked["splits"]] == [6, 4, 4]
+    assert "made up" in ok("manifest", "check", home / "m.csv").stdout
+
+
+def test_verify_ends_with_an_error_when_a_shard_is_damaged(home, tmp_path):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    shard = next((tmp_path / "cache").glob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-500])
+    result = run("cache", "verify", tmp_path / "cache")
+    assert result.exit_code == 1
+    assert f"{shard} is damaged" in result.stdout
+
+
+def test_doctor_tells_versions_devices_and_what_to_do():
+    found = json.loads(ok("doctor", "--json").stdout)
+    assert found["packages"]["torch"]
+    assert found["devices"][0] == "cpu"
+    assert set(found["weights"]) >= {"ViT-L-14-336 openai", "efficientnet-lite0 imagenet"}
+    assert "Python" in ok("doctor").stdout
+
+
+def test_missing_and_damaged_videos_cost_the_others_nothing(home, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes((home / "v0.mp4").read_bytes()[:200])
+    rows = [
+        ["good", home / "v0.mp4", 0.5, "train"],
+        ["gone", "gone.mp4", 0.5, "train"],
+        ["broken", "broken.mp4", 0.5, "dev"],
+    ]
+    path = write_manifest(tmp_path / "m.csv", rows, "video_id,path,score,split")
+    result = run("extract", "--manifest", path, "--cache", tmp_path / "cache", *ENCODER, "--json")
+    assert result.exit_code == 3
+    summary = json.loads(result.stdout)
+    assert summary["ok"] == 1
+    assert summary["failures"] == {"gone": "missing", "broken": "unreadable"}
+    assert f"failed: gone: {tmp_path}/gone.mp4" in result.stderr
+
+
+BAD_MANIFESTS = {
+    "duplicate id": ("video_id,path,score,split", ["a,a.mp4,0.5,train", "a,b.mp4,0.5,dev"], "'a'"),
+    "score above 1": ("video_id,path,score,split", ["a,a.mp4,1.5,train"], "1.5"),
+    "missing column": ("video_id,path,split", ["a,a.mp4,train"], "score"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MANIFESTS)
+def test_a_bad_manifest_gets_one_line(kind, tmp_path):
+    header, rows, word = BAD_MANIFESTS[kind]
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    error = refused(1, "extract", "--manifest", path, "--cache", tmp_path / "cache", *ENCODER)
+    assert str(path) in error
+    assert word in error
+    assert run("manifest", "check", path).exit_code == 1
+
+
+def test_a_cache_made_by_another_encoder_is_refused(home):
+    other = ["--encoder", "efficientnet-lite0", "--weights", "imagenet", "--batch-size", "8"]
+    error = refused(1, "extract", *data(home), *other)
+    assert "weights is 'imagenet', not 'random'" in error
+
+
+def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
+    other = tmp_path / "cache"
+    settings = [*ENCODER[:-1], "4"]
+    ok("extract", "--manifest", home / "m.csv", "--cache", other, *settings)
+    error = refused(1, "evaluate", home / "run", "--cache", other)
+    assert "batch_size is 4, not 8" in error
+
+
+def test_a_missing_run_is_refused(tmp_path):
+    assert "there is no run folder" in refused(1, "predict", tmp_path / "none", "clip.mp4")
+    assert "report" not in refused(1, "evaluate", tmp_path / "none")

@@ -1,0 +1,159 @@
+"""Checkpoint files: what is read, what is refused, and that the container does not matter."""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tensors_sha256
+from memfeat.errors import EncoderError
+
+
+@pytest.fixture
+def tensors() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "weight": torch.randn(3, 2, generator=generator).half().float(),
+        "bias": torch.randn(3, generator=generator).half().float(),
+    }
+
+
+class _Setting(nn.Module):
+    """A TorchScript class that would run code of its own while it is loaded."""
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(2))
+        self.training = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, bool]:
+        return self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, bool]) -> None:
+        self.weight = state[0]
+        self.training = state[1]
+
+
+def script(module: nn.Module, path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(module), path)
+    return path
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) for name in left
+    )
+
+
+def test_every_kind_of_file_gives_the_same_tensors(
+    tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
+    torch.save(tensors, tmp_path / "b.pt")
+    torch.save(tensors, tmp_path / "c.bin", _use_new_zipfile_serialization=False)
+    wrapped = {f"module.{name}": value for name, value in tensors.items()}
+    torch.save({"epoch": 3, "name": "run", "state_dict": wrapped}, tmp_path / "d.pth")
+    layer = nn.Linear(2, 3)
+    layer.load_state_dict(tensors)
+    script(layer, tmp_path / "e.pt")
+    for path in sorted(tmp_path.iterdir()):
+        assert same(read_checkpoint(path), tensors), path.name
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"weight": torch.ones(2), "bomb": Bomb()}, tmp_path / "bomb.pt")
+    with pytest.raises(EncoderError, match=r"bomb\.pt .*Python objects besides tensors"):
+        read_checkpoint(tmp_path / "bomb.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_torchscript_archive_that_runs_code_while_loading_is_refused(tmp_path: Path) -> None:
+    path = script(_Setting(), tmp_path / "setting.pt")
+    with pytest.raises(EncoderError, match=r"setting\.pt .*__setstate__"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.bin"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("these are not weights")
+    with pytest.raises(EncoderError, match=name):
+        read_checkpoint(tmp_path / name)
+
+
+def test_a_missing_file_and_a_file_without_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"no checkpoint file .*nowhere\.pt"):
+        read_checkpoint(tmp_path / "nowhere.pt")
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    with pytest.raises(EncoderError, match=r"empty\.pt holds no tensors"):
+        read_checkpoint(tmp_path / "empty.pt")
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    with pytest.raises(EncoderError, match=r"tensor\.pt holds no tensors by name"):
+        read_checkpoint(tmp_path / "tensor.pt")
+
+
+def test_weights_that_do_not_fit_are_counted_and_named() -> None:
+    layer = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    given = {"0.weight": torch.zeros(3, 5), "0.bias": torch.zeros(3), "2.bias": torch.zeros(1)}
+    with pytest.raises(EncoderError) as error:
+        fit(layer, given, "TinyNet", "w.pt")
+    for part in (
+        "w.pt does not fit TinyNet",
+        "of 4 tensors",
+        "2 missing (1.weight, 1.bias)",
+        "1 unexpected (2.bias)",
+        "1 of another shape (0.weight (3, 5) instead of (3, 2))",
+    ):
+        assert part in str(error.value)
+    assert same(layer.state_dict(), before)
+
+
+def test_the_hash_is_over_name_type_shape_and_bytes(tensors: dict[str, Tensor]) -> None:
+    layer = nn.Linear(2, 3)
+    fit(layer, {name: value.half() for name, value in tensors.items()}, "layer", "half precision")
+    expected = hashlib.sha256(
+        b"bias torch.float32 (3,)\n"
+        + np.asarray(tensors["bias"], dtype="<f4").tobytes()
+        + b"weight torch.float32 (3, 2)\n"
+        + np.asarray(tensors["weight"], dtype="<f4").tobytes()
+    )
+    assert tensors_sha256(layer) == expected.hexdigest()
+
+
+def test_the_hash_ignores_memory_layout_and_training_steps_but_no_weight() -> None:
+    torch.manual_seed(0)
+    convolution, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    net = nn.Sequential(convolution, norm)
+    original = tensors_sha256(net)
+    net.to(memory_format=torch.channels_last)
+    net.state_dict()["1.num_batches_tracked"].fill_(7)
+    assert tensors_sha256(net) == original
+    convolution.weight.data[0, 0, 0, 0] += 1e-6
+    assert tensors_sha256(net) != original
+
+
+def test_paths_are_told_from_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").touch()
+    assert all(map(means_file, ["a.pt", "b.safetensors", "./openai", "x/y", "~/z", "here"]))
+    assert not any(map(means_file, ["openai", "laion2b_s34b_b79k", "random", "v1"]))

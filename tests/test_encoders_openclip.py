@@ -1,0 +1,460 @@
+"""open_clip's image towers against open_clip itself: feature, activation, weights."""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+from torch.nn import functional
+
+from memfeat.encoders import create_encoder, encoder_tags, reachable_weights
+from memfeat.encoders.openclip import _quick_gelu
+from memfeat.encoders.openclip_weights import source
+from memfeat.errors import EncoderError, UnknownNameError
+
+TINY = "ViT-tiny-test"
+TINY_CONFIG: dict[str, Any] = {
+    "embed_dim": 24,
+    "vision_cfg": {
+        "image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16
+    },
+    "text_cfg": {"context_length": 5, "vocab_size": 9, "width": 32, "heads": 2, "layers": 1},
+}  # fmt: skip
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+OPENAI_REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
+LAION_REPOSITORY = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+
+
+def frames(count: int, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+
+
+def images(pixels: Tensor) -> Tensor:
+    """Preprocess frames as the CLIP paper's code does: to [0, 1], then CLIP's mean and std."""
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def build(name: str, *, seed: int = 0, pretrained: str | None = None) -> Any:
+    """Build a whole model as open_clip's users do, text tower and all."""
+    torch.manual_seed(seed)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the QuickGELU mismatch that memfeat rules out
+            return open_clip.create_model(name, pretrained=pretrained).eval()
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@torch.no_grad()
+def pooled(model: Any, pixels: Tensor) -> Tensor:
+    """Catch a vision transformer's class token as it leaves the last layer norm."""
+    caught: list[Tensor] = []
+    handle = model.visual.ln_post.register_forward_hook(lambda *call: caught.append(call[2]))
+    projected = model.encode_image(images(pixels))
+    handle.remove()
+    token = caught[0][:, 0]
+    torch.testing.assert_close(token @ model.visual.proj, projected, atol=1e-5, rtol=1e-5)
+    return token
+
+
+def unit(vectors: Tensor) -> Tensor:
+    return functional.normalize(vectors, dim=1)
+
+
+def assert_same(vectors: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(vectors, expected, atol=2e-6, rtol=0)
+
+
+def distance(left: Tensor, right: Tensor) -> float:
+    return float((left - right).norm(dim=1).min())
+
+
+@pytest.fixture(scope="module")
+def clip() -> Any:
+    """ViT-B-32 with QuickGELU and random weights that half precision holds exactly."""
+    model = build("ViT-B-32-quickgelu", seed=3)
+    model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
+    return model
+
+
+@pytest.fixture(scope="module")
+def hub(clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A hub cache, laid out as huggingface_hub does, that holds `clip` under two repositories."""
+    folder = tmp_path_factory.mktemp("hub")
+    weights = folder / "weights.safetensors"
+    safetensors.torch.save_file(
+        {name: value.half().contiguous() for name, value in clip.state_dict().items()}, weights
+    )
+    for repository in (OPENAI_REPOSITORY, LAION_REPOSITORY):
+        root = folder / f"models--{repository.replace('/', '--')}"
+        (root / "refs").mkdir(parents=True)
+        (root / "refs" / "main").write_text(REVISION)
+        (root / "snapshots" / REVISION).mkdir(parents=True)
+        (root / "snapshots" / REVISION / "open_clip_model.safetensors").symlink_to(weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A model small enough to build at will, with a QuickGELU twin; returns the twin's weights."""
+    folder = tmp_path_factory.mktemp("models")
+    wide = {**TINY_CONFIG, "vision_cfg": {**TINY_CONFIG["vision_cfg"], "image_size": [32, 64]}}
+    maps = {"timm_model_name": "resnet18", "timm_pool": "rot_attn", "timm_proj": ""}
+    configs = {
+        TINY: TINY_CONFIG,
+        f"{TINY}-quickgelu": {**TINY_CONFIG, "quick_gelu": True},
+        f"{TINY}-wide": wide,
+        f"{TINY}-maps": {**TINY_CONFIG, "vision_cfg": {**maps, "image_size": 64}},
+    }
+    for name, config in configs.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [])
+        patch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
+        open_clip.add_model_config(folder)
+        model = build(f"{TINY}-quickgelu", seed=7)
+        for tensor in model.state_dict().values():
+            tensor.mul_(3).copy_(tensor.half())  # wider, so that activations make a difference
+        yield model
+
+
+def plain_gelu(model: Any) -> Any:
+    twin = build(TINY)
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+def save_plain(model: Any, path: Path) -> str:
+    safetensors.torch.save_file(
+        {name: value.clone() for name, value in model.state_dict().items()}, path
+    )
+    return str(path)
+
+
+def save_marked(model: Any, path: Path) -> str:
+    marks = {"input_resolution": 32, "context_length": 5, "vocab_size": 9}
+    torch.save(model.state_dict() | {key: torch.tensor(n) for key, n in marks.items()}, path)
+    return str(path)
+
+
+def save_archive(model: Any, path: Path) -> str:
+    """Write a TorchScript archive as OpenAI's: half precision, its three numbers as buffers."""
+    twin = open_clip.CLIP(**TINY_CONFIG, quick_gelu=True).eval()
+    twin.load_state_dict(model.state_dict())
+    for key, number in {"input_resolution": 32, "context_length": 5, "vocab_size": 9}.items():
+        twin.__dict__.pop(key, None)
+        twin.register_buffer(key, torch.tensor(number))
+    open_clip.model.convert_weights_to_lp(twin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, but OpenAI's files stay
+        archive = torch.jit.trace_module(  # type: ignore[no-untyped-call]
+            twin, {"encode_image": torch.zeros(1, 3, 32, 32).half()}, check_trace=False
+        )
+        archive.save(str(path))
+    return str(path)
+
+
+# The feature
+
+
+def test_the_feature_is_open_clips_pooled_output_before_the_projection(
+    clip: Any, hub: Path
+) -> None:
+    encoder = create_encoder("ViT-B-32", "openai")
+    pixels = frames(2, 224)
+    expected = pooled(clip, pixels)
+    assert (encoder.dim, encoder.image_size, expected.shape) == (768, 224, (2, 768))
+    assert_same(encoder.encode(pixels), unit(expected))
+
+
+def test_random_weights_are_those_open_clip_draws_from_the_seed() -> None:
+    encoder = create_encoder("ViT-S-32-alt", "random", seed=3)
+    pixels = frames(2, 224)
+    assert (encoder.weights, encoder.trained_on) == ("random", "nothing: random weights")
+    assert_same(encoder.encode(pixels), unit(pooled(build("ViT-S-32-alt", seed=3), pixels)))
+    other = create_encoder("ViT-S-32-alt", "random", seed=4)
+    assert distance(encoder.encode(pixels), other.encode(pixels)) > 1e-3
+
+
+def test_the_papers_encoder_is_1024_wide_before_its_projection_to_768() -> None:
+    with torch.device("meta"):
+        visual = open_clip.CLIP(**open_clip.get_model_config("ViT-L-14-336")).visual
+        widths = []
+        visual.ln_post.register_forward_hook(lambda *call: widths.append(call[2].shape[-1]))
+        assert visual(torch.empty(1, 3, 336, 336)).shape == (1, 768)
+    encoder = create_encoder("ViT-L-14-336", "random")
+    assert (encoder.dim, encoder.image_size) == (widths[0], 336) == (1024, 336)
+
+
+def last_layer(model: Any) -> tuple[Tensor, Tensor | float]:
+    """Return weight (dim, out) and bias of the layer that maps the pooled feature on."""
+    visual = model.visual
+    if hasattr(visual, "attnpool"):
+        layer = visual.attnpool.c_proj
+    elif hasattr(visual, "trunk"):
+        layer = visual.head.proj if len(visual.head) else visual.trunk.head
+    else:
+        return visual.proj, 0.0
+    return layer.weight.T, 0.0 if layer.bias is None else layer.bias
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "activation", "asked"),
+    [
+        ("RN50", 2048, "relu", "auto"),
+        ("convnext_tiny", 768, "gelu", "auto"),
+        ("PE-Core-T-16-384", 192, "gelu", "auto"),
+        ("coca_ViT-B-32", 512, "gelu", "gelu"),
+    ],
+)
+@torch.no_grad()
+def test_other_kinds_of_tower_give_what_their_projection_takes(
+    name: str, dim: int, activation: str, asked: str, tmp_path: Path
+) -> None:
+    model = build(name)
+    path = tmp_path / "image.safetensors"
+    safetensors.torch.save_file(
+        {f"visual.{key}": value.clone() for key, value in model.visual.state_dict().items()}, path
+    )
+    encoder = create_encoder(name, str(path), activation=asked)
+    assert (encoder.dim, encoder.activation) == (dim, activation)
+    pixels = frames(2, encoder.image_size)
+    mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
+    output = model.visual(((pixels / 255 - mean) / std).permute(0, 3, 1, 2))
+    projected = output[0] if isinstance(output, tuple) else output
+    weight, bias = last_layer(model)
+    wanted, got = projected - bias, encoder.encode(pixels) @ weight
+    torch.testing.assert_close(unit(got), unit(wanted), atol=1e-4, rtol=0)
+
+
+def test_towers_without_one_vector_for_a_square_image_are_refused(tiny: Any) -> None:
+    with pytest.raises(EncoderError, match=r"32 x 64 pixels.*square"):
+        create_encoder(f"{TINY}-wide", "random")
+    with pytest.raises(EncoderError, match=r"one vector an image .* but in \(1, 512, 2, 2\)"):
+        create_encoder(f"{TINY}-maps", "random")
+
+
+# Weights by tag
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
+def test_openais_weights_by_tag_run_with_quickgelu_under_either_name(
+    name: str, clip: Any, hub: Path
+) -> None:
+    encoder = create_encoder(name, "openai")
+    assert encoder.activation == "quickgelu"
+    parts = [type(part) for part in encoder._module.modules()]
+    assert (parts.count(QuickGELU), parts.count(nn.GELU)) == (12, 0)
+    assert (encoder.weights, encoder.trained_on) == ("openai", "CLIP, OpenAI's image-text pairs")
+    pixels = frames(2, 224)
+    assert_same(encoder.encode(pixels), unit(pooled(clip, pixels)))
+
+
+def test_open_clip_itself_loads_the_same_weights_by_tag(clip: Any, hub: Path) -> None:
+    loaded = build("ViT-B-32-quickgelu", pretrained="openai").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in clip.state_dict().items())
+
+
+def test_weights_trained_with_gelu_run_with_gelu(clip: Any, hub: Path) -> None:
+    encoder = create_encoder("ViT-B-32", "laion2b-s34b-b79k")
+    assert (encoder.activation, encoder.weights) == ("gelu", "laion2b_s34b_b79k")
+    pixels = frames(2, 224)
+    twin = build("ViT-B-32")
+    twin.load_state_dict(clip.state_dict())
+    assert_same(encoder.encode(pixels), unit(pooled(twin, pixels)))
+    assert distance(encoder.encode(pixels), unit(pooled(clip, pixels))) > 1e-3
+
+
+def test_a_name_or_setting_that_contradicts_the_tag_is_refused(hub: Path) -> None:
+    with pytest.raises(
+        EncoderError, match=r"the name ViT-B-32-quickgelu says quickgelu.*says gelu"
+    ):
+        create_encoder("ViT-B-32-quickgelu", "laion2b_s34b_b79k")
+    with pytest.raises(EncoderError, match="'openai' says quickgelu, but --activation gelu"):
+        create_encoder("ViT-B-32", "openai", activation="gelu")
+    with pytest.raises(EncoderError, match=r"--activation quickgelu says quickgelu.*says gelu"):
+        create_encoder("ViT-B-32", "laion2b_s34b_b79k", activation="quickgelu")
+
+
+def test_weights_in_the_hubs_cache_are_found_and_others_are_not(hub: Path) -> None:
+    found = reachable_weights("ViT-B-32")
+    assert found is not None
+    assert found.is_file()
+    assert OPENAI_REPOSITORY.replace("/", "--") in str(found)
+    assert reachable_weights("ViT-L-14-336") is None
+    assert reachable_weights("ViT-B-32", "no_such_tag") is None
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(
+    offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    with pytest.raises(EncoderError) as error:
+        create_encoder("ViT-L-14-336", "openai")
+    assert time.perf_counter() - started < 10
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (
+        "timm/vit_large_patch14_clip_336.openai",
+        str(tmp_path),
+        "connected machine",
+        "--weights FILE",
+        "--weights random",
+        "memfeat doctor",
+    ):
+        assert part in message
+
+
+def test_a_wrong_tag_lists_those_that_open_clip_knows() -> None:
+    with pytest.raises(UnknownNameError) as error:
+        create_encoder("ViT-B-32-quickgelu", "opena")
+    assert all(
+        tag in str(error.value) for tag in open_clip.list_pretrained_tags_by_model("ViT-B-32")
+    )
+    assert encoder_tags("ViT-B-32-quickgelu") == encoder_tags("ViT-B-32")
+    with pytest.raises(UnknownNameError, match="webli"):
+        create_encoder("ViT-B-16-SigLIP")
+
+
+def test_every_tag_is_run_with_the_activation_open_clip_records_for_it() -> None:
+    compared = 0
+    for name, tag in open_clip.list_pretrained():
+        config = open_clip.get_model_config(name)
+        if "timm_model_name" not in config["vision_cfg"] and not name.startswith("RN"):
+            recorded = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
+            # One record is silent, while the model's own configuration is not.
+            expected = recorded or name == "roberta-ViT-B-32"
+            assert _quick_gelu(name, "auto", source(name, tag)) == expected, (name, tag)
+            compared += 1
+    assert compared > 50
+
+
+# Weights from a file
+
+
+@pytest.mark.parametrize("save", [save_marked, save_archive])
+@pytest.mark.parametrize("name", [TINY, f"{TINY}-quickgelu"])
+def test_openais_files_run_with_quickgelu_under_either_name(
+    save: Callable[[Any, Path], str], name: str, tiny: Any, tmp_path: Path
+) -> None:
+    encoder = create_encoder(name, save(tiny, tmp_path / "openai.pt"))
+    assert (encoder.activation, encoder.weights) == ("quickgelu", "file:openai.pt")
+    assert any(isinstance(part, QuickGELU) for part in encoder._module.modules())
+    pixels = frames(3, 32)
+    assert_same(encoder.encode(pixels), unit(pooled(tiny, pixels)))
+    assert distance(encoder.encode(pixels), unit(pooled(plain_gelu(tiny), pixels))) > 1e-3
+
+
+def test_openais_files_contradict_gelu(tiny: Any, tmp_path: Path) -> None:
+    path = save_archive(tiny, tmp_path / "openai.pt")
+    with pytest.raises(EncoderError, match=r"openai\.pt, OpenAI's own, says quickgelu, but --act"):
+        create_encoder(TINY, path, activation="gelu")
+
+
+def test_a_file_that_does_not_tell_needs_the_activation(tiny: Any, tmp_path: Path) -> None:
+    path = save_plain(tiny, tmp_path / "weights.safetensors")
+    with pytest.raises(EncoderError, match=r"weights\.safetensors does not tell .*--activation"):
+        create_encoder(TINY, path)
+    pixels = frames(3, 32)
+    quick, gelu = unit(pooled(tiny, pixels)), unit(pooled(plain_gelu(tiny), pixels))
+    for name, asked, expected in (
+        (TINY, "quickgelu", quick),
+        (TINY, "gelu", gelu),
+        (f"{TINY}-quickgelu", "auto", quick),
+    ):
+        encoder = create_encoder(name, path, activation=asked)
+        assert encoder.activation == ("quickgelu" if expected is quick else "gelu")
+        assert_same(encoder.encode(pixels), expected)
+    with pytest.raises(EncoderError, match=r"the name .*-quickgelu says quickgelu.*says gelu"):
+        create_encoder(f"{TINY}-quickgelu", path, activation="gelu")
+
+
+def test_the_description_that_open_clip_publishes_beside_a_file_tells(
+    tiny: Any, tmp_path: Path
+) -> None:
+    path = save_plain(tiny, tmp_path / "open_clip_model.safetensors")
+    card = tmp_path / "open_clip_config.json"
+    mean = [0.1, 0.2, 0.3]
+    for quick in (True, False):
+        content = {
+            "model_cfg": TINY_CONFIG | {"quick_gelu": quick},
+            "preprocess_cfg": {"mean": mean},
+        }
+        card.write_text(json.dumps(content))
+        encoder = create_encoder(TINY, path)
+        assert encoder.activation == ("quickgelu" if quick else "gelu")
+        assert encoder.mean == tuple(mean)
+    with pytest.raises(EncoderError, match=r"open_clip_config\.json beside it says gelu"):
+        create_encoder(TINY, path, activation="quickgelu")
+    card.write_text("[]")
+    with pytest.raises(EncoderError, match=r"open_clip_config\.json is not"):
+        create_encoder(TINY, path)
+
+
+def test_the_same_weights_have_the_same_hash_in_every_format(tiny: Any, tmp_path: Path) -> None:
+    paths = [
+        save_plain(tiny, tmp_path / "a.safetensors"),
+        save_marked(tiny, tmp_path / "b.pt"),
+        save_archive(tiny, tmp_path / "c.pt"),
+    ]
+    hashes = {create_encoder(f"{TINY}-quickgelu", path).weights_sha256 for path in paths}
+    assert len(hashes) == 1
+    assert create_encoder(TINY, "random").weights_sha256 not in hashes
+
+
+def test_a_file_of_another_architecture_is_refused_not_bent_to_fit(
+    tiny: Any, tmp_path: Path
+) -> None:
+    tensors = dict(tiny.state_dict())
+    tensors["visual.positional_embedding"] = torch.zeros(17, 48)  # of a 64 pixel model
+    del tensors["visual.ln_post.bias"]
+    torch.save(tensors, tmp_path / "other.pt")
+    with pytest.raises(EncoderError) as error:
+        create_encoder(TINY, str(tmp_path / "other.pt"), activation="gelu")
+    assert "1 missing (ln_post.bias)" in str(error.value)
+    assert "positional_embedding (17, 48) instead of (5, 48)" in str(error.value)
+
+
+# Settings that do not apply
+
+
+def test_random_weights_take_their_activation_from_the_name_or_the_setting(tiny: Any) -> None:
+    for name, asked, built in (
+        (TINY, "auto", "gelu"),
+        (TINY, "quickgelu", "quickgelu"),
+        (f"{TINY}-quickgelu", "auto", "quickgelu"),
+    ):
+        assert create_encoder(name, "random", activation=asked).activation == built
+
+
+def test_an_activation_that_the_architecture_fixes_cannot_be_asked_for() -> None:
+    with pytest.raises(EncoderError, match="RN50 is built with relu, which --activation quickgelu"):
+        create_encoder("RN50", "random", activation="quickgelu")
+    assert create_encoder("RN50-quickgelu", "random").activation == "relu"
+
+
+def test_mean_and_std_are_those_of_the_weights() -> None:
+    inception = (0.5, 0.5, 0.5)
+    assert create_encoder("PE-Core-T-16-384", "random").mean == inception
+    assert create_encoder("ViT-S-32-alt", "random").mean == open_clip.OPENAI_DATASET_MEAN

@@ -1,0 +1,279 @@
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import pearsonr, spearmanr
+
+from memfeat.errors import ConfigError
+from memfeat.figures import (
+    IntervalRow,
+    draw_timeline,
+    inline_svg,
+    intervals,
+    is_loud,
+    picture_format,
+    save,
+    scatter,
+    strip_indices,
+)
+
+SOURCES = ["features: made-up, 4-d", "scores: made up, not from people"]
+BLUE, VERMILION = (0, 114, 178), (200, 78, 0)
+
+
+@dataclass(frozen=True)
+class Clip:
+    pts_seconds: np.ndarray
+    weights: np.ndarray | None
+    effect: np.ndarray | None
+    effect_undefined: str | None = None
+    window: int = 1
+    score: float = 0.734
+    score_std: float | None = 0.012
+
+
+def clip(effect, weights=True):
+    effect = np.asarray(effect, float)
+    times = 0.5 + np.arange(len(effect)) / 25
+    return Clip(times, np.cos(times * 9) if weights else None, effect)
+
+
+def grey(indices):
+    return {index: np.full((36, 64, 3), 128, np.uint8) for index in indices}
+
+
+def timeline(found, picture="svg", folder=None, title="clip.mp4", sources=SOURCES):
+    if folder is None:
+        stream = BytesIO()
+        draw_timeline(found, grey(strip_indices(found)), stream, title=title, sources=sources)
+        return stream.getvalue()
+    path = folder / f"timeline.{picture}"
+    draw_timeline(found, grey(strip_indices(found)), path, title=title, sources=sources)
+    return path.read_bytes()
+
+
+def texts(svg):
+    return [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def holds(png, colour):
+    pixels = np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+    return int((np.abs(pixels - colour).max(-1) < 8).sum())
+
+
+def rows():
+    return [
+        IntervalRow("bigru+mlp", "model", 0.71, (0.6, 0.8), paper=0.7100),
+        IntervalRow("avg+ridge", "baseline", 0.5, (0.3, 0.65)),
+        IntervalRow("bigru+mlp on shuffled labels", "control", -0.02, (-0.2, 0.15)),
+        IntervalRow("constant", "model", None, None),
+    ]
+
+
+def table_picture(picture, folder):
+    path = folder / f"intervals.{picture}"
+    save(intervals(rows(), label="SROCC", ceiling=0.9, ceiling_interval=(0.85, 0.93)), path)
+    return path.read_bytes()
+
+
+def scatter_picture(picture, folder):
+    path = folder / f"scatter.{picture}"
+    truth = np.linspace(0.3, 0.9, 20)
+    save(scatter(truth, truth**2, title="a", sources=SOURCES), path)
+    return path.read_bytes()
+
+
+def timeline_picture(picture, folder):
+    return timeline(clip(np.sin(np.arange(30))), picture, folder)
+
+
+@pytest.mark.parametrize("picture", ["png", "svg"])
+@pytest.mark.parametrize("draw", [timeline_picture, scatter_picture, table_picture])
+def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings(draw, picture, tmp_path):
+    first = draw(picture, tmp_path)
+    with matplotlib.rc_context({"font.size": 31, "axes.grid": True, "svg.hashsalt": None}):
+        assert draw(picture, tmp_path) == first
+
+
+def test_files_carry_no_date_and_no_software_version(tmp_path):
+    png = timeline_picture("png", tmp_path)
+    position, chunks = 8, set()
+    while position < len(png):
+        (length,) = struct.unpack(">I", png[position : position + 4])
+        chunks.add(png[position + 4 : position + 8])
+        position += length + 12
+    assert b"IDAT" in chunks
+    assert not chunks & {b"tIME", b"tEXt", b"zTXt", b"iTXt"}
+    assert b"CreationDate" not in timeline_picture("pdf", tmp_path)
+    assert b"metadata" not in timeline_picture("svg", tmp_path)
+
+
+@pytest.mark.parametrize(("sign", "there", "absent"), [(1, BLUE, VERMILION), (-1, VERMILION, BLUE)])
+def test_bars_are_blue_where_a_frame_raises_the_score_and_vermilion_where_it_lowers_it(
+    sign, there, absent
+):
+    png = timeline(clip(sign * (1 + np.arange(8)) * 1e-4), sources=["features: CLIP"])
+    assert holds(png, there) > 1000
+    assert holds(png, absent) == 0
+
+
+def test_bars_stand_at_their_frames_and_are_as_tall_as_their_effect():
+    effect = np.array([0.0, 0.0, 0.004, 0.0, -0.002, 0.0])
+    bare = draw_bars(effect)
+    columns = {colour: np.nonzero(bare[colour].any(0))[0] for colour in (BLUE, VERMILION)}
+    width = (columns[BLUE][-1] - columns[BLUE][0]) / 0.86
+    assert (columns[VERMILION][0] - columns[BLUE][0]) / width == pytest.approx(2, abs=0.05)
+    heights = {colour: bare[colour].sum(0).max() for colour in (BLUE, VERMILION)}
+    assert heights[BLUE] / heights[VERMILION] == pytest.approx(2, rel=0.05)
+
+
+def draw_bars(effect):
+    """Masks of the bars alone: no frames beneath, so no lines or borders in their colours."""
+    stream = BytesIO()
+    draw_timeline(clip(effect, weights=False), {}, stream, title="", sources=[])
+    pixels = np.asarray(Image.open(BytesIO(stream.getvalue())).convert("RGB")).astype(int)
+    return {colour: np.abs(pixels - colour).max(-1) < 8 for colour in (BLUE, VERMILION)}
+
+
+def test_the_title_tells_the_score_with_its_spread(tmp_path):
+    found = clip([0.1, -0.1])
+    assert "clip.mp4: predicted score 0.734 ± 0.012 over seeds" in texts(
+        timeline(found, "svg", tmp_path)
+    )
+    one_seed = replace(found, score_std=None)
+    assert "clip.mp4: predicted score 0.734" in texts(timeline(one_seed, "svg", tmp_path))
+
+
+def test_names_are_drawn_as_they_stand_and_what_the_font_lacks_becomes_a_square(tmp_path):
+    svg = timeline(clip([0.1, -0.1]), "svg", tmp_path, title="$x_1$ <b>&日.mp4")
+    assert any(line.startswith("$x_1$ <b>&□.mp4: ") for line in texts(svg))
+
+
+def test_sources_stand_beneath_and_those_not_from_people_are_loud(tmp_path):
+    svg = timeline(clip([0.1, -0.1]), "svg", tmp_path)
+    elements = {
+        element.text: element.get("style") for element in ET.fromstring(svg).iter() if element.text
+    }
+    assert "font-weight: 700" not in elements[SOURCES[0]]
+    assert "font-weight: 700" in elements[SOURCES[1]]
+    assert "#c84e00" in elements[SOURCES[1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "loud"),
+    [
+        ("features: ViT-B-32 with RANDOM WEIGHTS: its features carry no learned content", True),
+        ("scores: memfeat demo: rendered clips, scores from a formula, not from people", True),
+        ("CONTROL: trained on shuffled scores, so that nothing could be learnt", True),
+        ("features: ViT-L-14-336, openai weights (CLIP, OpenAI's image-text pairs), 1024-d", False),
+        ("scores: Memento10k", False),
+    ],
+)
+def test_loud_is_what_must_not_pass_for_the_real_thing(line, loud):
+    assert is_loud(line) == loud
+
+
+def test_without_weights_there_is_no_weight_panel_and_the_picture_says_so(tmp_path):
+    with_panel = texts(timeline(clip([0.1, -0.1]), "svg", tmp_path))
+    without = texts(timeline(clip([0.1, -0.1], weights=False), "svg", tmp_path))
+    assert "weight" in with_panel
+    assert "weight" not in without
+    assert any("no weights of their own" in line for line in without)
+
+
+def test_an_undefined_effect_shows_its_reason(tmp_path):
+    found = Clip(np.zeros(1), np.ones(1), None, "the clip has one frame")
+    assert "the clip has one frame" in texts(timeline(found, "svg", tmp_path))
+
+
+def test_windows_of_frames_are_named_in_the_picture(tmp_path):
+    found = replace(clip(np.sin(np.arange(400))), window=2)
+    assert any(
+        "without 2 frames in a row" in line for line in texts(timeline(found, "svg", tmp_path))
+    )
+
+
+def test_the_strip_shows_ten_frames_evenly_spread_with_the_strongest_among_them():
+    effect = np.zeros(100)
+    effect[37], effect[71] = 0.01, -0.02
+    chosen = strip_indices(clip(effect))
+    assert len(chosen) == 10
+    assert {0, 37, 71, 99} <= set(chosen)
+    assert list(chosen) == sorted(chosen)
+    assert max(np.diff(chosen)) <= 20
+    assert strip_indices(clip(np.zeros(3))) == (0, 1, 2)
+    assert strip_indices(Clip(np.zeros(1), None, None, "one frame")) == (0,)
+
+
+def test_every_chosen_frame_is_in_the_strip_at_its_time(tmp_path):
+    found = clip(np.linspace(-1, 1, 50))
+    svg = timeline(found, "svg", tmp_path)
+    assert svg.count(b"<image") == 10
+    for index in strip_indices(found):
+        shown = f"{found.pts_seconds[index]:.2f} s"
+        assert any(line.startswith(shown) for line in texts(svg) if line)
+
+
+def test_the_corner_of_a_scatter_tells_the_three_measures(tmp_path):
+    generator = np.random.default_rng(0)
+    truth = generator.random(40)
+    predicted = np.clip(truth + 0.2 * generator.standard_normal(40), 0, 1)
+    save(scatter(truth, predicted), tmp_path / "a.svg")
+    shown = texts((tmp_path / "a.svg").read_bytes())
+    assert f"SROCC {spearmanr(truth, predicted).statistic:.3f}" in shown
+    assert f"PLCC {pearsonr(truth, predicted).statistic:.3f}" in shown
+    assert f"MSE {np.mean((truth - predicted) ** 2):.4f}" in shown
+    assert "n = 40" in shown
+
+
+@pytest.mark.parametrize("truth", [[0.2, 0.4, 0.6], [0.5, 0.5, 0.5], [0.5], []])
+def test_a_scatter_without_a_correlation_says_undefined(truth, tmp_path):
+    save(scatter(truth, [0.5] * len(truth)), tmp_path / "a.svg")
+    assert "SROCC undefined" in texts((tmp_path / "a.svg").read_bytes())
+
+
+def test_intervals_name_every_row_and_every_kind_there_is(tmp_path):
+    shown = texts(table_picture("svg", tmp_path))
+    for text in [*(row.name for row in rows()), "undefined", "model", "control", "the paper"]:
+        assert text in shown
+    assert "ceiling" in shown
+    save(intervals(rows()[:1], label="SROCC"), tmp_path / "b.svg")
+    assert not {"ceiling", "control", "baseline"} & set(texts((tmp_path / "b.svg").read_bytes()))
+
+
+def test_an_inline_figure_takes_the_pages_colours_and_refers_to_nothing_outside():
+    figure = intervals(rows(), label="<SROCC>", ceiling=0.9)
+    svg = inline_svg(figure, 'a "table" <of> rows', "one")
+    root = ET.fromstring(svg)
+    assert (root.get("role"), root.get("aria-label")) == ("img", 'a "table" <of> rows')
+    assert "var(--blue)" in svg
+    assert "#0072b2" not in svg
+    assert "http" not in svg
+    assert "&lt;SROCC&gt;" in svg
+    references = [element.get("href") for element in root.iter() if element.get("href")]
+    ids = {element.get("id") for element in root.iter() if element.get("id")}
+    assert references
+    assert all(reference.removeprefix("#") in ids for reference in references)
+    other = {e.get("id") for e in ET.fromstring(inline_svg(figure, "", "two")).iter()}
+    assert ids & other <= {None}
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.txt"])
+def test_another_suffix_is_refused_before_anything_is_drawn(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"end its name in one of \.png, \.svg, \.pdf"):
+        draw_timeline(clip([1.0]), {}, tmp_path / name, title="", sources=[])
+    assert not list(tmp_path.iterdir())
+    assert picture_format(Path("A.PNG")) == "png"
+
+
+def test_drawing_leaves_pyplot_alone():
+    program = "import sys, memfeat.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

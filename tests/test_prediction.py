@@ -1,0 +1,259 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from memfeat import prediction
+from memfeat.cache import Cache
+from memfeat.config import ExtractConfig, TrainConfig
+from memfeat.errors import RunError, VideoError
+from memfeat.extraction import extract
+from memfeat.manifest import VideoRecord, read_manifest, write_manifest
+from memfeat.prediction import Predictor, frames_at
+from memfeat.runs import Run
+from memfeat.training import train
+from memfeat.video import read_frame, write_video
+
+LENGTHS = [7, 5, 6, 8, 5, 6, 1]
+SPLITS = ["train", "train", "train", "train", "dev", "dev", "test"]
+SMALL = {"bigru": {"hidden": 3, "layers": 2}}
+
+
+def clip(length, seed):
+    """Frames of coloured noise that changes from one to the next."""
+    generator = np.random.default_rng(seed)
+    tiles = generator.integers(0, 256, (length, 6, 8, 3), dtype=np.uint8)
+    return tiles.repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A manifest of rendered clips, encoded with random weights, and two runs trained on them."""
+    folder = tmp_path_factory.mktemp("prediction")
+    records = []
+    for number, (length, split) in enumerate(zip(LENGTHS, SPLITS, strict=True)):
+        path = folder / f"clip-{number}.mp4"
+        write_video(path, clip(length, number), fps=10)
+        records.append(
+            VideoRecord(
+                video_id=path.stem,
+                path=path,
+                score=0.4 + 0.08 * number,
+                split=split,
+                dataset="made up",
+            )
+        )
+    write_manifest(folder / "clips.csv", records)
+    manifest = read_manifest(folder / "clips.csv")
+    extract(
+        manifest,
+        ExtractConfig(
+            manifest=manifest.path,
+            cache=folder / "cache",
+            encoder="efficientnet-lite0",
+            weights="random",
+            batch_size=4,
+            device="cpu",
+        ),
+    )
+    table = Cache.open(folder / "cache").load()
+    settings = {
+        "manifest": manifest.path,
+        "cache": folder / "cache",
+        "aggregators": SMALL,
+        "max_epochs": 2,
+        "learning_rate": 0.01,
+        "bootstrap": 0,
+        "device": "cpu",
+    }
+    for name, changes in {
+        "bigru": {"aggregator": "bigru", "head": "mlp", "seeds": (0, 1, 2)},
+        "avg": {"aggregator": "avg", "head": "linear"},
+    }.items():
+        config = TrainConfig(**settings, run=folder / name, **changes)
+        train(table, manifest.records, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bigru(runs):
+    return Predictor(runs / "bigru", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def avg(runs):
+    return Predictor(runs / "avg", device="cpu")
+
+
+def embeddings(runs, name):
+    table = Cache.open(runs / "cache").load()
+    return table.frames(table.video_ids.index(name)).astype(np.float32)
+
+
+def seed_scores(run, frames):
+    """Score one clip (time, dim) alone with every seed's model."""
+    batch = torch.from_numpy(np.ascontiguousarray(frames))[None]
+    with torch.no_grad():
+        return [model(batch, torch.tensor([len(frames)])) for model in run.regressors()]
+
+
+def tampered(runs, tmp_path, **changes):
+    """A copy of the avg run whose cache spec tells another story."""
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "avg", folder)
+    spec = json.loads((folder / "cache_spec.json").read_text())
+    (folder / "cache_spec.json").write_text(json.dumps(spec | changes))
+    return folder
+
+
+def test_a_clip_gets_the_score_that_the_run_gave_it_from_the_cache(runs, bigru):
+    columns = Run.load(runs / "bigru").predictions()
+    for name, expected in zip(columns.video_id, columns.prediction, strict=True):
+        assert bigru.predict(runs / f"{name}.mp4").score == pytest.approx(expected, abs=1e-6)
+
+
+def test_score_and_spread_are_over_seeds_and_one_seed_has_no_spread(runs, bigru, avg):
+    path = runs / "clip-0.mp4"
+    found = bigru.predict(path)
+    scores = [float(each.scores[0]) for each in seed_scores(bigru.run, embeddings(runs, path.stem))]
+    assert len(scores) == 3
+    assert found.score == pytest.approx(np.mean(scores), abs=1e-6)
+    assert found.score_std == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
+    assert avg.predict(path).score_std is None
+
+
+def test_frames_times_and_duration_are_the_clips(runs, bigru):
+    found = bigru.predict(runs / "clip-3.mp4")
+    assert found.num_frames == 8
+    assert found.pts_seconds == pytest.approx(np.arange(8) / 10)
+    assert found.duration_seconds == pytest.approx(0.8)
+    assert (found.status, found.reason, found.message) == ("ok", "", "")
+
+
+def test_weights_are_the_regressors_mean_over_seeds_and_none_without_attention(runs, bigru, avg):
+    path = runs / "clip-0.mp4"
+    each = seed_scores(bigru.run, embeddings(runs, path.stem))
+    expected = np.mean([result.weights[0].numpy() for result in each], axis=0)
+    assert np.ptp(expected) > 0
+    assert bigru.predict(path).weights == pytest.approx(expected, abs=1e-6)
+    assert bigru.timeline(path).weights == pytest.approx(expected, abs=1e-6)
+    assert avg.predict(path).weights is None
+    assert avg.timeline(path).weights is None
+
+
+def test_effect_equals_leaving_out_each_frame_one_by_one(runs, bigru):
+    frames = embeddings(runs, "clip-3")
+
+    def score(frames):
+        return np.mean([float(each.scores[0]) for each in seed_scores(bigru.run, frames)])
+
+    expected = [score(frames) - score(np.delete(frames, t, axis=0)) for t in range(len(frames))]
+    found = bigru.timeline(runs / "clip-3.mp4")
+    assert np.abs(expected).max() > 1e-5
+    assert found.effect == pytest.approx(expected, abs=1e-6)
+    assert found.score == pytest.approx(score(frames), abs=1e-6)
+    assert found.window == 1
+
+
+def test_effect_of_averaged_frames_follows_from_the_formula(runs, avg):
+    frames = embeddings(runs, "clip-2").astype(np.float64)
+    head = avg.run.regressors()[0].head.linear
+    weight, bias = (p.detach().double().numpy()[0] for p in (head.weight, head.bias))
+    without = (frames.sum(0) - frames) / (len(frames) - 1)
+    score, scores = (1 / (1 + np.exp(-(x @ weight + bias))) for x in (frames.mean(0), without))
+    expected = score - scores
+    assert np.ptp(expected) > 1e-6
+    assert avg.timeline(runs / "clip-2.mp4").effect == pytest.approx(expected, abs=3e-7)
+
+
+def test_a_long_clip_loses_windows_of_frames_that_share_one_effect(runs, bigru, monkeypatch):
+    monkeypatch.setattr(prediction, "MAX_VARIANTS", 3)
+    frames = embeddings(runs, "clip-3")
+    found = bigru.timeline(runs / "clip-3.mp4")
+    assert found.window == 3  # 8 frames: windows of 3, 3 and 2
+    for start, stop in [(0, 3), (3, 6), (6, 8)]:
+        rest = np.delete(frames, range(start, stop), axis=0)
+        score = np.mean([float(each.scores[0]) for each in seed_scores(bigru.run, rest)])
+        assert found.effect[start:stop] == pytest.approx(found.score - score, abs=1e-6)
+
+
+def test_batches_of_variants_change_nothing(runs, bigru, monkeypatch):
+    together = bigru.timeline(runs / "clip-0.mp4").effect
+    monkeypatch.setattr(prediction, "_BATCH", 2)
+    assert bigru.timeline(runs / "clip-0.mp4").effect == pytest.approx(together, abs=1e-6)
+
+
+def test_one_frame_has_a_score_but_no_effect_and_says_why(runs, bigru):
+    found = bigru.timeline(runs / "clip-6.mp4")
+    assert 0 < found.score < 1
+    assert found.effect is None
+    assert "one frame" in found.effect_undefined
+    assert len(found.weights) == 1
+
+
+def test_timeline_after_predict_encodes_nothing_again(runs, avg, monkeypatch):
+    path = runs / "clip-1.mp4"
+    fresh = avg.timeline(path)
+    avg.predict(path)
+    monkeypatch.setattr(avg.encoder, "encode", None)
+    assert np.array_equal(avg.timeline(path).effect, fresh.effect)
+
+
+def test_an_unusable_video_is_an_entry_with_its_reason_and_the_next_is_scored(runs, avg, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    found = [avg.predict(p) for p in (tmp_path / "none.mp4", tmp_path / "text.mp4")]
+    assert [(each.status, each.reason) for each in found] == [
+        ("failed", "missing"),
+        ("failed", "unreadable"),
+    ]
+    assert all(each.score is None and str(each.path) in each.message for each in found)
+    assert avg.predict(runs / "clip-1.mp4").score is not None
+    with pytest.raises(VideoError, match=r"none\.mp4"):
+        avg.timeline(tmp_path / "none.mp4")
+
+
+def test_a_truncated_video_is_scored_on_what_there_is_and_says_so(runs, avg, tmp_path):
+    write_video(tmp_path / "whole.mp4", clip(30, 9), fps=10)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "part.mp4").write_bytes(content[: len(content) * 6 // 10])
+    found = avg.predict(tmp_path / "part.mp4")
+    assert found.status == "partial"
+    assert found.reason in ("truncated", "packet_errors")
+    assert 0 < found.num_frames < 30
+    assert found.reason in found.message
+    assert 0 < found.score < 1
+
+
+def test_a_prediction_is_json_and_says_where_it_comes_from(runs, bigru):
+    found = json.loads(json.dumps(bigru.predict(runs / "clip-1.mp4").as_dict()))
+    assert found["path"] == str(runs / "clip-1.mp4")
+    assert len(found["weights"]) == len(found["pts_seconds"]) == found["num_frames"] == 5
+    assert any("RANDOM WEIGHTS" in line for line in found["sources"])
+    assert any("made up" in line for line in found["sources"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("weights_sha256", "f" * 64), ("activation", "quickgelu"), ("image_size", 99)],
+)
+def test_a_run_of_another_encoder_is_refused_with_both_values(runs, tmp_path, field, value):
+    built = json.loads((runs / "avg" / "cache_spec.json").read_text())[field]
+    with pytest.raises(RunError) as caught:
+        Predictor(tampered(runs, tmp_path, **{field: value}), device="cpu")
+    assert f"{field} is {built!r}, not {value!r}" in str(caught.value)
+
+
+def test_a_run_of_a_checkpoint_file_asks_for_it_by_name(runs, tmp_path):
+    folder = tampered(runs, tmp_path, weights="file:mine.safetensors")
+    with pytest.raises(RunError, match=r"'mine\.safetensors'; give its path with --weights"):
+        Predictor(folder, device="cpu")
+
+
+def test_frames_at_gives_the_pixels_of_those_frames(runs):
+    path = runs / "clip-0.mp4"
+    found = frames_at(path, {0, 4})
+    assert sorted(found) == [0, 4]
+    for index, pixels in found.items():
+        assert np.array_equal(pixels, read_frame(path, index).pixels)

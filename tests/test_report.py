@@ -1,0 +1,457 @@
+import base64
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from made_up import SMALL, table
+from PIL import Image
+
+from memfeat.ablation import run_ablation
+from memfeat.cache import EncodedVideo, write_shard
+from memfeat.config import AblationConfig, TrainConfig
+from memfeat.errors import RunError
+from memfeat.grid import plan_cells
+from memfeat.manifest import VideoRecord, read_manifest, write_manifest
+from memfeat.report import write_report
+from memfeat.runs import Run
+from memfeat.training import train
+from memfeat.video import read_frames, write_video
+
+EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)> & more'
+EVIL_ID = '<b onclick="x">id & "quotes"'
+DATASET = "made up for a test: scores from a formula, not from people"
+VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A page as elements (tag, attributes), and text by the elements that it stands in."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.text, self.styles = [], [], []
+        self.tables = []
+        self._open = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self._open == [], "every element is closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append({"tag": tag, "text": "", "data": []})
+        elif tag == "data" and self._in_cell():
+            self.tables[-1][-1][-1]["data"].append([dict(attrs)["value"], ""])
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self._open:
+            self.styles.append(data)
+            return
+        self.text.append(data)
+        if self._in_cell():
+            cell = self.tables[-1][-1][-1]
+            cell["text"] += data
+            if "data" in self._open:
+                cell["data"][-1][1] += data
+
+    def _in_cell(self):
+        return "td" in self._open or "th" in self._open
+
+    @property
+    def words(self):
+        return " ".join("".join(self.text).split())
+
+    def of(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    def table(self, first_header):
+        (found,) = [t for t in self.tables if t[0][0]["text"].strip() == first_header]
+        return found
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Clips, some missing, with features that tell their scores; two real runs; made-up figures."""
+    folder = tmp_path_factory.mktemp("report")
+    generator = np.random.default_rng(3)
+    records, videos = [], []
+    for number in range(24):
+        split = ["train", "train", "dev"][number % 3]
+        path = folder / f"clip-{number}.mp4"
+        if number % 2:
+            tiles = generator.integers(0, 256, (6, 3, 4, 3), dtype=np.uint8)
+            write_video(path, tiles.repeat(16, axis=1).repeat(16, axis=2), fps=5)
+        score = float(generator.random())
+        frames = generator.normal(0, 0.3, (5, 6)) + score
+        videos.append(frames / np.linalg.norm(frames, axis=1, keepdims=True))
+        records.append(
+            VideoRecord(
+                video_id=f"{EVIL_ID} {number:02d}",
+                path=path,
+                score=score,
+                split=split,
+                dataset=DATASET,
+                caption=EVIL,
+            )
+        )
+    write_manifest(folder / "clips.csv", records)
+    records = read_manifest(folder / "clips.csv").records
+    features = table(videos)
+    features = type(features)(
+        features.values,
+        features.pts_seconds,
+        features.offsets,
+        tuple(record.video_id for record in records),
+        features.spec,
+    )
+    settings = SMALL | {
+        "manifest": folder / "clips.csv",
+        "cache": folder / "cache",
+        "max_epochs": 2,
+        "weight_decay": 0.0123,
+        "bootstrap": 20,
+        "device": "cpu",
+    }
+    grid = folder / "grid"
+    for name, changes in {
+        "linear-avg+linear": {"aggregator": "linear-avg", "head": "linear", "seeds": (0, 1)},
+        "bigru+mlp": {"aggregator": "bigru", "head": "mlp"},
+    }.items():
+        run = grid / "cells" / name
+        train(features, records, TrainConfig(**(settings | {"run": run} | changes)))
+    (grid / "ablation.json").write_text(json.dumps(made_up_table()))
+    return folder
+
+
+def row(name, kind, generator, **changes):
+    number = lambda: float(generator.normal(0, 0.4))  # noqa: E731
+    values = {
+        "name": name,
+        "kind": kind,
+        "encoder": "made-up",
+        "weights": "random",
+        "aggregator": name.partition("+")[0],
+        "head": "linear",
+        "seeds": [0, 1],
+        "plcc": number(),
+        "srocc": number(),
+        "mse": abs(number()) / 10,
+        "plcc_std": abs(number()),
+        "srocc_std": abs(number()),
+        "mse_std": abs(number()) / 10,
+        "plcc_interval": sorted([number(), number()]),
+        "srocc_interval": sorted([number(), number()]),
+        "mse_interval": sorted([abs(number()), abs(number())]),
+        "vs_best": {"srocc": number(), "interval": sorted([number(), number()])},
+        "paper": None,
+        "parameters": int(generator.integers(1, 10**7)),
+        "seconds": abs(number()) * 100,
+        "run": f"cells/{name}",
+        "note": "",
+    }
+    return values | changes
+
+
+def made_up_table():
+    """Figures that no training would give, so that the page can only have copied them."""
+    generator = np.random.default_rng(0)
+    undefined = dict.fromkeys(
+        ["plcc", "srocc", "plcc_std", "srocc_std", "plcc_interval", "srocc_interval", "vs_best"]
+    )
+    return {
+        "title": f"Table of {EVIL}",
+        "split": "dev",
+        "n": 8,
+        "rows": [
+            row("bigru+mlp", "model", generator, srocc=0.41, paper={"plcc": 0.7132, "srocc": 0.71}),
+            row("linear-avg+linear", "model", generator, srocc=0.62, vs_best=None),
+            row("avg+mlp", "model", generator, **undefined, undefined="constant predictions"),
+            row("ridge", "baseline", generator, srocc=0.7, seeds=[], srocc_std=None),
+            row("bigru+mlp on shuffled labels", "control", generator, srocc=-0.2),
+        ],
+        "failed": [{"name": "avg+svr", "error": f"no features {EVIL}"}],
+        "ceiling": {
+            "what": "noise-free scores as predictions",
+            "plcc": 0.912345,
+            "srocc": 0.923456,
+            "srocc_interval": [0.85, 0.97],
+            "mse": 0.00345,
+        },
+        "sources": [
+            "features: made-up with RANDOM WEIGHTS: its features carry no learned content",
+            f"scores: {DATASET}",
+        ],
+        "notes": [f"avg+mlp: its interval includes zero {EVIL}"],
+        "versions": {"memfeat": "1.2.3", "torch": "4.5.6"},
+    }
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return Page(write_report(study / "grid"))
+
+
+@pytest.fixture(scope="module")
+def run_page(study):
+    return Page(write_report(study / "grid" / "cells" / "linear-avg+linear", study / "run.html"))
+
+
+def numbers(values):
+    """Flatten a row of `ablation.json` into the numbers its table row shows, in order."""
+    found = []
+    for name in ("srocc", "vs_best", "plcc", "mse"):
+        if name == "vs_best":
+            difference = values[name] or {"srocc": None, "interval": None}
+            found += [difference["srocc"], *(difference["interval"] or [])]
+        else:
+            interval = values[f"{name}_interval"] or []
+            found += [values[name], values[f"{name}_std"], *interval]
+    paper = values["paper"] or {}
+    found += [paper.get("srocc"), paper.get("plcc"), values["parameters"], values["seconds"]]
+    return [number for number in found if number is not None]
+
+
+def test_every_number_of_the_table_is_the_ablations_rounded_for_people(page):
+    known = sorted(
+        made_up_table()["rows"], key=lambda row: -2 if row["srocc"] is None else row["srocc"]
+    )
+    rows = page.table("System")[2:]
+    assert len(rows) == len(known) == 5
+    for cells, values in zip(rows, reversed(known), strict=True):
+        assert cells[0]["text"].startswith(values["name"])
+        shown = [pair for cell in cells for pair in cell["data"]]
+        assert [float(value) for value, _ in shown] == numbers(values)
+        for value, text in shown:
+            plain = re.sub(r"[\u202f+]", "", text).replace("\N{MINUS SIGN}", "-")
+            plain, _, unit = plain.partition(" ")
+            digits = len(plain.partition(".")[2])
+            scale = {"": 1, "s": 1, "min": 60}[unit]
+            assert abs(float(plain) * scale - float(value)) <= 0.5001 * 10**-digits * scale
+
+
+def test_rows_stand_by_score_with_their_kind_and_the_ceiling_above(page):
+    rows = page.table("System")[1:]
+    names = [cells[0]["text"].split() for cells in rows]
+    assert [words[0] for words in names] == [
+        "ceiling",
+        "ridge",
+        "linear-avg+linear",
+        "bigru+mlp",
+        "bigru+mlp",
+        "avg+mlp",
+    ]
+    assert [words[-3].strip(",") for words in names[1:]] == [
+        "baseline",
+        "model",
+        "model",
+        "control",
+        "model",
+    ]
+    assert [value for value, _ in rows[0][1]["data"]] == ["0.923456", "0.85", "0.97"]
+    assert "undefined" in rows[-1][1]["text"]
+
+
+def test_what_failed_and_what_needs_explaining_is_told(page):
+    assert f"avg+svr: no features {EVIL}" in page.words
+    assert f"avg+mlp: its interval includes zero {EVIL}" in page.words
+    assert "1 of 6 systems failed" in page.words
+
+
+@pytest.mark.parametrize("name", ["page", "run_page"])
+def test_the_page_needs_nothing_but_itself(name, request):
+    page = request.getfixturevalue(name)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in page.elements:
+        for attribute, value in attributes.items():
+            assert not attribute.startswith("on")
+            if attribute in ("src", "href", "srcset", "data", "poster", "action", "xlink:href"):
+                assert value.startswith(("#", "data:image/"))
+            assert "url(http" not in (value or "")
+    css = "".join(page.styles)
+    assert "prefers-color-scheme: dark" in css
+    assert "url(" not in css
+    assert "@import" not in css
+    assert page.source.startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("name", ["page", "run_page"])
+def test_text_from_manifests_and_tables_is_text(name, request):
+    page = request.getfixturevalue(name)
+    assert EVIL in page.words
+    assert EVIL_ID in page.words
+    assert not [attrs for attrs in page.of("img") if attrs["src"] == "x"]
+    assert not [attrs for attrs in page.of("b") if attrs]
+
+
+@pytest.mark.parametrize("name", ["page", "run_page"])
+def test_everybody_can_read_it(name, request):
+    page = request.getfixturevalue(name)
+    assert page.of("html")[0]["lang"] == "en"
+    assert all(attrs.get("alt") for attrs in page.of("img"))
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in page.of("svg"))
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.of("th"))
+    assert page.of("svg")
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = {attrs["href"] for attrs in page.of("a")} | {attrs["href"] for attrs in page.of("use")}
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["page", "run_page"])
+def test_random_weights_and_scores_not_from_people_are_said_before_any_result(name, request):
+    page = request.getfixturevalue(name)
+    before, _, _ = page.words.partition("How to read it")
+    assert "Not to be mistaken for the real thing" in before
+    assert "RANDOM WEIGHTS" in before
+    assert DATASET in before
+
+
+def test_the_worst_predictions_are_those_with_the_largest_error(page, study):
+    run = study / "grid" / "cells" / "linear-avg+linear"
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["split"] == "dev"]
+    error = lambda r: abs(float(r["prediction"]) - float(r["score"]))  # noqa: E731
+    worst = sorted(rows, key=error, reverse=True)[:6]
+    section = page.words.partition("Worst predictions The videos")[2]
+    for earlier, later in pairwise(worst):
+        assert section.index(earlier["video_id"]) < section.index(later["video_id"])
+    for each in worst:
+        shown = f"{float(each['prediction']):.3f} ({float(each['score']):.3f}) {each['video_id']}"
+        assert shown in section
+    assert not any(each["video_id"] in section for each in rows if each not in worst)
+
+
+def test_a_worst_video_shows_one_of_its_frames_or_says_that_it_is_missing(page, study):
+    videos = read_manifest(study / "clips.csv").by_id
+    pictures = page.of("img")
+    missing = page.words.count("video not on this disk")
+    assert pictures
+    assert missing
+    assert len(pictures) + missing == 6
+    chosen = []
+    for attrs in pictures:
+        (record,) = [r for name, r in videos.items() if f"A frame of {name}:" in attrs["alt"]]
+        shown = np.asarray(Image.open(BytesIO(base64.b64decode(attrs["src"].partition(",")[2]))))
+        frames = read_frames(record.path).pixels.astype(float)
+        assert shown.shape == frames.shape[1:]
+        distances = np.abs(frames - shown).mean((1, 2, 3))
+        assert distances.min() < 12 < np.sort(distances)[1]
+        chosen.append(int(distances.argmin()))
+    assert len(set(chosen)) > 1, "not always the same frame of a video"
+
+
+def test_choices_that_are_ours_are_listed_with_the_values_used(page):
+    ours = {cells[0]["text"]: cells[1]["text"] for cells in page.tables[1][1:]}
+    assert ours["training: weight_decay"] == "0.0123"
+    assert ours["training: monitor"] == "l1"
+    assert ours["linear-avg: width"] == "5"
+    assert ours["features: interpolation"] == "antialiased bicubic, squashed"
+    assert "training: learning_rate" not in ours  # the paper's
+
+
+def test_settings_that_differ_between_rows_say_so_and_versions_are_listed(page):
+    (training,) = [t for t in page.tables if t[1][0]["text"] == "manifest"]
+    settings = {cells[0]["text"]: cells[1]["text"] for cells in training[1:]}
+    assert settings["seeds"] == "varies"
+    assert settings["max_epochs"] == "2"
+    versions = {cells[0]["text"]: cells[1]["text"] for cells in page.table("What")[1:]}
+    assert versions == {"memfeat": "1.2.3", "torch": "4.5.6"}
+
+
+def test_a_run_of_several_seeds_shows_its_metrics(run_page, study):
+    metrics = json.loads(
+        (study / "grid" / "cells" / "linear-avg+linear" / "metrics.json").read_text()
+    )
+    rows = {cells[0]["text"].split()[0]: cells for cells in run_page.table("Split")[1:]}
+    assert rows.keys() == metrics.keys() == {"train", "dev"}
+    for split, cells in rows.items():
+        own = metrics[split]
+        expected = [own["n"]]
+        for name in ("srocc", "plcc", "mse"):
+            expected += [own[name], own[f"{name}_std"], *own[f"{name}_interval"]]
+        shown = [float(value) for cell in cells for value, _ in cell["data"]]
+        assert shown == [*expected, own["bias"]]
+
+
+def test_a_run_of_one_seed_has_a_page_of_its_own_by_default(study):
+    folder = study / "grid" / "cells" / "bigru+mlp"
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    assert "bigru + mlp on made-up" in Page(path).words
+
+
+def test_the_same_folder_gives_the_same_bytes(study, tmp_path):
+    pages = [write_report(study / "grid", tmp_path / name).read_bytes() for name in "ab"]
+    assert pages[0] == pages[1]
+
+
+def test_what_an_ablation_writes_is_what_the_report_reads(study, tmp_path):
+    spec = Run.load(study / "grid" / "cells" / "bigru+mlp").spec
+    videos = [
+        EncodedVideo(name, np.full((2, 6), 6**-0.5, np.float16) * sign, np.arange(2.0))
+        for name, sign in zip(
+            read_manifest(study / "clips.csv").by_id, [1, -1, 1, 1] * 6, strict=True
+        )
+    ]
+    write_shard(tmp_path / "caches" / "made-up", spec, videos)
+    grid = AblationConfig(
+        title="A grid",
+        run=tmp_path / "run",
+        seeds="0-1",
+        cache_root=tmp_path / "caches",
+        caches=("made-up",),
+        aggregators=("avg",),
+        heads=("linear",),
+        baselines=("ridge",),
+        controls=("avg+linear",),
+        workers=1,
+    )
+    recipe = {"manifest": study / "clips.csv", "max_epochs": 1, "bootstrap": 20, "device": "cpu"}
+    result = run_ablation(grid, plan_cells(grid, recipe))
+    page = Page(write_report(tmp_path / "run"))
+    rows = page.table("System")[1:]
+    assert len(rows) == len(result["rows"]) == 3
+    for cells, values in zip(rows, result["rows"], strict=True):
+        assert cells[0]["text"].startswith(values["name"])
+        shown = [float(value) for cell in cells for value, _ in cell["data"]]
+        assert shown == numbers(values)
+
+
+def test_without_its_runs_a_table_still_has_its_page(tmp_path):
+    (tmp_path / "ablation.json").write_text(json.dumps(made_up_table()))
+    page = Page(write_report(tmp_path))
+    assert len(page.table("System")) == 7
+    assert "their settings cannot be shown" in page.words
+    assert not page.of("img")
+
+
+def test_a_folder_that_is_no_result_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is not a complete run"):
+        write_report(tmp_path)
+
+
+def test_a_damaged_table_is_refused_with_the_field(tmp_path):
+    damaged = made_up_table()
+    damaged["rows"][1]["srocc"] = "high"
+    (tmp_path / "ablation.json").write_text(json.dumps(damaged))
+    with pytest.raises(RunError, match=r"rows\.1\.srocc is 'high'"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
