@@ -1,0 +1,128 @@
+"""Training a grid's cells in several processes, going on where an earlier run left off."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfeat.baselines import run_baseline
+from memfeat.cache import Cache, FeatureTable
+from memfeat.config import AblationConfig
+from memfeat.errors import MemfeatError
+from memfeat.files import write_json
+from memfeat.grid import Cell
+from memfeat.manifest import VideoRecord, read_manifest
+from memfeat.models import AGGREGATORS
+from memfeat.results import RESULT, table_of
+from memfeat.training import select_records, train
+
+
+@dataclass(frozen=True)
+class CellDone:
+    """A cell that is finished, or that failed with `error`."""
+
+    cell: Cell
+    error: str | None = None
+
+
+def run_ablation(
+    config: AblationConfig,
+    cells: Sequence[Cell],
+    *,
+    on_cell: Callable[[CellDone], None] | None = None,
+) -> dict[str, Any]:
+    """Train every cell that is not finished yet, and write and return the table.
+
+    A cell that fails is listed and costs the others nothing. Stop it at any time: finished
+    cells and seeds are kept.
+
+    Args:
+        config: the grid.
+        cells: from `plan_cells`.
+        on_cell: called as each cell ends.
+
+    Returns:
+        What `ablation.json` holds; see `memfeat.results`.
+    """
+    errors: dict[str, str] = {}
+    for done in _run_cells(cells, config.workers):
+        if done.error is not None:
+            errors[done.cell.name] = done.error
+        if on_cell:
+            on_cell(done)
+    table = table_of(config, cells, errors)
+    write_json(config.run / RESULT, table)
+    return table
+
+
+def _run_cells(cells: Sequence[Cell], workers: int) -> Iterator[CellDone]:
+    """Run cells in processes of their own, the costliest first, and yield each as it ends."""
+    workers = workers or default_workers(cells)
+    ordered = sorted(cells, key=lambda cell: -_cost(cell))
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+            futures = {pool.submit(_run_cell, cell): cell for cell in ordered}
+            for future in as_completed(futures):
+                try:
+                    yield CellDone(futures[future], future.result())
+                except BrokenProcessPool:
+                    yield CellDone(
+                        futures[future],
+                        "a worker process died, perhaps for want of memory; run the same command "
+                        "again, with fewer --workers if it dies again",
+                    )
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
+def default_workers(cells: Iterable[Cell]) -> int:
+    """Return one worker per CPU core this process may use, or one in all if a GPU trains."""
+    if torch.cuda.is_available() and any(cell.config.device != "cpu" for cell in cells):
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
+def _cost(cell: Cell) -> int:
+    """Rank cells by how long they take: a recurrence dwarfs everything else."""
+    return AGGREGATORS.get(cell.config.aggregator).cost if cell.kind != "baseline" else 0
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run_cell(cell: Cell) -> str | None:
+    """Train one cell in a worker process; return what went wrong, if it did."""
+    try:
+        table, records = _data(cell.config.manifest, cell.config.cache)
+        if cell.kind == "baseline":
+            run_baseline(cell.config.head, table, records, cell.config)
+        else:
+            train(table, records, cell.config)
+    except (MemfeatError, OSError) as error:
+        return str(error)
+    except Exception as error:
+        # A bug in one cell must not cost the others theirs.
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@lru_cache(maxsize=1)
+def _data(manifest_path: Path, cache: Path) -> tuple[FeatureTable, tuple[VideoRecord, ...]]:
+    """Load what cells of one cache share, once per worker."""
+    manifest = read_manifest(manifest_path)
+    opened = Cache.open(cache)
+    records = select_records(manifest, opened).records
+    return opened.load([record.video_id for record in records]), records

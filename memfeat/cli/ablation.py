@@ -1,0 +1,48 @@
+"""`memfeat ablation`: a grid of systems from the cache."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from memfeat.cli.options import json_option, print_json, settings_options
+from memfeat.config import AblationConfig, build, read_pipeline
+from memfeat.errors import ConfigError, ExitCode
+
+
+@click.command(
+    "ablation",
+    epilog="Example: memfeat ablation pipelines/table1.toml --manifest data_manifests/mine.csv "
+    "--cache-root cache/mine --run runs/table1-mine",
+)
+@click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Instead of [train] manifest.")
+@settings_options(AblationConfig)
+@json_option
+def ablation_command(grid: Path, manifest: Path | None, as_json: bool, **flags: Any) -> int:
+    """Train a grid of systems and compare them.
+
+    GRID.toml names the systems in its [ablation] table; its [train] table gives the recipe. Cells
+    run in parallel; finished ones are kept, so the same command resumes.
+    """
+    tables = read_pipeline(grid)
+    if "ablation" not in tables:
+        raise ConfigError(f"{grid} has no [ablation] table; pipelines/table1.toml is an example")
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = build(AblationConfig, tables["ablation"] | given, f"{grid} [ablation]")
+    recipe = tables.get("train", {}) | ({"manifest": manifest} if manifest else {})
+
+    from memfeat.ablation import run_ablation
+    from memfeat.cli.progress import step_progress
+    from memfeat.cli.tables import print_ablation
+    from memfeat.grid import plan_cells
+
+    cells = plan_cells(config, recipe)
+    with step_progress("cells", len(cells)) as progress:
+        result = run_ablation(config, cells, on_cell=lambda done: progress.advance(done.cell.name))
+    if as_json:
+        print_json(result)
+    else:
+        print_ablation(result)
+    click.echo(f"table: {config.run}/ablation.json", err=True)
+    return ExitCode.DONE if result["rows"] else ExitCode.ERROR

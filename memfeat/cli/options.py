@@ -1,0 +1,88 @@
+"""Flags made from the settings classes, so that names, types, defaults and help stand once."""
+
+import json
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from memfeat.config import Settings, build, read_pipeline
+
+F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound=Settings)
+
+pipeline_argument = click.argument(
+    "pipeline", required=False, type=click.Path(path_type=Path), metavar="[PIPELINE.toml]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+def settings_options(settings: type[Settings]) -> Callable[[F], F]:
+    """Add one flag for each field of `settings` that a flag can carry; unset flags are None."""
+
+    def decorate(command: F) -> F:
+        for name, field in reversed(settings.model_fields.items()):
+            option = _option(name, field)
+            if option is not None:
+                command = option(command)
+        return command
+
+    return decorate
+
+
+def read_settings(settings: type[S], table: str, pipeline: Path | None, flags: dict[str, Any]) -> S:
+    """Merge a pipeline's table with the flags that were given, and validate.
+
+    Raises:
+        ConfigError: see `memfeat.config.build`.
+    """
+    values = dict(read_pipeline(pipeline).get(table, {})) if pipeline else {}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return build(settings, values, source=f"{pipeline} [{table}]" if pipeline else "options")
+
+
+def print_json(value: Any) -> None:
+    """Print `value` on stdout as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Print what the user should know, but need not act on, on stderr."""
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[F], F] | None:
+    flag = f"--{name.replace('_', '-')}"
+    kind = _click_type(field.annotation)
+    text = field.description or name.replace("_", " ")
+    if not field.is_required() and field.default not in (None, ()) and kind is not None:
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else None
+        text += f" [{field.default if default is None else default}]"
+    if kind is None:
+        return None
+    if kind is click.BOOL:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    return click.option(flag, name, type=kind, default=None, help=text)
+
+
+def _click_type(annotation: Any) -> click.ParamType[Any] | None:
+    """Return the click type of a field's annotation; None for those only a file can carry."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        of_numbers = int in get_args(get_args(annotation)[0])
+        return click.STRING if of_numbers else None
+    known: dict[Any, click.ParamType[Any]] = {
+        bool: click.BOOL,
+        int: click.INT,
+        float: click.FLOAT,
+        str: click.STRING,
+        Path: click.Path(path_type=Path),
+    }
+    return known.get(annotation)

@@ -1,0 +1,77 @@
+"""`memfeat predict`: new videos."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from memfeat.cli.options import json_option, print_json
+from memfeat.errors import ExitCode
+
+if TYPE_CHECKING:
+    from memfeat.prediction import Predictor, VideoPrediction
+
+
+@click.command(
+    "predict",
+    epilog="Example: memfeat predict runs/demo/cells/bigru+mlp clip.mp4 --timeline clip.png",
+)
+@click.argument("run_folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO")
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path),
+    help="Draw each frame's weight and effect; for several videos, a folder.",
+)
+@click.option("--weights", help="Checkpoint of the encoder, if the run was made with a file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@json_option
+def predict_command(
+    *,
+    run_folder: Path,
+    videos: tuple[Path, ...],
+    timeline: Path | None,
+    weights: str | None,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Score new videos with a run and its encoder.
+
+    Prints a line per video: score in [0, 1], path. A video that cannot be used is named on stderr,
+    the others are still scored, and the exit code is 3.
+    """
+    from memfeat.prediction import Predictor
+
+    predictor = Predictor(run_folder, device=device, weights=weights)
+    predictions = []
+    for video in videos:
+        predictions.append(predictor.predict(video))
+        if not as_json:
+            _say(predictions[-1])
+        if timeline and predictions[-1].score is not None:
+            picture = timeline if len(videos) == 1 else timeline / f"{video.stem}.png"
+            _draw(predictor, video, picture)
+            click.echo(f"timeline: {picture}", err=True)
+    if as_json:
+        print_json([prediction.as_dict() for prediction in predictions])
+    else:
+        for line in predictor.sources:
+            click.echo(line, err=True)
+    failed = any(prediction.score is None for prediction in predictions)
+    return ExitCode.SOME_VIDEOS_FAILED if failed else ExitCode.DONE
+
+
+def _say(prediction: "VideoPrediction") -> None:
+    if prediction.message:
+        click.echo(f"{prediction.status}: {prediction.message}", err=True)
+    if prediction.score is not None:
+        click.echo(f"{prediction.score:.4f}\t{prediction.path}")
+
+
+def _draw(predictor: "Predictor", video: Path, picture: Path) -> None:
+    from memfeat.figures import draw_timeline, strip_indices
+    from memfeat.prediction import frames_at
+
+    found = predictor.timeline(video)
+    frames = frames_at(video, strip_indices(found), max_frames=predictor.run.spec.max_frames)
+    draw_timeline(found, frames, picture, title=video.name, sources=found.sources)

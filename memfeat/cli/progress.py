@@ -1,0 +1,109 @@
+"""Progress on stderr: a live line on a terminal, its last state in a log."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from memfeat.extraction import VideoOutcome
+    from memfeat.training import EpochReport
+
+
+class VideoProgress:
+    """Counts videos and frames as they are finished, and names those that are not ok."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("videos", total=total, rate="")
+        self._frames = 0
+
+    def start(self, already_done: int) -> None:
+        """Count the videos that an earlier run finished, without letting them set the pace."""
+        total = (self._progress.tasks[self._task].total or 0) - already_done
+        self._progress.reset(self._task, total=total, rate="")
+
+    def advance(self, outcome: "VideoOutcome") -> None:
+        """Count one video."""
+        self._frames += outcome.num_frames
+        elapsed = self._progress.tasks[self._task].elapsed
+        rate = f"{self._frames / elapsed:.1f} frames/s" if elapsed else ""
+        self._progress.update(self._task, advance=1, rate=rate)
+        if outcome.status != "ok":
+            line = f"{outcome.status}: {outcome.video_id}: {outcome.message}"
+            self._progress.console.print(escape(line), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def video_progress(total: int) -> Iterator[VideoProgress]:
+    """Show videos done, rate and time left."""
+    with _bar(TextColumn("{task.fields[rate]}")) as progress:
+        yield VideoProgress(progress, total)
+
+
+@contextmanager
+def step_progress(what: str, total: int) -> Iterator["StepProgress"]:
+    """Show steps done of `total`, with time left and a word on the latest."""
+    with _bar(TextColumn("{task.fields[note]}")) as progress:
+        yield StepProgress(progress, what, total)
+
+
+class StepProgress:
+    """Counts steps such as clips, epochs or cells."""
+
+    def __init__(self, progress: Progress, what: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(what, total=total, note="")
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        """Count steps and show `note`."""
+        self._progress.update(self._task, advance=steps, note=escape(note))
+
+
+@contextmanager
+def epoch_progress(num_seeds: int, max_epochs: int) -> Iterator["EpochProgress"]:
+    """Show epochs done, of the most there may be, and the latest epoch's figures."""
+    with _bar(TextColumn("{task.fields[note]}")) as progress:
+        yield EpochProgress(progress, num_seeds, max_epochs)
+
+
+class EpochProgress:
+    """Counts epochs over all seeds; a seed that stops early counts as done."""
+
+    def __init__(self, progress: Progress, num_seeds: int, max_epochs: int) -> None:
+        self._progress = progress
+        self._max_epochs = max_epochs
+        self._task = progress.add_task("epochs", total=num_seeds * max_epochs, note="")
+        self._seeds: list[int] = []
+
+    def advance(self, report: "EpochReport") -> None:
+        """Count one epoch."""
+        if report.seed not in self._seeds:
+            self._seeds.append(report.seed)
+        done = (len(self._seeds) - 1) * self._max_epochs + report.epoch + 1
+        srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
+        note = f"seed {report.seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
+        self._progress.update(self._task, completed=done, note=note)
+
+
+def _bar(last: TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        last,
+        console=Console(stderr=True),
+    )

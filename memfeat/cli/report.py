@@ -1,0 +1,21 @@
+"""`memfeat report`: a page to read and to share."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report", epilog="Example: memfeat report runs/demo -o demo.html")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Page to write [FOLDER/report.html]."
+)
+def report_command(folder: Path, output: Path | None) -> None:
+    """Write a page of tables and plots.
+
+    For a run or an ablation: one self-contained HTML file. It holds the tables, the plots of truth
+    against prediction, and the worst predictions with a frame each. Prints the page's path.
+    """
+    from memfeat.report import write_report
+
+    click.echo(write_report(folder, output))

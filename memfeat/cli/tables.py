@@ -1,0 +1,99 @@
+"""Results as tables on stdout, each with the lines that say what made it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+WIDTH = 100  # of a table in a pipe or a log, where no terminal tells
+
+
+def print_metrics(
+    metrics: Mapping[str, Mapping[str, Any]], title: str, sources: Sequence[str]
+) -> None:
+    """Print one line per split: PLCC, SROCC and MSE, each with spread and interval."""
+    table = _table(title, "split", "videos", "PLCC", "SROCC", "MSE")
+    for split, values in metrics.items():
+        figures = [_figure(values, metric) for metric in ("plcc", "srocc", "mse")]
+        table.add_row(split, str(values["n"]), *figures)
+    _print(table)
+    for split, values in metrics.items():
+        if values.get("undefined"):
+            click.echo(f"  {split}: no correlation: {values['undefined']}")
+    _print_lines(["[low, high]: 95 % bootstrap interval over videos", *sources])
+
+
+def print_ablation(result: Mapping[str, Any]) -> None:
+    """Print an ablation's rows, best first, with the ceiling, the notes and the sources."""
+    title = f"{result['title']}: {result['split']} split, {result['n']} videos"
+    with_paper = any(row["paper"] for row in result["rows"])
+    columns = ["", "encoder", "PLCC", "SROCC", "MSE", "SROCC minus best"]
+    table = _table(title, *columns, *(["paper: PLCC", "SROCC"] if with_paper else []))
+    for row in result["rows"]:
+        name = row["name"] if row["kind"] == "model" else f"{row['name']} ({row['kind']})"
+        figures = [_figure(row, metric) for metric in ("plcc", "srocc", "mse")]
+        paper = row["paper"] or {}
+        cells = [name, row["encoder"], *figures, _difference(row["vs_best"])]
+        cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
+        table.add_row(*map(escape, cells))
+    if result["ceiling"]:
+        ceiling = result["ceiling"]
+        figures = [_figure(ceiling, metric) for metric in ("plcc", "srocc", "mse")]
+        table.add_section()
+        table.add_row("ceiling", "", *map(escape, figures), "", *([""] * 2 if with_paper else []))
+    _print(table)
+    legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
+    if result["ceiling"]:
+        legend.append(f"ceiling: {result['ceiling']['what']}")
+    _print_lines([*legend, *result["sources"], *result["notes"]])
+    for failed in result["failed"]:
+        click.echo(f"failed: {failed['name']}: {failed['error']}", err=True)
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=escape(title), box=SIMPLE, title_justify="left", title_style="bold")
+    table.add_column(first)
+    for name in others:
+        right = name not in ("encoder",)
+        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    console.print(table)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(f"  {line}")
+
+
+def _figure(values: Mapping[str, Any], metric: str) -> str:
+    text = _number(values[metric], digits=4 if metric == "mse" else 3)
+    spread = values.get(f"{metric}_std")
+    interval = values.get(f"{metric}_interval") if metric == "srocc" else None
+    if spread is not None:
+        text += f" ±{_number(spread, digits=4 if metric == 'mse' else 3)}"
+    if interval is not None:
+        text += f" [{_number(interval[0])}, {_number(interval[1])}]"
+    return text
+
+
+def _difference(versus: Mapping[str, Any] | None) -> str:
+    if versus is None:
+        return "best"
+    if versus["interval"] is None:
+        return _number(versus["srocc"])
+    low, high = versus["interval"]
+    return f"{versus['srocc']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _number(value: float | None, *, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

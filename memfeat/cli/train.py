@@ -1,0 +1,93 @@
+"""`memfeat train` and `memfeat evaluate`: stage 2, one system."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from memfeat.cli.options import (
+    json_option,
+    pipeline_argument,
+    print_json,
+    read_settings,
+    say_notes,
+    settings_options,
+)
+from memfeat.config import TrainConfig
+
+
+@click.command(
+    "train",
+    epilog="Example: memfeat train pipelines/train.toml --manifest data_manifests/demo.csv "
+    "--cache cache/demo/efficientnet-lite0 --aggregator bigru --seeds 0-4 --run runs/mine",
+)
+@pipeline_argument
+@settings_options(TrainConfig)
+@json_option
+def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
+    """Train an aggregator and a head from a cache.
+
+    Settings come from the [train] table of PIPELINE.toml; flags override it. Prints the metrics of
+    each split; the run folder holds model, history, predictions and all settings. Seeds that the
+    folder holds already are kept.
+    """
+    config = read_settings(TrainConfig, "train", pipeline, flags)
+
+    from memfeat.cache import Cache
+    from memfeat.cli.progress import epoch_progress
+    from memfeat.cli.tables import print_metrics
+    from memfeat.manifest import read_manifest
+    from memfeat.training import select_records, train
+
+    manifest = read_manifest(config.manifest)
+    cache = Cache.open(config.cache)
+    selection = select_records(manifest, cache)
+    say_notes(selection.notes)
+    table = cache.load([record.video_id for record in selection.records])
+    with epoch_progress(len(config.seeds), config.max_epochs) as progress:
+        run = train(table, selection.records, config, on_epoch=progress.advance)
+    if as_json:
+        print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
+        return
+    print_metrics(run.metrics, f"{config.aggregator}+{config.head}", run.sources())
+    click.echo(f"run folder: {run.folder}", err=True)
+
+
+@click.command(
+    "evaluate",
+    epilog="Example: memfeat evaluate runs/mine --manifest data_manifests/other.csv "
+    "--cache cache/other/ViT-L-14-336 --split test",
+)
+@click.argument("run_folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Other videos [the run's own].")
+@click.option("--cache", type=click.Path(path_type=Path), help="Their embeddings [the run's own].")
+@click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Only this split.")
+@json_option
+def evaluate_command(
+    run_folder: Path, manifest: Path | None, cache: Path | None, split: str | None, as_json: bool
+) -> None:
+    """Compare a run with the truth.
+
+    Scores cached videos with a trained run. Without options it repeats the run's own figures; with
+    another dataset's manifest and cache it shows how well the run carries over.
+    """
+    from memfeat.cache import Cache
+    from memfeat.cli.tables import print_metrics
+    from memfeat.manifest import read_manifest
+    from memfeat.runs import Run
+    from memfeat.training import evaluate_run, select_records
+
+    run = Run.load(run_folder)
+    opened = Cache.open(cache or run.config.cache)
+    found = read_manifest(manifest or run.config.manifest)
+    selection = select_records(found, opened)
+    say_notes(selection.notes)
+    records = [record for record in selection.records if split in (None, record.split)]
+    table = opened.load([record.video_id for record in records])
+    metrics = {name: value.as_dict() for name, value in evaluate_run(run, table, records).items()}
+    datasets = ", ".join(found.datasets) or "the manifest does not say"
+    sources = [*run.sources(), f"evaluated on scores: {datasets}"]
+    if as_json:
+        print_json({"run": str(run_folder), "sources": sources, "metrics": metrics})
+    else:
+        print_metrics(metrics, str(run_folder), sources)

@@ -1,0 +1,27 @@
+"""Frame encoders: frozen image models, by name, that turn frames into unit vectors.
+
+Each family imports the library that it wraps when one of its encoders is asked for.
+"""
+
+from memfeat.encoders import efficientnet, openclip  # registers both families, in this order
+from memfeat.encoders.base import (
+    FrameEncoder,
+    create_encoder,
+    encoder_names,
+    encoder_tags,
+    reachable_weights,
+)
+from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
+
+__all__ = [
+    "ENCODERS",
+    "EncoderFamily",
+    "FrameEncoder",
+    "Tower",
+    "create_encoder",
+    "efficientnet",
+    "encoder_names",
+    "encoder_tags",
+    "openclip",
+    "reachable_weights",
+]

@@ -1,0 +1,202 @@
+"""The frame encoder: a frozen tower behind uint8 frames in, unit vectors out."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from memfeat.cache import CacheSpec
+from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
+from memfeat.errors import EncoderError
+from memfeat.registry import unknown_name
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class FrameEncoder:
+    """A frozen image encoder: frames to unit vectors (paper, section 2.1).
+
+    The same weights, precision, device and batch size give the same vector for the same frame,
+    to the last bit, wherever it stands in the batch.
+
+    Attributes:
+        precision: `float32`, `bfloat16` or `float16`.
+        device: where it runs.
+        The other attributes are those of `Tower`.
+    """
+
+    def __init__(self, tower: Tower, *, precision: str = "auto", device: str = "cpu") -> None:
+        self.name = tower.name
+        self.weights = tower.weights
+        self.weights_sha256 = tower.weights_sha256
+        self.trained_on = tower.trained_on
+        self.activation = tower.activation
+        self.dim = tower.dim
+        self.image_size = tower.image_size
+        self.mean = tower.mean
+        self.std = tower.std
+        self.device = _device(device)
+        self.precision = _precision(precision, self.device)
+        self._dtype = PRECISIONS[self.precision]
+        # Frames arrive channels last, and convolutions are up to twice as fast when they stay so.
+        self._module = tower.module.eval().requires_grad_(False)
+        self._module.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        self._shift = self._per_channel(self.mean)
+        self._scale = self._per_channel(self.std)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode a batch of frames.
+
+        Args:
+            pixels: uint8 (batch, image_size, image_size, 3), RGB.
+
+        Returns:
+            float32 (batch, dim) on the CPU; rows have unit L2 norm, taken in float32.
+
+        Raises:
+            EncoderError: pixels of another type or shape, too little memory, or a feature that
+                is zero or not finite, and so has no direction.
+        """
+        self._check(pixels)
+        try:
+            with torch.inference_mode():
+                images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+                images = images.sub_(self._shift).div_(self._scale).to(self._dtype)
+                features: Tensor = self._module(images).float().cpu()
+        except torch.cuda.OutOfMemoryError as error:
+            raise EncoderError(
+                f"{len(pixels)} frames at once do not fit into {self.device}'s memory with "
+                f"{self.name}; give a smaller --batch-size"
+            ) from error
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        bad = ~(norms.isfinite() & (norms > 0)).squeeze(1)
+        if bad.any():
+            raise EncoderError(
+                f"{self.name} in {self.precision} made a feature that is zero or not finite for "
+                f"{int(bad.sum())} of {len(pixels)} frames, the first at position "
+                f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
+            )
+        return features.div(norms)
+
+    def spec(self, *, batch_size: int, max_frames: int | None = None) -> CacheSpec:
+        """Return what a cache of this encoder's embeddings records."""
+        return CacheSpec(
+            encoder=self.name,
+            weights=self.weights,
+            weights_sha256=self.weights_sha256,
+            trained_on=self.trained_on,
+            activation=self.activation,
+            dim=self.dim,
+            image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            max_frames=max_frames,
+            precision=self.precision,
+            batch_size=batch_size,
+        )
+
+    def _per_channel(self, values: tuple[float, float, float]) -> Tensor:
+        return (
+            torch.tensor(values, dtype=torch.float64).mul(255).float().view(3, 1, 1).to(self.device)
+        )
+
+    def _check(self, pixels: Tensor) -> None:
+        frame = (self.image_size, self.image_size, 3)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != frame:
+            raise EncoderError(
+                f"{self.name} takes uint8 RGB frames of shape (batch, {self.image_size}, "
+                f"{self.image_size}, 3), not {pixels.dtype} {tuple(pixels.shape)}; "
+                f"resize them to {self.image_size} x {self.image_size} first"
+            )
+        if len(pixels) == 0:
+            raise EncoderError(f"{self.name} was given no frames; give at least one")
+
+
+def encoder_names() -> tuple[str, ...]:
+    """Return every encoder name, family by family."""
+    return tuple(name for family in ENCODERS for name in ENCODERS.get(family).names())
+
+
+def create_encoder(
+    name: str,
+    weights: str | None = None,
+    *,
+    activation: str = "auto",
+    precision: str = "auto",
+    device: str = "cpu",
+    seed: int = 0,
+) -> FrameEncoder:
+    """Build a frame encoder by name.
+
+    Args:
+        name: one of `encoder_names()`.
+        weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
+        activation: `gelu` or `quickgelu` for a checkpoint file that does not tell; else `auto`.
+        precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
+        device: such as `cpu`, `cuda` or `cuda:1`.
+        seed: of the weights if they are random.
+
+    Raises:
+        UnknownNameError: no such encoder, or no such weights for it.
+        EncoderError: the weights cannot be had, do not fit, or contradict `activation`; or the
+            device or precision cannot be used.
+    """
+    family = _family_of(name)
+    _precision(precision, _device(device))  # a mistake here should not cost a model's loading
+    if activation not in ("auto", "gelu", "quickgelu"):
+        raise unknown_name("activation", activation, ("auto", "gelu", "quickgelu"))
+    tower = family.build(name, weights or family.default_weights, activation, seed)
+    return FrameEncoder(tower, precision=precision, device=device)
+
+
+def encoder_tags(name: str) -> tuple[str, ...]:
+    """Return the pretrained weights known for an encoder.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    return _family_of(name).tags(name)
+
+
+def reachable_weights(name: str, weights: str | None = None) -> Path | None:
+    """Return the file of an encoder's pretrained weights if it is on this machine, else None.
+
+    Touches no network. `weights` is a tag, by default the family's.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    family = _family_of(name)
+    return family.locate(name, weights or family.default_weights)
+
+
+def _family_of(name: str) -> type[EncoderFamily]:
+    for family in ENCODERS:
+        if name in ENCODERS.get(family).names():
+            return ENCODERS.get(family)
+    raise unknown_name("encoder", name, encoder_names())
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise EncoderError(
+            f"device {name!r} cannot be used: {reason}; give cpu or cuda:N, "
+            "`memfeat doctor` lists the devices"
+        ) from error
+    return device
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, ("auto", *PRECISIONS))
+    return name

@@ -1,0 +1,122 @@
+"""Checkpoint files as named tensors: read without running what they hold, fitted, hashed."""
+
+import hashlib
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from memfeat.errors import EncoderError
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+COUNTER = "num_batches_tracked"  # batch norm counts its training steps; no feature depends on it
+
+
+def means_file(weights: str) -> bool:
+    """Whether `--weights` was given a path rather than the name of pretrained weights."""
+    path = Path(weights).expanduser()
+    return path.suffix in SUFFIXES or "/" in weights or path.is_file()
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, by name, on the CPU.
+
+    Three kinds are read: safetensors; what `torch.save` wrote, with `weights_only=True`, so that
+    nothing but tensors and plain containers is unpickled; and TorchScript archives, as OpenAI
+    publishes CLIP. TorchScript is a program, but it runs only when it is called, or while loading
+    where a class defines `__setstate__`. Archives that define one are refused and nothing in the
+    others is called, so reading a checkpoint never runs code from it.
+
+    A `state_dict` entry is unwrapped and the prefix `module.` of data-parallel training dropped.
+
+    Raises:
+        EncoderError: no such file, not a checkpoint, or one that holds more than tensors.
+    """
+    if not path.is_file():
+        raise EncoderError(f"there is no checkpoint file {path}; give the path of an existing one")
+    try:
+        content = _read(path)
+    except pickle.UnpicklingError as error:
+        raise EncoderError(
+            f"{path} is not a checkpoint, or holds Python objects besides tensors, which memfeat "
+            "does not load because they could run code; save its state dict as .safetensors"
+        ) from error
+    except Exception as error:  # readers fail in every way there is on bytes that are no weights
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise EncoderError(
+            f"{path} cannot be read as a checkpoint ({', '.join(SUFFIXES)}): {reason}"
+        ) from error
+    content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise EncoderError(f"{path} holds no tensors by name; save a model's state dict")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def fit(module: nn.Module, tensors: Mapping[str, Tensor], encoder: str, source: str) -> None:
+    """Copy `tensors` into `module`, all of them, name by name and shape by shape.
+
+    Raises:
+        EncoderError: a name is missing or left over, or a shape differs; the message counts them
+            and shows the first few.
+    """
+    wanted = {name: value for name, value in module.state_dict().items() if COUNTER not in name}
+    given = {name: value for name, value in tensors.items() if COUNTER not in name}
+    problems = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in wanted
+            if name in given and given[name].shape != wanted[name].shape
+        ],
+    }
+    if any(problems.values()):
+        found = "; ".join(
+            f"{len(names)} {problem} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for problem, names in problems.items()
+            if names
+        )
+        raise EncoderError(
+            f"{source} does not fit {encoder}: of {len(wanted)} tensors, {found}. "
+            "Give the encoder's name that these weights were trained under"
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def tensors_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 over a float32 module's tensors: name, type, shape and bytes, by name.
+
+    The same weights give the same hash whatever file they came from, half precision included.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if COUNTER not in name:
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    if not zipfile.is_zipfile(path):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if not any(name.endswith("/constants.pkl") for name in names):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        if any("/code/" in name and b"__setstate__" in archive.read(name) for name in names):
+            raise ValueError("a TorchScript archive that runs code (__setstate__) while it loads")
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # deprecated, but OpenAI's files stay as they are
+        return torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]

@@ -1,0 +1,114 @@
+"""What a family of encoders is: names, the weights known for them, and how to build a tower."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from memfeat.errors import EncoderError
+from memfeat.registry import Registry
+
+RANDOM = "random"
+UNTRAINED = "nothing: random weights"
+_ACTIVATIONS = {
+    "GELU": "gelu",
+    "GELUTanh": "gelu-tanh",
+    "QuickGELU": "quickgelu",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SiLU": "silu",
+}
+
+
+@dataclass(frozen=True)
+class Tower:
+    """An image model with its weights in place and everything a cache must record about it.
+
+    Attributes:
+        name: encoder name.
+        weights: tag, `file:NAME` or `random`.
+        weights_sha256: over the image tower's tensors, whatever file they came in.
+        trained_on: in words.
+        activation: as found in the built modules.
+        dim: length of its feature.
+        image_size: height and width of its input in pixels.
+        mean: per channel, for pixels in [0, 1].
+        std: likewise.
+        module: float32 (batch, 3, image_size, image_size), normalised -> (batch, dim).
+    """
+
+    name: str
+    weights: str
+    weights_sha256: str
+    trained_on: str
+    activation: str
+    dim: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    module: nn.Module
+
+
+class EncoderFamily(ABC):
+    """Encoders that are built alike. Registering a family makes its names choices everywhere."""
+
+    default_weights: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def names() -> tuple[str, ...]:
+        """Return the names of its encoders."""
+
+    @staticmethod
+    @abstractmethod
+    def tags(name: str) -> tuple[str, ...]:
+        """Return the pretrained weights known for an encoder, best-known first."""
+
+    @staticmethod
+    @abstractmethod
+    def locate(name: str, tag: str) -> Path | None:
+        """Return the file that holds the weights, if it is on this machine. Touches no network."""
+
+    @staticmethod
+    @abstractmethod
+    def build(name: str, weights: str, activation: str, seed: int) -> Tower:
+        """Build an encoder's tower with the weights asked for."""
+
+
+ENCODERS: Registry[type[EncoderFamily]] = Registry("encoder family")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed PyTorch's CPU generator for a block, and leave it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def built_activation(module: nn.Module) -> str:
+    """Name the activations found among a model's modules, such as `quickgelu` or `gelu+relu`."""
+    found = {_activation(part) for part in module.modules()} - {""}
+    return "+".join(sorted(found)) or "none"
+
+
+def refuse_activation(name: str, built: str, asked: str) -> None:
+    """Refuse an activation asked for where the architecture alone decides which it is.
+
+    Raises:
+        EncoderError: `asked` is neither `auto` nor what was built.
+    """
+    if asked not in ("auto", *built.split("+")):
+        raise EncoderError(
+            f"{name} is built with {built}, which --activation {asked} cannot change; leave it out"
+        )
+
+
+def _activation(part: nn.Module) -> str:
+    name = _ACTIVATIONS.get(type(part).__name__, "")
+    return "gelu-tanh" if name == "gelu" and getattr(part, "approximate", "") == "tanh" else name

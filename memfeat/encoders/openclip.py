@@ -1,0 +1,189 @@
+"""Every image tower of open_clip, with its pooled feature before the projection.
+
+The activation follows from the weights, never from a guess: OpenAI's CLIP and some others were
+trained with QuickGELU, `x * sigmoid(1.702 x)`, and give wrong features with GELU without any sign
+of it. open_clip goes by the model's name; here the name is one statement of several, statements
+that contradict each other are refused, and what was built is read back from its modules.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memfeat.encoders import openclip_weights
+from memfeat.encoders.checkpoints import fit, tensors_sha256
+from memfeat.encoders.family import (
+    ENCODERS,
+    EncoderFamily,
+    Tower,
+    built_activation,
+    refuse_activation,
+    seeded,
+)
+from memfeat.encoders.openclip_weights import Source, library, plain
+from memfeat.errors import EncoderError
+
+NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
+
+
+@ENCODERS.register("open_clip")
+class OpenClip(EncoderFamily):
+    """Any model that `open_clip.list_models()` names, without its text tower."""
+
+    default_weights = "openai"
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Return open_clip's model names."""
+        return tuple(library().list_models())
+
+    @staticmethod
+    def tags(name: str) -> tuple[str, ...]:
+        """Return the weights that open_clip knows for a model."""
+        return openclip_weights.tags(name)
+
+    @staticmethod
+    def locate(name: str, tag: str) -> Path | None:
+        """Return the weights' file in the hub's cache if it is there."""
+        return openclip_weights.locate(name, tag)
+
+    @staticmethod
+    def build(name: str, weights: str, activation: str, seed: int) -> Tower:
+        """Build the image tower up to what it pools, before the projection.
+
+        For a vision transformer that is the class token after the last layer norm: 1024 wide for
+        ViT-L-14-336 and 768 for ViT-B-32 (paper, section 2.1). Attention pools, averages and
+        maps of other towers are kept, and what follows them is dropped.
+
+        Raises:
+            UnknownNameError: weights that are no tag of this model, no file and not `random`.
+            EncoderError: the weights cannot be had or do not fit, their activation is not known
+                or contradicted, or the tower does not end in one vector an image.
+        """
+        with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
+            image_size, dim = _shape(name, _without_projection(name, _tower(name, False, seed)))
+        source = openclip_weights.source(name, weights)
+        quick_gelu = _quick_gelu(name, activation, source)
+        tensors = source.load() if source.load else None
+        tower = _tower(name, quick_gelu, seed)
+        if tensors is not None:
+            fit(tower, tensors, name, source.origin)
+        digest = tensors_sha256(tower)
+        built = built_activation(tower)
+        if not _has_choice(name):
+            refuse_activation(name, built, activation)
+        elif (built == "quickgelu") != quick_gelu:
+            raise EncoderError(
+                f"open_clip built {name} with {built}, though quick_gelu={quick_gelu} was asked "
+                "for; this version of open_clip cannot be used with memfeat"
+            )
+        return Tower(
+            name=name,
+            weights=source.label,
+            weights_sha256=digest,
+            trained_on=source.trained_on,
+            activation=built,
+            dim=dim,
+            image_size=image_size,
+            mean=source.mean,
+            std=source.std,
+            module=_without_projection(name, tower),
+        )
+
+
+def _tower(name: str, quick_gelu: bool, seed: int) -> Any:
+    """Build the image tower alone, with random weights: open_clip's own class, but no text."""
+    config = library().get_model_config(name)
+    vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    with seeded(seed):
+        model = library().CLIP(
+            config["embed_dim"], vision_cfg=vision, text_cfg=NO_TEXT, quick_gelu=quick_gelu
+        )
+    return model.visual.eval().requires_grad_(False)
+
+
+def _without_projection(name: str, tower: Any) -> nn.Module:
+    """Cut a tower off after its pooling, in place."""
+    module: nn.Module = tower
+    if isinstance(tower, library().transformer.VisionTransformer):
+        tower.proj = None
+        tower.output_tokens = False  # CoCa's would return its tokens too
+    elif isinstance(tower, library().modified_resnet.ModifiedResNet):
+        # Its attention pool multiplies by this layer's weight itself, so it has to have one.
+        tower.attnpool.c_proj = _identity(tower.attnpool.c_proj.in_features)
+    elif isinstance(tower, library().timm_model.TimmModel):
+        tower.head = nn.Identity()
+        if not library().get_model_config(name)["vision_cfg"].get("timm_proj", "linear"):
+            tower.trunk.reset_classifier(0)  # the trunk's classifier serves as the projection
+    else:
+        raise EncoderError(
+            f"{name} has an image tower of a kind unknown to memfeat, {type(tower).__name__}; "
+            "choose another encoder"
+        )
+    return module
+
+
+def _identity(width: int) -> nn.Linear:
+    layer = nn.Linear(width, width).requires_grad_(False)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _shape(name: str, tower: Any) -> tuple[int, int]:
+    """Return a tower's image size and the width of its feature, from a run on the meta device."""
+    size = tower.image_size
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    if height != width:
+        raise EncoderError(
+            f"{name} takes images of {height} x {width} pixels; memfeat squashes frames to a "
+            "square, so choose an encoder with square input"
+        )
+    with torch.inference_mode():
+        feature = tower(torch.empty(1, 3, height, width))
+    if not isinstance(feature, Tensor) or feature.ndim != 2:
+        found = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
+        raise EncoderError(
+            f"{name} does not end in one vector an image before its projection, but in {found}; "
+            "choose another encoder"
+        )
+    return height, feature.shape[1]
+
+
+def _has_choice(name: str) -> bool:
+    """Whether quick_gelu changes the image tower: not in timm's models, nor in ResNets' ReLU."""
+    vision = library().get_model_config(name)["vision_cfg"]
+    return "timm_model_name" not in vision and isinstance(vision["layers"], int)
+
+
+def _quick_gelu(name: str, activation: str, source: Source) -> bool:
+    """Decide on QuickGELU from everything that says something about it.
+
+    Raises:
+        EncoderError: two statements contradict each other, or there are weights and no statement.
+    """
+    if not _has_choice(name):
+        return False
+    statements = {}
+    if source.quick_gelu is not None:
+        statements[source.quick_gelu] = source.evidence
+    if activation != "auto":
+        statements.setdefault(activation == "quickgelu", f"--activation {activation}")
+    if library().get_model_config(name).get("quick_gelu", False):
+        statements.setdefault(True, f"the name {name}")
+    if len(statements) == 2:
+        raise EncoderError(
+            f"{name}: {statements[True]} says quickgelu, but {statements[False]} says gelu; under "
+            "the wrong one all features are wrong without any sign of it. Change the one that is "
+            f"wrong: encoder {plain(name)} without --activation takes what the weights say"
+        )
+    if not statements and source.load is not None:
+        raise EncoderError(
+            f"{source.origin} does not tell which activation it was trained with, and under the "
+            "wrong one all features are wrong without any sign of it. Pass --activation quickgelu "
+            "for weights of OpenAI, MetaCLIP or DFN, and --activation gelu for LAION, DataComp "
+            "and whatever open_clip trained since"
+        )
+    return next(iter(statements), False)

@@ -1,0 +1,204 @@
+"""Where an open_clip model's weights come from, and what they tell of how they were trained."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, get_session, try_to_load_from_cache
+from torch import Tensor
+
+from memfeat.encoders.checkpoints import SUFFIXES, means_file, read_checkpoint
+from memfeat.encoders.family import RANDOM, UNTRAINED
+from memfeat.errors import EncoderError, UnknownNameError
+
+OPENAI_MARKS = {"input_resolution", "context_length", "vocab_size"}  # in its state dicts alone
+HUB_TIMEOUT_SECONDS = 5
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights, and what is known about them.
+
+    Attributes:
+        label: tag, `file:NAME` or `random`.
+        trained_on: in words.
+        mean: per channel, for pixels in [0, 1].
+        std: likewise.
+        quick_gelu: whether they were trained with QuickGELU; None if they do not tell.
+        evidence: what tells, in words.
+        origin: where they come from, in words.
+        load: returns the image tower's tensors by name; None for random weights.
+    """
+
+    label: str
+    trained_on: str
+    mean: Channels
+    std: Channels
+    quick_gelu: bool | None = None
+    evidence: str = ""
+    origin: str = ""
+    load: Callable[[], dict[str, Tensor]] | None = None
+
+
+def library() -> Any:
+    """Import open_clip on first use: it takes seconds, and other encoders need none of it."""
+    import open_clip  # noqa: PLC0415
+
+    return open_clip
+
+
+def plain(name: str) -> str:
+    """Return a model's name without `-quickgelu`: the same architecture but for the activation."""
+    return name.removesuffix("-quickgelu")
+
+
+def tags(name: str) -> tuple[str, ...]:
+    """Return the weights that open_clip knows for a model, plain or `-quickgelu`."""
+    return tuple(library().list_pretrained_tags_by_model(plain(name)))
+
+
+def locate(name: str, tag: str) -> Path | None:
+    """Return the weights' file in the hub's cache if it is there. Touches no network."""
+    repository, files = _hub_files(_tag_config(name, tag))
+    for file in files:
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def source(name: str, weights: str) -> Source:
+    """Find out about weights given by tag, by path, or as `random`.
+
+    A tag's file is taken from the hub's cache, or downloaded there, once its tensors are loaded.
+
+    Raises:
+        UnknownNameError: neither a tag of this model nor a file nor `random`.
+        EncoderError: the file cannot be read; when loading also: it cannot be had.
+    """
+    if weights == RANDOM:
+        return Source(RANDOM, UNTRAINED, *_normalisation(name))
+    if _tag_config(name, weights):
+        return _from_tag(name, weights)
+    if means_file(weights):
+        return _from_file(name, Path(weights).expanduser())
+    raise UnknownNameError(
+        f"{name} has no weights {weights!r}; open_clip knows for it: "
+        f"{', '.join(tags(name)) or 'none'}. Give one of these, the path of a checkpoint "
+        f"({', '.join(SUFFIXES)}), or {RANDOM} for features without learned content"
+    )
+
+
+def _from_tag(name: str, tag: str) -> Source:
+    config = _tag_config(name, tag)
+    tag = tag.lower().replace("-", "_")  # as open_clip reads it
+    # The table is silent where the model's plain configuration has QuickGELU already.
+    silent = (library().get_model_config(plain(name)) or {}).get("quick_gelu", False)
+    openai = "CLIP, OpenAI's image-text pairs"
+    return Source(
+        label=tag,
+        trained_on=openai if tag == "openai" else f"image-text pairs ({tag})",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        quick_gelu=bool(config.get("quick_gelu", silent)),
+        evidence=f"open_clip's record of the weights {tag!r}",
+        origin=f"the file of the weights {tag!r}",
+        load=lambda: _image_tensors(read_checkpoint(locate(name, tag) or _download(name, tag))),
+    )
+
+
+def _from_file(name: str, path: Path) -> Source:
+    """Read a checkpoint and look for marks of how it was trained, the surest first."""
+    tensors = read_checkpoint(path)
+    trained_on = "not stated: a checkpoint file"
+    mean, std = _normalisation(name)
+    quick_gelu, evidence = None, ""
+    config = path.with_name("open_clip_config.json")
+    if tensors.keys() >= OPENAI_MARKS:
+        trained_on = "not stated: a checkpoint file in OpenAI's CLIP format"
+        mean, std = library().OPENAI_DATASET_MEAN, library().OPENAI_DATASET_STD
+        quick_gelu, evidence = True, f"the format of {path.name}, OpenAI's own,"
+    elif config.is_file():
+        model, preprocessing = _model_card(config)
+        mean = tuple(preprocessing.get("mean", mean))
+        std = tuple(preprocessing.get("std", std))
+        quick_gelu, evidence = bool(model.get("quick_gelu", False)), f"{config.name} beside it"
+    return Source(
+        label=f"file:{path.name}",
+        trained_on=trained_on,
+        mean=mean,
+        std=std,
+        quick_gelu=quick_gelu,
+        evidence=evidence,
+        origin=str(path),
+        load=lambda: _image_tensors(tensors),
+    )
+
+
+def _model_card(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the file that open_clip puts beside a checkpoint when it publishes one."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        return dict(content["model_cfg"]), dict(content.get("preprocess_cfg", {}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"{config} is not open_clip's description of a model ({error!r}); mend or remove it"
+        ) from error
+
+
+def _image_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keep the image tower's tensors; a file without any by that name may hold nothing else."""
+    prefix = "visual."
+    image = {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+    return image or dict(tensors)
+
+
+def _normalisation(name: str) -> tuple[Channels, Channels]:
+    """Return the mean and std that all known weights of a model share, or else CLIP's."""
+    configs = [_tag_config(name, tag) for tag in tags(name)]
+    known = {(tuple(config["mean"]), tuple(config["std"])) for config in configs}
+    clip = (library().OPENAI_DATASET_MEAN, library().OPENAI_DATASET_STD)
+    mean, std = known.pop() if len(known) == 1 else clip
+    return mean, std
+
+
+def _tag_config(name: str, tag: str) -> dict[str, Any]:
+    return dict(library().get_pretrained_cfg(plain(name), tag))
+
+
+def _hub_files(config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the hub's repository and its file names in the order that open_clip tries them."""
+    repository, _, file = config.get("hf_hub", "").rpartition("/")
+    if not repository:
+        return "", ()
+    if file:
+        return repository, (str(Path(file).with_suffix(".safetensors")), file)
+    names = library().constants
+    return repository, (names.HF_SAFE_WEIGHTS_NAME, names.HF_WEIGHTS_NAME)
+
+
+def _download(name: str, tag: str) -> Path:
+    config = _tag_config(name, tag)
+    repository, files = _hub_files(config)
+    wanted = f"{files[0]} of {repository}" if files else config.get("url", tag)
+    try:
+        # One question first: the hub's client would try for most of a minute to reach nobody.
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
+        return Path(library().download_pretrained(config))
+    except Exception as error:  # whatever HTTP library the hub's client is built on
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise EncoderError(
+            f"{name}'s weights {tag!r} cannot be had: {wanted} is not in the hub's cache, "
+            f"{constants.HF_HUB_CACHE}, and could not be downloaded ({reason}). Do the same on a "
+            "connected machine and copy that folder; or give --weights FILE, a checkpoint; or "
+            f"--weights {RANDOM}, for features without learned content. `memfeat doctor` shows "
+            "which weights are there"
+        ) from error

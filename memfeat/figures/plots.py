@@ -1,0 +1,190 @@
+"""The pictures of results: truth against prediction, and a table's 95 % intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import ArrayLike, NDArray
+
+from memfeat.figures.style import (
+    BLUE,
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    VERMILION,
+    SmallPrint,
+    drawable,
+    heading,
+    style,
+)
+from memfeat.metrics import evaluate
+
+_LOOK = {  # marker, colour, whether it is filled
+    "model": ("o", BLUE, True),
+    "baseline": ("s", MUTED, True),
+    "control": ("D", VERMILION, False),
+}
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """One system of an interval plot; what is undefined is None.
+
+    Attributes:
+        name: shown beside the row.
+        kind: `model`, `baseline` or `control`.
+        value: the measure, such as SROCC.
+        interval: its 95 % interval.
+        paper: what the paper reports for it.
+    """
+
+    name: str
+    kind: str
+    value: float | None
+    interval: tuple[float, float] | None
+    paper: float | None = None
+
+
+def scatter(
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    title: str = "",
+    sources: Sequence[str] = (),
+) -> Figure:
+    """Draw truth against prediction, with the identity line and the three measures.
+
+    Args:
+        truth: scores in [0, 1], (videos,).
+        prediction: scores in [0, 1], (videos,).
+        title: names the system.
+        sources: lines in small print that say what the scores come from.
+    """
+    true, predicted = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    with style():
+        lines = SmallPrint(sources, 50)
+        figure, axes = _canvas(3.7, 3.8, lines)
+        axes.set(xlabel="measured score", ylabel="predicted score")
+        axes.grid(True)
+        both = np.concatenate([true, predicted, [0.5] * (not len(true))])
+        margin = max(0.06 * float(np.ptp(both)), 0.01)
+        span = (float(both.min()) - margin, float(both.max()) + margin)
+        axes.set(xlim=span, ylim=span)
+        axes.plot(span, span, color=MUTED, linewidth=0.9, dashes=(4, 3))
+        note = axes.text(0.98, 0.02, "dashed: prediction = truth", transform=axes.transAxes)
+        note.set(ha="right", va="bottom", color=MUTED, fontsize=7.5)
+        size = float(np.clip(6000 / max(len(true), 1), 7, 34))
+        axes.scatter(true, predicted, s=size, color=BLUE, alpha=0.6, linewidths=0)
+        corner = axes.text(0.03, 0.97, _corner(true, predicted), transform=axes.transAxes, va="top")
+        corner.set(linespacing=1.5, bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8})
+        heading(axes, title)
+        lines.draw(figure)
+    return figure
+
+
+def intervals(
+    rows: Sequence[IntervalRow],
+    *,
+    label: str,
+    ceiling: float | None = None,
+    ceiling_interval: tuple[float, float] | None = None,
+    sources: Sequence[str] = (),
+) -> Figure:
+    """Draw each system's value with its 95 % interval.
+
+    Args:
+        rows: systems, the top one first.
+        label: names the axis.
+        ceiling: the best that can be reached, where it is known: a line.
+        ceiling_interval: its 95 % interval: a band.
+        sources: lines in small print that say what the scores come from.
+    """
+    with style():
+        lines = SmallPrint(sources, 95)
+        figure, axes = _canvas(6.9, 0.95 + 0.27 * max(len(rows), 1), lines)
+        axes.grid(True, axis="x")
+        axes.axvline(0, color=MUTED, linewidth=1)
+        if ceiling_interval is not None:
+            axes.axvspan(*ceiling_interval, color=RULE, alpha=0.6, linewidth=0)
+        if ceiling is not None:
+            axes.axvline(ceiling, color=INK, linewidth=1.2, dashes=(5, 2.5))
+        for place, row in enumerate(rows):
+            _draw_row(axes, place, row)
+        names = [drawable(_short(row.name)) for row in rows]
+        axes.set_yticks(range(len(rows)), names, color=INK, fontsize=9, parse_math=False)
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=label)
+        axes.spines["left"].set_visible(False)
+        key = _key(rows, ceiling, ceiling_interval)
+        figure.legend(
+            handles=key, loc="outside upper left", ncols=len(key), fontsize=8, borderaxespad=0
+        )
+        lines.draw(figure)
+    return figure
+
+
+def _canvas(width: float, height: float, lines: SmallPrint) -> tuple[Figure, Axes]:
+    """Return a figure of `width` x `height` inches plus room beneath for the small print."""
+    whole = height + lines.height
+    room = (0, lines.height / whole, 1, height / whole)
+    layout = ConstrainedLayoutEngine(rect=room, w_pad=0.09, h_pad=0.09)
+    figure = Figure(figsize=(width, whole), layout=layout)
+    return figure, figure.add_subplot()
+
+
+def _short(name: str, length: int = 48) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def _corner(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
+    measures = evaluate(true, predicted, bootstrap=0)
+    shown = (("SROCC", measures.srocc, 3), ("PLCC", measures.plcc, 3), ("MSE", measures.mse, 4))
+    lines = [
+        f"{name} {value:.{digits}f}" if value is not None else f"{name} undefined"
+        for name, value, digits in shown
+    ]
+    return "\n".join([*lines, f"n = {measures.n}"])
+
+
+def _draw_row(axes: Axes, place: int, row: IntervalRow) -> None:
+    marker, colour, filled = _LOOK.get(row.kind, _LOOK["model"])
+    if row.interval is not None:
+        axes.plot(row.interval, [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
+    if row.value is not None:
+        face = colour if filled else PAPER
+        axes.plot(row.value, place, marker, markersize=6, color=colour, markerfacecolor=face)
+    else:
+        axes.text(0.01, place, "undefined", color=MUTED, va="center", fontsize=8)
+    if row.paper is not None:
+        axes.plot(row.paper, place, "|", markersize=13, color=INK, markeredgewidth=1.8)
+
+
+def _key(
+    rows: Sequence[IntervalRow],
+    ceiling: float | None,
+    ceiling_interval: tuple[float, float] | None,
+) -> list[Line2D | Patch]:
+    """Return the legend's entries: only what the plot holds."""
+    key: list[Line2D | Patch] = []
+    for kind, (marker, colour, filled) in _LOOK.items():
+        if any(row.kind == kind for row in rows):
+            face = colour if filled else PAPER
+            key.append(
+                Line2D([], [], marker=marker, color=colour, markerfacecolor=face, label=kind)
+            )
+    if any(row.paper is not None for row in rows):
+        key.append(
+            Line2D(
+                [], [], marker="|", color=INK, markeredgewidth=1.8, linestyle="", label="the paper"
+            )
+        )
+    if ceiling is not None:
+        key.append(Line2D([], [], color=INK, linewidth=1.2, dashes=(5, 2.5), label="ceiling"))
+    if ceiling_interval is not None:
+        key.append(Patch(color=RULE, alpha=0.6, label="its interval"))
+    return key

@@ -1,0 +1,191 @@
+"""How every picture looks, and how one becomes a file or part of a page.
+
+Drawn through matplotlib's object interface in a fixed style and without dates, so the same input
+gives the same bytes. Blue and vermilion are Okabe and Ito's, which people with any kind of colour
+vision tell apart, the latter darkened until it reads as small print. Text that comes from outside
+is drawn as it stands, never read as mathematics.
+"""
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from memfeat.errors import ConfigError
+from memfeat.files import write_atomically
+
+FORMATS = ("png", "svg", "pdf")
+INK, MUTED, RULE, PAPER = "#1c2126", "#5d6670", "#d5dae0", "#ffffff"
+BLUE, VERMILION = "#0072b2", "#c84e00"
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    PAPER: "--paper",
+    BLUE: "--blue",
+    VERMILION: "--vermilion",
+}
+SMALL = 7.0  # points
+LINE = 0.145  # inches that a line of small print takes
+
+_LOUD = re.compile(r"random weights|not from people|formula|simulat|shuffled", re.IGNORECASE)
+_STYLE: dict[str, Any] = {
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 72.0,
+    "figure.facecolor": PAPER,
+    "image.composite_image": False,  # in an SVG or PDF it would be one image of 72 dpi
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "path.simplify": False,
+    "savefig.dpi": 160.0,
+    "svg.fonttype": "none",
+    "xtick.color": MUTED,
+    "xtick.labelsize": 8.0,
+    "xtick.major.size": 3.0,
+    "ytick.color": MUTED,
+    "ytick.labelsize": 8.0,
+    "ytick.major.size": 0.0,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in this module's style, whatever the user's own matplotlib settings are."""
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def is_loud(line: str) -> bool:
+    """Tell whether a source line names something that must not be mistaken for the real thing."""
+    return _LOUD.search(line) is not None
+
+
+def picture_format(path: Path) -> str:
+    """Return the picture format that a file's name asks for.
+
+    Raises:
+        ConfigError: the name ends in none of .png, .svg and .pdf.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        allowed = ", ".join(f".{name}" for name in FORMATS)
+        raise ConfigError(f"cannot draw {path}: end its name in one of {allowed}")
+    return suffix
+
+
+def save(figure: Figure, output: Path | BinaryIO) -> None:
+    """Write a figure to a file whose name tells the format, or as PNG to a stream.
+
+    Raises:
+        ConfigError: the file's name ends in none of .png, .svg and .pdf.
+        OSError: the file cannot be written.
+    """
+    if isinstance(output, Path):
+        write_atomically(output, _render(figure, picture_format(output)))
+    else:
+        output.write(_render(figure, "png"))
+
+
+def inline_svg(figure: Figure, description: str, key: str) -> str:
+    """Return a figure as an `<svg>` element for an HTML page.
+
+    Its colours are the page's CSS variables (`VARIABLES`), so it follows the page into the dark;
+    its text is text, in the page's own font; `--width` tells its natural width.
+
+    Args:
+        figure: one that this package drew.
+        description: read out to those who cannot see it.
+        key: keeps the ids in this figure apart from those of the page's other figures.
+    """
+    svg = _render(figure, "svg", key).decode()
+    view = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', svg)
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
+    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var({variable})")
+    if view is None:
+        raise RuntimeError("matplotlib wrote an SVG without a view box")
+    return (
+        f'<svg role="img" aria-label="{escape(description)}" {view[0]} '
+        f'style="--width:{float(view[1]):.0f}px">{body}'
+    )
+
+
+def drawable(text: str) -> str:
+    """Replace what the picture's font has no glyph for, such as Chinese, by empty squares."""
+    glyphs = _glyphs()
+    return "".join(letter if ord(letter) in glyphs else "\N{WHITE SQUARE}" for letter in text)
+
+
+class SmallPrint(list[tuple[str, bool]]):
+    """Source lines broken to a figure's width, each with whether it is loud."""
+
+    def __init__(self, sources: Sequence[str], width: int) -> None:
+        super().__init__(
+            (line, is_loud(source))
+            for source in sources
+            for line in textwrap.wrap(drawable(source), width)
+        )
+
+    @property
+    def height(self) -> float:
+        """Inches to leave for them at the lower edge."""
+        return LINE * len(self) + 0.12 if self else 0.0
+
+    def draw(self, figure: Figure, left: float = 0.12) -> None:
+        """Write them above the figure's lower edge, `left` inches in, the loud in vermilion."""
+        width, height = figure.get_size_inches()
+        for place, (line, loud) in enumerate(reversed(self)):
+            figure.text(
+                left / width,
+                (0.09 + LINE * place) / height,
+                line,
+                color=VERMILION if loud else MUTED,
+                fontsize=SMALL,
+                fontweight="bold" if loud else "normal",
+                parse_math=False,
+            )
+
+
+def heading(axes: Axes, text: str) -> None:
+    """Put a bold title above the left edge of `axes`."""
+    if text:
+        axes.set_title(drawable(text), loc="left", fontsize=10, fontweight="bold", parse_math=False)
+
+
+def _render(figure: Figure, picture: str, key: str = "") -> bytes:
+    nothing: dict[str, dict[str, None]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    stream = BytesIO()
+    with style(), matplotlib.rc_context({"svg.hashsalt": f"memfeat{key}"}):
+        figure.savefig(stream, format=picture, metadata=nothing[picture])
+    return stream.getvalue()
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())

@@ -1,0 +1,147 @@
+"""The timeline picture: which moments of a clip its score hangs on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from memfeat.figures.strip import ACROSS, Strip, Timeline, draw_strip, edges_of
+from memfeat.figures.style import (
+    BLUE,
+    INK,
+    MUTED,
+    PAPER,
+    VERMILION,
+    SmallPrint,
+    drawable,
+    picture_format,
+    save,
+    style,
+)
+
+LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
+WIDTH = LEFT + ACROSS + RIGHT
+HEADING, WEIGHTS, EFFECT = 0.72, 1.2, 1.55  # inches
+FEW_FRAMES = 150  # up to here single frames are told apart
+
+
+def draw_timeline(
+    timeline: Timeline,
+    frames: Mapping[int, NDArray[np.uint8]],
+    output: Path | BinaryIO,
+    *,
+    title: str,
+    sources: Sequence[str],
+) -> None:
+    """Draw each frame's weight, below it what the frame does to the score, and frames beneath.
+
+    Args:
+        timeline: weights and effects of a clip's frames.
+        frames: pixels uint8 (height, width, 3) RGB by frame index; `strip_indices` chooses them.
+        output: a .png, .svg or .pdf file, or a stream for a PNG.
+        title: names the clip.
+        sources: lines in small print that say what the score comes from.
+
+    Raises:
+        ConfigError: the output's name ends in none of .png, .svg and .pdf.
+        OSError: the output cannot be written.
+    """
+    if isinstance(output, Path):
+        picture_format(output)
+    panels = [EFFECT] if timeline.weights is None else [WEIGHTS, EFFECT]
+    strip = Strip.of(frames)
+    with style():
+        lines = SmallPrint(sources, 125)
+        height = HEADING + sum(panels) + GAP * (len(panels) - 1) + strip.height + lines.height
+        figure = Figure(figsize=(WIDTH, height))
+        top, edges = height - HEADING, edges_of(timeline.pts_seconds)
+        for panel in panels:
+            top -= panel
+            axes = figure.add_axes(_rectangle(figure, top, panel))
+            axes.set_xlim(edges[0], edges[-1])
+            if panel == WEIGHTS:
+                _draw_weights(axes, timeline, edges)
+            else:
+                _draw_effect(axes, timeline, edges)
+            top -= GAP
+        _draw_heading(figure, timeline, title)
+        beneath = figure.add_axes(_rectangle(figure, lines.height, strip.height), zorder=-1)
+        draw_strip(beneath, strip, timeline, frames)
+        lines.draw(figure, LEFT)
+        save(figure, output)
+
+
+def _rectangle(figure: Figure, bottom: float, height: float) -> tuple[float, float, float, float]:
+    whole = figure.get_figheight()
+    return (LEFT / WIDTH, bottom / whole, ACROSS / WIDTH, height / whole)
+
+
+def _draw_heading(figure: Figure, timeline: Timeline, title: str) -> None:
+    height, left = figure.get_figheight(), LEFT / WIDTH
+    name = drawable(title)
+    name = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
+    spread = f" ± {timeline.score_std:.3f} over seeds" if timeline.score_std is not None else ""
+    figure.text(
+        left,
+        1 - 0.3 / height,
+        f"{name}: predicted score {timeline.score:.3f}{spread}",
+        fontsize=12.5,
+        fontweight="bold",
+        parse_math=False,
+    )
+    what, raises = "this frame", "it raises"
+    if timeline.window > 1:
+        what, raises = f"{timeline.window} frames in a row", "they raise"
+    text = f"Effect: the score with all frames minus the score without {what}. "
+    text += f"Blue: {raises} the score."
+    if timeline.weights is None:
+        text += " This model gives frames no weights of their own."
+    figure.text(left, 1 - 0.53 / height, text, color=MUTED, fontsize=8)
+
+
+def _draw_weights(axes: Axes, timeline: Timeline, edges: NDArray[np.float64]) -> None:
+    weights = timeline.weights
+    if weights is None:
+        return
+    axes.set_ylabel("weight")
+    axes.tick_params(labelbottom=False, bottom=False)
+    axes.grid(True, axis="y")
+    if weights.min() <= 0 <= weights.max():
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+    if len(weights) <= FEW_FRAMES:
+        middles = (edges[:-1] + edges[1:]) / 2
+        axes.plot(middles, weights, color=MUTED, linewidth=0.9)
+        axes.plot(middles, weights, "o", color=INK, markersize=2.6)
+    else:
+        axes.stairs(weights, edges, baseline=None, color=INK, linewidth=0.9)
+    axes.margins(y=0.12)
+    axes.locator_params(axis="y", nbins=4)
+
+
+def _draw_effect(axes: Axes, timeline: Timeline, edges: NDArray[np.float64]) -> None:
+    axes.set_ylabel("effect on score")
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.spines["bottom"].set_visible(False)
+    axes.xaxis.set_major_formatter("{x:g} s")
+    axes.locator_params(axis="x", nbins=8)
+    for tick in axes.get_xticklabels():
+        tick.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})
+    if timeline.effect is None:
+        reason = drawable(timeline.effect_undefined or "undefined")
+        text = axes.text(0.5, 0.6, reason, transform=axes.transAxes, color=MUTED)
+        text.set(ha="center", va="center", parse_math=False)
+        axes.set(yticks=[], xticks=[])
+        return
+    share = 0.86 if len(timeline.effect) <= FEW_FRAMES and timeline.window == 1 else 1.0
+    colours = np.where(timeline.effect >= 0, BLUE, VERMILION)
+    axes.bar(
+        edges[:-1], timeline.effect, np.diff(edges) * share, align="edge", color=colours.tolist()
+    )
+    axes.grid(True, axis="y")
+    axes.margins(y=0.12)
+    axes.locator_params(axis="y", nbins=5)
+    axes.ticklabel_format(axis="y", scilimits=(-6, 3), useOffset=False)

@@ -1,0 +1,91 @@
+"""A grid file spelt out: which systems to train, each with its settings and its run folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+from memfeat.baselines import BASELINES
+from memfeat.config import AblationConfig, AblationRow, PaperFigures, TrainConfig, build
+from memfeat.errors import ConfigError
+from memfeat.models import AGGREGATORS, HEADS
+
+Kind = Literal["model", "control", "baseline"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table to be.
+
+    Attributes:
+        name: unique in its grid.
+        kind: `model`; `control`, trained on shuffled labels; or `baseline`, from scikit-learn.
+        config: its settings, seeds and run folder; a baseline's `head` is the baseline's name.
+        paper: what the paper reports for it, if it does.
+    """
+
+    name: str
+    kind: Kind
+    config: TrainConfig
+    paper: PaperFigures | None = None
+
+
+def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
+    """Spell a grid out: its rows, the product of its lists, its baselines and controls.
+
+    Args:
+        config: the grid.
+        recipe: settings that all cells share, as the pipeline's [train] table gives them.
+
+    Raises:
+        ConfigError: the grid names nothing, or a setting that is not allowed.
+        UnknownNameError: an aggregator, head or baseline that does not exist.
+    """
+    rows = [
+        *config.rows,
+        *(
+            AblationRow(cache=cache, aggregator=aggregator, head=head)
+            for cache, aggregator, head in product(config.caches, config.aggregators, config.heads)
+        ),
+    ]
+    if not rows:
+        raise ConfigError(
+            f"the grid {config.title!r} names no rows; give rows, or caches, aggregators and heads"
+        )
+    several = len({row.cache for row in rows}) > 1
+    cells: list[Cell] = []
+    for row in rows:
+        AGGREGATORS.get(row.aggregator)
+        HEADS.get(row.head)
+        prefix = f"{row.cache.name} " if several else ""
+        system = f"{row.aggregator}+{row.head}"
+        cells.append(_cell(config, recipe, row, f"{prefix}{row.name or system}"))
+        if system in config.controls:
+            control = row.model_copy(update={"train": {**row.train, "shuffle_labels": True}})
+            name = f"{prefix}{system} on shuffled labels"
+            cells.append(_cell(config, recipe, control, name, "control"))
+    for cache, name in product(dict.fromkeys(row.cache for row in rows), config.baselines):
+        BASELINES.get(name)
+        row = AblationRow(cache=cache, aggregator="avg", head=name)
+        label = f"{cache.name} avg+{name}" if several else f"avg+{name}"
+        cells.append(_cell(config, recipe, row, label, "baseline"))
+    return cells
+
+
+def _cell(
+    config: AblationConfig,
+    recipe: Mapping[str, Any],
+    row: AblationRow,
+    name: str,
+    kind: Kind = "model",
+) -> Cell:
+    settings = {
+        **recipe,
+        "cache": config.cache_root / row.cache,
+        "aggregator": row.aggregator,
+        "head": row.head,
+        "seeds": config.seeds,
+        "run": config.run / "cells" / name.replace("/", "-").replace(" ", "-"),
+        **row.train,
+    }
+    return Cell(name, kind, build(TrainConfig, settings, f"row {name!r}"), row.paper)

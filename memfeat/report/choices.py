@@ -1,0 +1,119 @@
+"""What a result was made with: settings, and which of them are ours rather than the paper's."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memfeat.config import ExtractConfig, Settings, TrainConfig
+from memfeat.models import (
+    AGGREGATORS,
+    HEADS,
+    resolve_aggregator_options,
+    resolve_head_options,
+)
+from memfeat.runs import Run
+
+_OURS = re.compile(r"\s*\(ours\)")
+_SPEC = {
+    "interpolation": "how frames reach the encoder's size; the paper names the size alone",
+    "mean": "subtracted from pixels in [0, 1]; the encoder's own",
+    "std": "pixels are divided by; the encoder's own",
+}
+_PER_RUN = {"run", "aggregator", "head", "aggregators", "heads", "shuffle_labels"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting, its value in words, and what it means."""
+
+    setting: str
+    value: str
+    meaning: str
+
+
+def our_choices(runs: Sequence[Run]) -> list[Choice]:
+    """List what the paper leaves open and these runs had to decide, each once."""
+    return list(dict.fromkeys(choice for run in runs for choice in _choices_of(run)))
+
+
+def settings(runs: Sequence[Run]) -> list[Choice]:
+    """List the training settings that the runs share; `varies` where they differ."""
+    return [
+        Choice(name, _shared(getattr(run.config, name) for run in runs), field.description or "")
+        for name, field in TrainConfig.model_fields.items()
+        if runs and (len(runs) == 1 or name not in _PER_RUN)
+    ]
+
+
+def features(runs: Sequence[Run]) -> list[list[Choice]]:
+    """List what made each distinct cache that the runs were trained from."""
+    specs = list({run.spec.model_dump_json(): run.spec for run in runs}.values())
+    return [
+        [Choice(name, words(value), "") for name, value in spec.model_dump().items()]
+        for spec in specs
+    ]
+
+
+def _choices_of(run: Run) -> Iterator[Choice]:
+    spec, config = run.spec, run.config
+    for name, meaning in _SPEC.items():
+        yield Choice(f"features: {name}", words(getattr(spec, name)), meaning)
+    for name, why in _marked(ExtractConfig):
+        if hasattr(spec, name):
+            yield Choice(f"features: {name}", words(getattr(spec, name)), why)
+    for name, why in _marked(TrainConfig):
+        yield Choice(f"training: {name}", words(getattr(config, name)), why)
+    yield from _model_choices(
+        config.aggregator,
+        AGGREGATORS.get(config.aggregator),
+        resolve_aggregator_options(
+            config.aggregator, config.aggregators.get(config.aggregator, {})
+        ),
+    )
+    yield from _model_choices(
+        config.head,
+        HEADS.get(config.head),
+        resolve_head_options(config.head, config.heads.get(config.head, {})),
+    )
+
+
+def _model_choices(name: str, model: type, options: Settings) -> Iterator[Choice]:
+    """Yield the options that are marked as ours, or all of a model whose sizes are ours."""
+    marked = dict(_marked(type(options)))
+    if "ours" in (type(options).__doc__ or "").lower():
+        marked = {
+            option: field.description or "" for option, field in type(options).model_fields.items()
+        }
+    for option, why in marked.items():
+        yield Choice(f"{name}: {option}", words(getattr(options, option)), why)
+    summary = (model.__doc__ or "").splitlines()[:1]
+    if not marked and summary and "ours" in summary[0].lower():
+        yield Choice(name, "its definition", summary[0])
+
+
+def _marked(settings: type[Settings]) -> Iterator[tuple[str, str]]:
+    for name, field in settings.model_fields.items():
+        if field.description and _OURS.search(field.description):
+            yield name, _OURS.sub("", field.description)
+
+
+def _shared(values: Iterable[Any]) -> str:
+    distinct = list(dict.fromkeys(words(value) for value in values))
+    return distinct[0] if len(distinct) == 1 else "varies"
+
+
+def words(value: Any) -> str:
+    """Put a setting's value in words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {words(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(words(inner) for inner in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

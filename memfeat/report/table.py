@@ -1,0 +1,118 @@
+"""What `ablation.json` holds, as the report reads it: typed, and refused when damaged."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from memfeat.errors import RunError
+from memfeat.runs import read_object
+
+Interval = tuple[float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Comparison(_Part):
+    """A row's SROCC minus the best model's, on the same resampled videos."""
+
+    srocc: float | None
+    interval: Interval | None
+
+
+class Paper(_Part):
+    """What the paper reports for a row."""
+
+    plcc: float | None = None
+    srocc: float | None = None
+
+
+class Row(_Part):
+    """One system: means over seeds, `*_std` their spread, `*_interval` 95 % over videos."""
+
+    name: str
+    kind: Literal["model", "baseline", "control"]
+    encoder: str
+    weights: str
+    aggregator: str
+    head: str
+    seeds: tuple[int, ...]
+    plcc: float | None
+    srocc: float | None
+    mse: float | None
+    plcc_std: float | None
+    srocc_std: float | None
+    mse_std: float | None
+    plcc_interval: Interval | None
+    srocc_interval: Interval | None
+    mse_interval: Interval | None
+    vs_best: Comparison | None
+    paper: Paper | None
+    parameters: int | None
+    seconds: float | None
+    run: str
+    undefined: str | None = None
+    note: str = ""
+
+
+class Failed(_Part):
+    """A cell that gave no result."""
+
+    name: str
+    error: str
+
+
+class Ceiling(_Part):
+    """The best that any model can reach, where a simulation knows it."""
+
+    what: str
+    plcc: float | None
+    srocc: float | None
+    srocc_interval: Interval | None
+    mse: float | None
+
+
+class Table(_Part):
+    """A whole ablation."""
+
+    title: str
+    split: str
+    n: int
+    rows: tuple[Row, ...]
+    failed: tuple[Failed, ...]
+    ceiling: Ceiling | None
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str | None]
+
+    @property
+    def ranked(self) -> tuple[Row, ...]:
+        """Rows by SROCC, the best first, the undefined last."""
+        known = [row for row in self.rows if row.srocc is not None]
+        unknown = [row for row in self.rows if row.srocc is None]
+        return (*sorted(known, key=lambda row: -(row.srocc or 0.0)), *unknown)
+
+    @property
+    def best_model(self) -> Row | None:
+        """The model of the highest SROCC; baselines and controls do not count."""
+        models = [row for row in self.ranked if row.kind == "model" and row.srocc is not None]
+        return models[0] if models else None
+
+
+def read_table(path: Path) -> Table:
+    """Read an `ablation.json`.
+
+    Raises:
+        RunError: it is missing or damaged; the message names the first field that is wrong.
+    """
+    try:
+        return Table.model_validate(read_object(path))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise RunError(
+            f"{path} is damaged: {field} is {problem['input']!r}: {problem['msg']}; run the same "
+            "`memfeat ablation` again, it writes the table anew"
+        ) from error

@@ -1,0 +1,112 @@
+"""The videos that a model is most wrong about, each with a frame to look at (paper, Fig. 3)."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from memfeat.errors import ManifestError, VideoError
+from memfeat.manifest import VideoRecord, read_manifest
+from memfeat.runs import Predictions
+from memfeat.video import VideoReader
+
+WORST = 6
+_LONGEST_SIDE = 400  # pixels of a picture in the page
+_QUALITY = 82  # JPEG
+
+
+@dataclass(frozen=True)
+class WorstVideo:
+    """A prediction far from the truth.
+
+    Attributes:
+        video_id: as in the manifest.
+        caption: the manifest's words about it.
+        prediction: score in (0, 1).
+        truth: score in [0, 1].
+        picture: data URI of a random frame; None if there is none to show.
+        moment: when the frame appears, in seconds.
+        missing: why there is no picture.
+    """
+
+    video_id: str
+    caption: str
+    prediction: float
+    truth: float
+    picture: str | None
+    moment: float
+    missing: str
+
+
+def known_records(manifest: Path) -> tuple[Mapping[str, VideoRecord], str]:
+    """Return a manifest's records by id, or none and why: a report does without its videos."""
+    try:
+        return read_manifest(manifest).by_id, ""
+    except ManifestError as error:
+        return {}, f"The videos cannot be shown: {error}."
+
+
+def worst_videos(
+    predictions: Predictions, split: str, records: Mapping[str, VideoRecord]
+) -> list[WorstVideo]:
+    """Choose the `WORST` videos of `split` with the largest error, the largest first."""
+    errors = {
+        video_id: (abs(prediction - truth), prediction, truth)
+        for video_id, its_split, truth, prediction in zip(*predictions, strict=True)
+        if its_split == split and not np.isnan(truth)
+    }
+    ranked = sorted(errors, key=lambda video_id: (-errors[video_id][0], video_id))
+    worst = []
+    for video_id in ranked[:WORST]:
+        _, prediction, truth = errors[video_id]
+        record = records.get(video_id)
+        picture, moment, missing = _picture(record)
+        worst.append(
+            WorstVideo(
+                video_id=video_id,
+                caption=record.caption if record else "",
+                prediction=float(prediction),
+                truth=float(truth),
+                picture=picture,
+                moment=moment,
+                missing=missing,
+            )
+        )
+    return worst
+
+
+def _picture(record: VideoRecord | None) -> tuple[str | None, float, str]:
+    if record is None:
+        return None, 0.0, "video not known"
+    try:
+        frame = _random_frame(record)
+    except VideoError as error:
+        return None, 0.0, "video not on this disk" if error.reason == "missing" else error.reason
+    return _data_uri(frame[0]), frame[1], ""
+
+
+def _random_frame(record: VideoRecord) -> tuple[NDArray[np.uint8], float]:
+    """Draw one frame, all equally likely, the same one each time, in one pass over the video."""
+    seed = int.from_bytes(hashlib.sha256(record.video_id.encode()).digest()[:8])
+    generator = np.random.default_rng(seed)
+    with VideoReader(record.path) as reader:
+        frames = enumerate(reader, 1)
+        _, chosen = next(frames)
+        for count, frame in frames:
+            if generator.integers(count) == 0:
+                chosen = frame
+    return chosen.pixels, chosen.pts_seconds
+
+
+def _data_uri(pixels: NDArray[np.uint8]) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    stream = BytesIO()
+    picture.save(stream, format="JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
