@@ -26,7 +26,7 @@ class DecodedVideo:
         record: which video.
         status: `ok`, `partial` or `failed`.
         reason: stable code of why it is not ok; empty otherwise.
-        message: the same in words.
+        message: the same in words; or, of a video that is ok, what the user should know of it.
         source_bytes: size of the file, or -1.
         source_sha256: hash of the file, or empty.
         frames_expected: what the container promises, if it does.
@@ -55,6 +55,7 @@ class DecodedVideo:
                     if stop.is_set():
                         return
                 self.frames_expected = reader.frames_expected
+                self.message = reader.warning or ""
                 if reader.reason is not None:
                     self.status, self.reason = "partial", reader.reason
                     self.message = f"{self.record.path}: {reader.reason}"

@@ -26,7 +26,7 @@ from memfeat.manifest import Manifest, VideoRecord
 
 @dataclass(frozen=True)
 class VideoOutcome:
-    """What became of one video; `message` says in words why it is not ok."""
+    """What became of one video; `message` says in words why it is not ok, or warns."""
 
     video_id: str
     status: Status

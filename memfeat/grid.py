@@ -62,7 +62,7 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
         cells.append(_cell(config, recipe, row, f"{prefix}{row.name or system}"))
         if system in config.controls:
             control = row.model_copy(update={"train": {**row.train, "shuffle_labels": True}})
-            name = f"{prefix}{system} on shuffled labels"
+            name = f"{prefix}{system} shuffled"
             cells.append(_cell(config, recipe, control, name, "control"))
     for cache, name in product(dict.fromkeys(row.cache for row in rows), config.baselines):
         BASELINES.get(name)

@@ -38,7 +38,7 @@ def table_of(
 
     Each figure is the mean over seeds; `*_std` is their spread over seeds, `*_interval` the 95 %
     bootstrap interval of that mean over videos, and `vs_best` the paired difference in SROCC from
-    the best model, with its interval.
+    the best row, with its interval.
 
     Args:
         config: the grid.
@@ -46,8 +46,8 @@ def table_of(
         errors: those that failed, name to message.
     """
     scored = [_score(config, cell) for cell in cells if cell.name not in errors]
-    models = [each for each in scored if each.cell.kind == "model"]
-    best = max(models, key=lambda each: _order(each.metrics), default=None)
+    rivals = [each for each in scored if each.cell.kind != "control"]
+    best = max(rivals, key=lambda each: _order(each.metrics), default=None)
     rows = [_row(config, each, best) for each in scored]
     rows.sort(key=lambda row: -2.0 if row["srocc"] is None else row["srocc"], reverse=True)
     manifest = read_manifest(cells[0].config.manifest)
@@ -124,26 +124,32 @@ def _row(config: AblationConfig, each: _Scored, best: _Scored | None) -> dict[st
 
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Explain in words what a reader might take for an error, or overlook."""
-    notes = []
-    for row in rows:
-        interval = row["srocc_interval"]
-        if row["srocc"] is None:
-            notes.append(f"{row['name']}: no correlation, because {row['undefined']}.")
-        elif interval is None:
-            continue
-        elif row["kind"] == "control" and not interval[0] <= 0 <= interval[1]:
-            notes.append(
-                f"{row['name']}: this control's interval excludes zero although it was trained on "
-                "shuffled labels. One in twenty does by chance; with few videos or seeds that "
-                "the same videos are scored by, take it as the size of what luck can do here."
-            )
-        elif row["kind"] != "control" and interval[0] <= 0 <= interval[1]:
-            notes.append(
-                f"{row['name']}: its interval includes zero, so on these videos it cannot be "
-                "told from a model that knows nothing."
-            )
+    """Explain in words what a reader might overlook, or take for an error."""
+    notes = [
+        f"{row['name']} has no correlation: {row['undefined']}."
+        for row in rows
+        if row["srocc"] is None
+    ]
+    told = [row for row in rows if row["srocc_interval"] is not None]
+    lost = [r["name"] for r in told if r["kind"] != "control" and _includes_zero(r)]
+    if lost:
+        notes.append(
+            f"The interval of {', '.join(lost)} includes zero: on these videos that cannot be told "
+            "from knowing nothing."
+        )
+    lucky = [r["name"] for r in told if r["kind"] == "control" and not _includes_zero(r)]
+    if lucky:
+        notes.append(
+            f"The interval of {', '.join(lucky)} excludes zero, though nothing could be learnt "
+            "from shuffled labels: the interval covers the choice of videos, not what random "
+            "weights make of them. Take its value as the size of luck here."
+        )
     return notes
+
+
+def _includes_zero(row: Mapping[str, Any]) -> bool:
+    low, high = row["srocc_interval"]
+    return bool(low <= 0 <= high)
 
 
 def _order(metrics: Metrics) -> float:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
@@ -60,7 +62,7 @@ def write_clip(
         settings: attributes of PyAV's codec context, such as `max_b_frames=3`.
     """
     with av.open(str(path), "w", options=muxer or {}) as container:
-        stream = container.add_stream(codec, rate=ticks, options=options or {})
+        stream = cast(VideoStream, container.add_stream(codec, rate=ticks, options=options or {}))
         stream.pix_fmt = pix_fmt
         stream.codec_context.thread_count = 1
         for name, value in settings.items():
@@ -69,7 +71,9 @@ def write_clip(
             if index == 0:
                 stream.height, stream.width = pixels.shape[:2]
             layout = {3: "rgb24", 4: "rgba"}[pixels.shape[2]]
-            frame = av.VideoFrame.from_ndarray(pixels, layout).reformat(format=pix_fmt)
+            frame = av.VideoFrame.from_ndarray(pixels, layout)
+            # With PyAV's default of several threads, swscale gets some pixels wrong now and then.
+            frame = frame.reformat(format=pix_fmt, threads=1)
             frame.pts = times[index] if times else index
             frame.time_base = Fraction(1, ticks)
             container.mux(stream.encode(frame))
@@ -77,7 +81,7 @@ def write_clip(
     return path
 
 
-def numbered_clip(path: Path, frames: int = 60, **arguments) -> Path:
+def numbered_clip(path: Path, frames: int = 60, **arguments: Any) -> Path:
     """Write a clip whose frame n shows the number n; arguments as `write_clip`."""
     return write_clip(path, map(number_picture, range(frames)), **arguments)
 

@@ -20,7 +20,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IMPORTERS = {
     "av": {"memfeat/video.py"},
     "h5py": {"memfeat/cache/shard.py"},
-    "open_clip": {"memfeat/encoders/openclip.py"},
+    "open_clip": {"memfeat/encoders/openclip_weights.py"},
     "click": {str(path) for path in PACKAGE.glob("cli/*.py")},
 }
 STAGE_1 = {"video", "encoders", "decoding", "extraction"}

@@ -183,7 +183,7 @@ def test_an_ablation_runs_resumes_and_reports(home, tmp_path):
     assert kinds == {
         "cache avg+linear": "model",
         "cache linear-avg+linear": "model",
-        "cache avg+linear on shuffled labels": "control",
+        "cache avg+linear shuffled": "control",
         "cache avg+ridge": "baseline",
     }
     (failed,) = table["failed"]

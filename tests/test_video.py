@@ -4,6 +4,7 @@ import importlib.util
 import os
 import struct
 import wave
+from collections.abc import Callable
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -198,29 +199,29 @@ def test_the_display_matrix_turns_and_mirrors(tmp_path, matrix, seen):
     with av.open(str(path)) as container:  # FFmpeg's own reading, in degrees counterclockwise
         frame = next(container.decode(video=0))
     if matrix[0] * matrix[3] - matrix[1] * matrix[2] > 0:
-        stored = frame.to_ndarray(format="rgb24")
+        stored = frame.to_ndarray(format="rgb24", threads=1)
         np.testing.assert_array_equal(np.rot90(stored, frame.rotation // 90), pixels[0])
 
 
+def white_noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+
+
 @pytest.mark.parametrize("size", [224, 336])
-@pytest.mark.parametrize("photo", ["astronaut", "cat", "coffee", "rocket"])
-def test_resize_is_pil_s_antialiased_bicubic_within_one_grey_level(photo, size):
-    pixels = getattr(data, photo)()
+@pytest.mark.parametrize(
+    "picture", [data.astronaut, data.cat, data.coffee, lambda: data.rocket()[:360], white_noise]
+)
+def test_resize_is_pil_s_antialiased_bicubic_within_one_grey_level(picture, size):
+    """But for a few values in a million, which are two off."""
+    pixels = picture()
     image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     resized = resize(pixels, size)
     assert resized.shape == (size, size, 3)
     assert resized.dtype == np.uint8
     difference = np.abs(resized.astype(int) - np.asarray(image))
-    assert difference.max() <= 1
-    assert difference.mean() < 0.01
-
-
-def test_resize_of_white_noise_is_at_most_two_grey_levels_off():
-    pixels = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
-    image = Image.fromarray(pixels).resize((336, 336), Image.Resampling.BICUBIC)
-    difference = np.abs(resize(pixels, 336).astype(int) - np.asarray(image))
     assert difference.max() <= 2
-    assert (difference == 2).mean() < 1e-4
+    assert (difference == 2).mean() < 2e-5
+    assert difference.mean() < 0.01
 
 
 def test_resize_takes_views_and_read_only_pictures_and_enlarges():
@@ -321,7 +322,7 @@ def test_of_two_video_streams_the_first_is_read(tmp_path):
             stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
         for index, stream in enumerate(streams):
             frame = av.VideoFrame.from_ndarray(number_picture(100 + index), "rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
             container.mux(stream.encode(None))
     assert read(path)[1] == [100]
 
@@ -380,9 +381,10 @@ def test_a_file_cut_short_is_truncated(tmp_path, suffix, expected):
     assert reader.reason == "truncated"
 
 
-def test_a_file_cut_between_two_packets_is_truncated(tmp_path):
-    """FFmpeg reports no error here, and mkv has no frame count: only the duration tells."""
-    path = numbered_clip(tmp_path / "clip.mkv", 60, codec="ffv1", gop_size=1)
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_a_file_cut_between_two_packets_is_truncated(tmp_path, suffix):
+    """FFmpeg reports no error here: only the time that the header promises tells."""
+    path = numbered_clip(tmp_path / f"clip.{suffix}", 60, codec="ffv1", gop_size=1)
     cut, _ = packets_of(path)[40]
     path.write_bytes(path.read_bytes()[:cut])
     reader, numbers = read(path)
@@ -390,20 +392,54 @@ def test_a_file_cut_between_two_packets_is_truncated(tmp_path):
     assert reader.reason == "truncated"
 
 
-def test_a_missing_last_byte_is_enough(tmp_path):
-    path = write_clip(tmp_path / "clip.mp4", noise(20), muxer=FASTSTART)
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuv420p"), ("qtrle", "rgb24")])
+def test_a_missing_last_byte_is_enough(tmp_path, codec, pix_fmt):
+    path = write_clip(
+        tmp_path / "clip.mov", noise(20), codec=codec, pix_fmt=pix_fmt, muxer=FASTSTART
+    )
     path.write_bytes(path.read_bytes()[:-1])
     assert read(path)[0].reason == "truncated"
 
 
+def replace_packets(path: Path, packets: range, fill: Callable[[int], bytes]) -> None:
+    content = bytearray(path.read_bytes())
+    for number in packets:
+        start, size = packets_of(path)[number]
+        content[start : start + size] = fill(size)
+    path.write_bytes(content)
+
+
 def test_one_packet_that_does_not_decode_is_enough(tmp_path):
     path = numbered_clip(tmp_path / "clip.mp4", 20, codec="mpeg4", gop_size=1)
-    content = bytearray(path.read_bytes())
-    start, size = packets_of(path)[7]
-    content[start : start + size] = b"\xff" * size
-    path.write_bytes(content)
+    replace_packets(path, range(7, 8), lambda size: b"\xff" * size)
     reader, numbers = read(path)
     assert numbers == [*range(7), *range(8, 20)]
+    assert (reader.frames_expected, reader.reason) == (20, "packet_errors")
+
+
+def test_damage_that_the_decoder_papers_over_is_reported(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", noise(20), codec="mpeg4", gop_size=1)
+    half = packets_of(path)[7][1] // 2
+    start = packets_of(path)[7][0]
+    content = path.read_bytes()
+    path.write_bytes(content[: start + half] + bytes(half) + content[start + 2 * half :])
+    reader, numbers = read(path)
+    assert len(numbers) == reader.frames_expected == 20
+    assert reader.reason == "packet_errors"
+
+
+def test_packets_that_give_no_frame_and_no_error_are_reported(tmp_path):
+    """HEVC filler data (NAL unit type 38) is legal anywhere, so no decoder complains."""
+    options = {"x265-params": "log-level=none:pools=1:keyint=1"}
+    path = numbered_clip(tmp_path / "clip.mp4", 20, codec="libx265", options=options)
+    filler = bytes([38 << 1, 1])
+    replace_packets(
+        path,
+        range(5, 11),
+        lambda size: struct.pack(">I", size - 4) + filler + b"\xff" * (size - 7) + b"\x80",
+    )
+    reader, numbers = read(path)
+    assert numbers == [*range(5), *range(11, 20)]
     assert (reader.frames_expected, reader.reason) == (20, "packet_errors")
 
 
@@ -431,6 +467,28 @@ def test_an_avi_that_counts_dropped_frames_is_whole(tmp_path):
     assert numbers == list(range(20))
     assert reader.reason is None
     np.testing.assert_allclose(read_frames(path).pts_seconds, np.array(times) / 40)
+
+
+def test_sound_that_goes_on_longer_does_not_make_the_pictures_truncated(tmp_path):
+    path = tmp_path / "clip.flv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
+        sound = container.add_stream("aac", rate=44100, layout="mono")
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(number_picture(number), "rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
+        container.mux(stream.encode(None))
+        samples = np.zeros((1, int(44100 * 1.7)), np.float32)
+        silence = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
+        silence.sample_rate = 44100
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    with av.open(str(path)) as container:
+        assert container.duration > 1.6 * av.time_base
+    reader, numbers = read(path)
+    assert numbers == list(range(30))
+    assert reader.reason is None
 
 
 def test_damage_in_the_middle_is_reported_and_decodes_the_same_every_time(tmp_path):
@@ -472,7 +530,7 @@ def make_audio_with_cover(path: Path) -> None:
         container.mux(sound.encode(silence))
         container.mux(sound.encode(None))
         picture = av.VideoFrame.from_ndarray(corner_picture(48, 64), "rgb24")
-        container.mux(art.encode(picture.reformat(format="yuvj420p")))
+        container.mux(art.encode(picture.reformat(format="yuvj420p", threads=1)))
         container.mux(art.encode(None))
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 1

@@ -39,8 +39,9 @@ class VideoProgress:
         elapsed = self._progress.tasks[self._task].elapsed
         rate = f"{self._frames / elapsed:.1f} frames/s" if elapsed else ""
         self._progress.update(self._task, advance=1, rate=rate)
-        if outcome.status != "ok":
-            line = f"{outcome.status}: {outcome.video_id}: {outcome.message}"
+        if outcome.message:
+            kind = "note" if outcome.status == "ok" else outcome.status
+            line = f"{kind}: {outcome.video_id}: {outcome.message}"
             self._progress.console.print(escape(line), soft_wrap=True, highlight=False)
 
 

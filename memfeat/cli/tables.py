@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-WIDTH = 100  # of a table in a pipe or a log, where no terminal tells
+WIDTH = 200  # a line too long for the terminal wraps, which is better than one cut short
 
 
 def print_metrics(
@@ -31,20 +31,20 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     """Print an ablation's rows, best first, with the ceiling, the notes and the sources."""
     title = f"{result['title']}: {result['split']} split, {result['n']} videos"
     with_paper = any(row["paper"] for row in result["rows"])
-    columns = ["", "encoder", "PLCC", "SROCC", "MSE", "SROCC minus best"]
-    table = _table(title, *columns, *(["paper: PLCC", "SROCC"] if with_paper else []))
+    columns = ["PLCC", "SROCC", "MSE", "SROCC minus best"]
+    table = _table(title, "system", *columns, *(["paper PLCC", "SROCC"] if with_paper else []))
     for row in result["rows"]:
         name = row["name"] if row["kind"] == "model" else f"{row['name']} ({row['kind']})"
         figures = [_figure(row, metric) for metric in ("plcc", "srocc", "mse")]
         paper = row["paper"] or {}
-        cells = [name, row["encoder"], *figures, _difference(row["vs_best"])]
+        cells = [name, *figures, _difference(row["vs_best"])]
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
         table.add_row(*map(escape, cells))
     if result["ceiling"]:
         ceiling = result["ceiling"]
         figures = [_figure(ceiling, metric) for metric in ("plcc", "srocc", "mse")]
         table.add_section()
-        table.add_row("ceiling", "", *map(escape, figures), "", *([""] * 2 if with_paper else []))
+        table.add_row("ceiling", *map(escape, figures), "", *([""] * 2 if with_paper else []))
     _print(table)
     legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
     if result["ceiling"]:
@@ -55,19 +55,25 @@ def print_ablation(result: Mapping[str, Any]) -> None:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=escape(title), box=SIMPLE, title_justify="left", title_style="bold")
-    table.add_column(first)
+    table = Table(
+        title=escape(title),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column(first, no_wrap=True)
     for name in others:
-        right = name not in ("encoder",)
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
 def _print(table: Table) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    console.print(table)
+    console = Console(highlight=False, width=WIDTH)
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _print_lines(lines: Sequence[str]) -> None:
@@ -76,11 +82,13 @@ def _print_lines(lines: Sequence[str]) -> None:
 
 
 def _figure(values: Mapping[str, Any], metric: str) -> str:
-    text = _number(values[metric], digits=4 if metric == "mse" else 3)
+    if metric == "mse":
+        return _number(values[metric], digits=4)
+    text = _number(values[metric])
     spread = values.get(f"{metric}_std")
     interval = values.get(f"{metric}_interval") if metric == "srocc" else None
     if spread is not None:
-        text += f" ±{_number(spread, digits=4 if metric == 'mse' else 3)}"
+        text += f" ±{_number(spread)}"
     if interval is not None:
         text += f" [{_number(interval[0])}, {_number(interval[1])}]"
     return text

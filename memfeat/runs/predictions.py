@@ -2,9 +2,7 @@
 
 import csv
 import io
-import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,25 +65,16 @@ def split_metrics(seeds: Sequence[Predictions], *, bootstrap: int) -> dict[str, 
 
     Args:
         seeds: one or several predictions of the same videos. Of several, each metric is the mean
-            over seeds, undefined if any seed's is; its interval is that of the mean prediction.
+            over seeds.
         bootstrap: resamples per interval.
     """
+    truth, splits = seeds[0].score, np.array(seeds[0].split, dtype=object)
+    predicted = np.stack([seed.prediction for seed in seeds])
     metrics: dict[str, Metrics] = {}
-    mean = mean_over_seeds(seeds)
     for split in SPLITS:
-        chosen = (np.array(mean.split, dtype=object) == split) & ~np.isnan(mean.score)
+        chosen = (splits == split) & ~np.isnan(truth)
         if chosen.any():
-            truth = mean.score[chosen]
-            each = [evaluate(truth, seed.prediction[chosen], bootstrap=0) for seed in seeds]
-            joint = evaluate(truth, mean.prediction[chosen], bootstrap=bootstrap)
-            metrics[split] = replace(
-                joint,
-                plcc=_mean_of([one.plcc for one in each]),
-                srocc=_mean_of([one.srocc for one in each]),
-                mse=_mean_of([one.mse for one in each]),
-                bias=_mean_of([one.bias for one in each]),
-                undefined=next((one.undefined for one in each if one.undefined), None),
-            )
+            metrics[split] = evaluate(truth[chosen], predicted[:, chosen], bootstrap=bootstrap)
     return metrics
 
 
@@ -93,8 +82,3 @@ def mean_over_seeds(seeds: Sequence[Predictions]) -> Predictions:
     """Return one prediction per video: the mean of several of the same videos."""
     prediction = np.mean([seed.prediction for seed in seeds], axis=0)
     return seeds[0]._replace(prediction=prediction)
-
-
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None

@@ -1,8 +1,7 @@
 """Writing a run folder, each file whole or not at all and `metrics.json` last."""
 
 import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,9 @@ def write_summary(config: TrainConfig, spec: CacheSpec) -> None:
     begin_run(config, spec)
     write_json(folder / PROVENANCE, provenance[0] | own | {"seconds": seconds})
     write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(predictions)))
-    write_json(folder / METRICS, _seed_statistics(predictions, config))
+    metrics = split_metrics(predictions, bootstrap=config.bootstrap)
+    seeds = {"seeds": list(config.seeds)}
+    write_json(folder / METRICS, {split: m.as_dict() | seeds for split, m in metrics.items()})
 
 
 def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> None:
@@ -112,15 +113,3 @@ def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> N
     metrics = split_metrics([predictions], bootstrap=bootstrap)
     write_atomically(folder / PREDICTIONS, format_predictions(predictions))
     write_json(folder / METRICS, {split: value.as_dict() for split, value in metrics.items()})
-
-
-def _seed_statistics(seeds: Sequence[Predictions], config: TrainConfig) -> dict[str, Any]:
-    own = [split_metrics([predictions], bootstrap=0) for predictions in seeds]
-    statistics_by_split: dict[str, Any] = {}
-    for split, joint in split_metrics(seeds, bootstrap=config.bootstrap).items():
-        spread = {}
-        for name in ("plcc", "srocc", "mse"):
-            values = [getattr(metrics[split], name) for metrics in own]
-            spread[f"{name}_std"] = None if None in values else statistics.stdev(values)
-        statistics_by_split[split] = joint.as_dict() | spread | {"seeds": list(config.seeds)}
-    return statistics_by_split

@@ -139,8 +139,7 @@ def evaluate_run(
 ) -> dict[str, Metrics]:
     """Compare a run's predictions with the truth, on its own data or another dataset's.
 
-    Of several seeds each metric is the mean over seeds; its interval is that of the mean
-    prediction. Splits without scores are left out.
+    Of several seeds each metric is the mean over seeds. Splits without scores are left out.
 
     Raises:
         RunError, TrainingError: as for `predict_run`.
@@ -218,4 +217,4 @@ def git_commit() -> str | None:
         return None
     command = [git, "-C", str(root), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    return found.stdout.strip() or None
+    return found.stdout.strip() if found.returncode == 0 else None
