@@ -52,8 +52,8 @@ def run_ablation(
     Returns:
         What `ablation.json` holds; see `memfeat.results`.
     """
-    errors: dict[str, str] = {}
-    for done in _run_cells(cells, config.workers):
+    errors = _without_cache(cells)
+    for done in _run_cells([c for c in cells if c.name not in errors], config.workers):
         if done.error is not None:
             errors[done.cell.name] = done.error
         if on_cell:
@@ -61,6 +61,19 @@ def run_ablation(
     table = table_of(config, cells, errors)
     write_json(config.run / RESULT, table)
     return table
+
+
+def _without_cache(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the cells whose cache is not there, each with the command that makes it."""
+    errors = {}
+    for cell in cells:
+        manifest, cache = cell.config.manifest, cell.config.cache
+        if not any(cache.glob("shard-*.h5")):
+            errors[cell.name] = (
+                f"there is no cache {cache}; make it with `memfeat extract --manifest {manifest} "
+                f"--encoder {cache.name} --cache {cache}`"
+            )
+    return errors
 
 
 def _run_cells(cells: Sequence[Cell], workers: int) -> Iterator[CellDone]:

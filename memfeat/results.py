@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 
 from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig
-from memfeat.errors import CacheError
 from memfeat.grid import Cell
 from memfeat.manifest import read_manifest
 from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference
@@ -154,14 +152,3 @@ def _includes_zero(row: Mapping[str, Any]) -> bool:
 
 def _order(metrics: Metrics) -> float:
     return -2.0 if metrics.srocc is None else metrics.srocc
-
-
-def missing_caches(cells: Sequence[Cell]) -> dict[Path, str]:
-    """Return the caches that cells need and that are not there, each with what is wrong."""
-    missing: dict[Path, str] = {}
-    for cache in dict.fromkeys(cell.config.cache for cell in cells):
-        try:
-            Cache.open(cache)
-        except CacheError as error:
-            missing[cache] = str(error)
-    return missing

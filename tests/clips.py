@@ -46,7 +46,7 @@ def write_clip(
     ticks: int = 30,
     muxer: dict[str, str] | None = None,
     options: dict[str, str] | None = None,
-    **settings: int,
+    **settings: Any,
 ) -> Path:
     """Encode pictures uint8 (height, width, 3 or 4) of any codec, format and timing.
 

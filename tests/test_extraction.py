@@ -177,7 +177,7 @@ def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):
 
 def test_an_unusable_device_is_refused():
     assert resolve_devices("cpu,cpu") == ["cpu", "cpu"]
-    with pytest.raises(EncoderError, match=r"device 'abacus' cannot be used: .*auto, cpu or cuda:N"):
+    with pytest.raises(EncoderError, match=r"'abacus' cannot be used: .*auto, cpu or cuda:N"):
         resolve_devices("abacus")
 
 

@@ -314,6 +314,15 @@ def test_a_size_change_in_mid_stream_is_resized_per_frame(tmp_path):
         assert numbers_in(frames.pixels) == list(range(10))
 
 
+def test_non_square_pixels_are_read_as_they_are_stored(tmp_path):
+    path = numbered_clip(tmp_path / "wide.mp4", 5, sample_aspect_ratio=Fraction(2, 1))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == 2
+    frames = read_frames(path)
+    assert frames.pixels.shape == (5, 64, 160, 3)
+    assert numbers_in(frames.pixels) == list(range(5))
+
+
 def test_of_two_video_streams_the_first_is_read(tmp_path):
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:

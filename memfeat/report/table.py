@@ -16,7 +16,7 @@ class _Part(BaseModel):
 
 
 class Comparison(_Part):
-    """A row's SROCC minus the best model's, on the same resampled videos."""
+    """A row's SROCC minus the best row's, on the same resampled videos."""
 
     srocc: float | None
     interval: Interval | None
@@ -93,6 +93,11 @@ class Table(_Part):
         known = [row for row in self.rows if row.srocc is not None]
         unknown = [row for row in self.rows if row.srocc is None]
         return (*sorted(known, key=lambda row: -(row.srocc or 0.0)), *unknown)
+
+    @property
+    def best(self) -> Row | None:
+        """The row of the highest SROCC, which the others are compared with; never a control."""
+        return next((row for row in self.ranked if row.kind != "control"), None)
 
     @property
     def best_model(self) -> Row | None:
