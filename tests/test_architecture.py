@@ -18,7 +18,7 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IMPORTERS = {
-    "av": {"memfeat/video.py"},
+    "av": {str(path) for path in PACKAGE.glob("video/*.py")},
     "h5py": {"memfeat/cache/shard.py"},
     "open_clip": {"memfeat/encoders/openclip_weights.py"},
     "click": {str(path) for path in PACKAGE.glob("cli/*.py")},

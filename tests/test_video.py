@@ -478,21 +478,26 @@ def test_an_avi_that_counts_dropped_frames_is_whole(tmp_path):
     np.testing.assert_allclose(read_frames(path).pts_seconds, np.array(times) / 40)
 
 
-def test_sound_that_goes_on_longer_does_not_make_the_pictures_truncated(tmp_path):
-    path = tmp_path / "clip.flv"
-    with av.open(str(path), "w") as container:
+def clip_with_sound(path: Path, seconds: float, muxer: dict[str, str] | None = None) -> None:
+    """Write 30 numbered frames, one second, with silence of some length as the first stream."""
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        sound = container.add_stream("aac", rate=44100, layout="mono")
         stream = container.add_stream("libx264", rate=30)
         stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
-        sound = container.add_stream("aac", rate=44100, layout="mono")
         for number in range(30):
             frame = av.VideoFrame.from_ndarray(number_picture(number), "rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
         container.mux(stream.encode(None))
-        samples = np.zeros((1, int(44100 * 1.7)), np.float32)
+        samples = np.zeros((1, int(44100 * seconds)), np.float32)
         silence = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
         silence.sample_rate = 44100
         container.mux(sound.encode(silence))
         container.mux(sound.encode(None))
+
+
+def test_sound_that_goes_on_longer_does_not_make_the_pictures_truncated(tmp_path):
+    path = tmp_path / "clip.flv"
+    clip_with_sound(path, seconds=1.7)
     with av.open(str(path)) as container:
         assert container.duration > 1.6 * av.time_base
     reader, numbers = read(path)
@@ -597,6 +602,31 @@ def test_what_is_no_video_is_refused_with_its_reason(tmp_path, name, make, reaso
     assert refusal(path).reason == reason
 
 
+def streams_of(path: Path) -> set[str]:
+    try:
+        with av.open(str(path)) as container:
+            return {stream.type for stream in container.streams}
+    except av.FFmpegError:
+        return set()
+
+
+def test_a_video_cut_within_its_header_is_not_taken_for_sound(tmp_path):
+    """FFmpeg shows the tracks that it has come to, and calls one of unknown type data."""
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    clip_with_sound(whole, seconds=1, muxer=FASTSTART)
+    content = whole.read_bytes()
+    seen = set()
+    for size in range(100, content.index(b"mdat"), 20):
+        cut.write_bytes(content[:size])
+        streams = streams_of(cut)
+        seen.add(frozenset(streams))
+        reasons = (
+            {"unreadable", "no_frames"} if "video" in streams or not streams else {"unreadable"}
+        )
+        assert refusal(cut).reason in reasons, f"{size} bytes: {streams}"
+    assert {frozenset(), frozenset({"data"}), frozenset({"audio"})} <= seen
+
+
 def test_a_video_that_may_not_be_read_is_refused(tmp_path):
     path = numbered_clip(tmp_path / "clip.mp4", 2)
     path.chmod(0)
@@ -692,6 +722,21 @@ def test_the_same_frames_give_the_same_file(tmp_path):
     assert b"Lavf" not in content
     write_video(tmp_path / "c.mp4", [photo] * 20, fps=25)
     assert content != (tmp_path / "c.mp4").read_bytes()
+
+
+def test_fast_encoding_costs_little_quality_and_size(tmp_path):
+    """Held against x264's own defaults at the same crf, on a camera that moves over a photo."""
+    photo = data.coffee()[:240]
+    pictures = [np.ascontiguousarray(photo[:, 3 * n : 320 + 3 * n]) for n in range(40)]
+    fast, slow = tmp_path / "fast.mp4", tmp_path / "slow.mp4"
+    write_video(fast, pictures, fps=25)
+    write_clip(slow, pictures, options={"crf": "20"})
+    errors = [
+        np.square(read_frames(path).pixels - np.float32(pictures)).mean() for path in (fast, slow)
+    ]
+    assert 10 * np.log10(errors[0] / errors[1]) < 1.5  # decibels
+    assert errors[0] < 255**2 / 10**3.5
+    assert fast.stat().st_size < 1.25 * slow.stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""Opening, decoding, turning, resizing and writing videos: every frame, in presentation order.
+
+The only importer of `av`. A file is judged by its content, never by its name; it must be a
+regular local file in one of the formats that `opening` lists, and nothing it refers to is opened.
+"""
+
+from memfeat.video.pictures import Pixels, resize
+from memfeat.video.reading import Frame, Frames, VideoReader, read_frame, read_frames
+from memfeat.video.writing import write_video
+
+__all__ = [
+    "Frame",
+    "Frames",
+    "Pixels",
+    "VideoReader",
+    "read_frame",
+    "read_frames",
+    "resize",
+    "write_video",
+]

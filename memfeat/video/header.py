@@ -1,0 +1,34 @@
+"""What a header promises: how many samples there are, and when the stream ends."""
+
+import re
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+# FFmpeg works their duration out from the data that is there, so it promises nothing.
+FORMATS_WITHOUT_DURATION = ("mpeg", "mpegts", "mpegvideo")
+
+
+def counted_samples(container: InputContainer, stream: VideoStream) -> int | None:
+    """Return the header's count of samples, None if it has none or also counts the skipped."""
+    if container.format.name == "avi":
+        return None
+    edited = stream.frames and container.format.name.startswith("mov")
+    return (len(stream.index_entries) if edited else stream.frames) or None
+
+
+def promised_end(container: InputContainer, stream: VideoStream) -> float:
+    """Return the second at which the stream ends by its header; 0 where that does not say."""
+    if container.format.name in FORMATS_WITHOUT_DURATION:
+        return 0.0
+    if stream.frames and stream.average_rate:  # AVI
+        return stream.frames / float(stream.average_rate)
+    if stream.duration and stream.time_base:
+        return float((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+    whole = (container.duration or 0) / av.time_base
+    tag = re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if tag:
+        hours, minutes, seconds = (float(part) for part in tag.groups())
+        return min(whole, (hours * 60 + minutes) * 60 + seconds)
+    return whole - (len(container.streams) > 1)  # sound may go on for a second
