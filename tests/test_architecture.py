@@ -12,8 +12,8 @@ FLOORS = (
     {"errors", "registry", "files", "tables"},
     {"config", "manifest", "metrics"},
     {"video", "cache", "encoders", "models", "runs"},
-    {"decoding", "extraction", "training", "baselines", "datasets"},
-    {"prediction", "grid", "results", "ablation", "figures", "report"},
+    {"extraction", "training", "baselines", "datasets"},
+    {"prediction", "ablation", "figures", "report"},
     {"cli", "__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -23,8 +23,8 @@ ONLY_IMPORTERS = {
     "open_clip": {"memfeat/encoders/openclip_weights.py"},
     "click": {str(path) for path in PACKAGE.glob("cli/*.py")},
 }
-STAGE_1 = {"video", "encoders", "decoding", "extraction"}
-STAGE_2 = {"models", "runs", "training", "baselines", "grid", "results", "ablation"}
+STAGE_1 = {"video", "encoders", "extraction"}
+STAGE_2 = {"models", "runs", "training", "baselines", "ablation"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -11,14 +11,13 @@ import pytest
 from made_up import SMALL, table
 from PIL import Image
 
+from memfeat.ablation import plan_cells, table_of
 from memfeat.baselines import run_baseline
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import RunError
-from memfeat.grid import plan_cells
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
 from memfeat.report import write_report
-from memfeat.results import table_of
 from memfeat.runs import Run
 from memfeat.training import train
 from memfeat.video import read_frames, write_video

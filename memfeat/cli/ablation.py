@@ -32,10 +32,9 @@ def ablation_command(grid: Path, manifest: Path | None, as_json: bool, **flags: 
     config = build(AblationConfig, tables["ablation"] | given, f"{grid} [ablation]")
     recipe = tables.get("train", {}) | ({"manifest": manifest} if manifest else {})
 
-    from memfeat.ablation import run_ablation
+    from memfeat.ablation import plan_cells, run_ablation
     from memfeat.cli.progress import step_progress
     from memfeat.cli.tables import print_ablation
-    from memfeat.grid import plan_cells
 
     cells = plan_cells(config, recipe)
     with step_progress("cells", len(cells)) as progress:

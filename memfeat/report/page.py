@@ -10,13 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import memfeat
+from memfeat.ablation import RESULT
 from memfeat.figures import IntervalRow, inline_svg, intervals, is_loud, scatter
 from memfeat.files import write_atomically
 from memfeat.report import choices
 from memfeat.report.format import FILTERS
 from memfeat.report.table import Table, read_table
 from memfeat.report.worst import WorstVideo, known_records, worst_videos
-from memfeat.results import RESULT
 from memfeat.runs import METRICS, PREDICTIONS, Predictions, Run, read_predictions
 
 SHOWN = 3  # systems whose predictions are drawn

@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
+from memfeat.ablation.grid import Cell
+from memfeat.ablation.results import RESULT, table_of
 from memfeat.baselines import run_baseline
 from memfeat.cache import Cache, FeatureTable
 from memfeat.config import AblationConfig
 from memfeat.errors import MemfeatError
 from memfeat.files import write_json
-from memfeat.grid import Cell
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.models import AGGREGATORS
-from memfeat.results import RESULT, table_of
 from memfeat.training import select_records, train
 
 

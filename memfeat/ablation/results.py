@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memfeat.ablation.grid import Cell
 from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig
-from memfeat.grid import Cell
 from memfeat.manifest import read_manifest
 from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference
 from memfeat.runs import PREDICTIONS, PROVENANCE, read_object, read_predictions, seed_folder

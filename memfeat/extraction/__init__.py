@@ -1,0 +1,7 @@
+"""Stage 1: videos to a cache of embeddings."""
+
+from memfeat.extraction.encoding import VideoOutcome, encode_video
+from memfeat.extraction.extracting import ExtractionSummary, extract
+from memfeat.extraction.workers import resolve_devices
+
+__all__ = ["ExtractionSummary", "VideoOutcome", "encode_video", "extract", "resolve_devices"]

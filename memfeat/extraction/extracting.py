@@ -1,0 +1,143 @@
+"""Stage 1: a manifest's videos to shards, going on where an earlier run left off."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from memfeat.cache import Cache, CacheSpec
+from memfeat.config import ExtractConfig
+from memfeat.extraction.encoding import OnVideo, VideoOutcome
+from memfeat.extraction.workers import (
+    build_encoder,
+    on_many_devices,
+    on_one_device,
+    resolve_devices,
+)
+from memfeat.files import remove_stale_parts
+from memfeat.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What a call of `extract` did and found.
+
+    Attributes:
+        spec: what made the cache.
+        wanted: videos asked for.
+        already_done: of these, found in the cache before.
+        outcomes: of the others, in the order they were finished.
+        earlier_failures: already done, but failed then: video id to reason.
+        seconds: wall time of decoding and encoding.
+    """
+
+    spec: CacheSpec
+    wanted: int
+    already_done: int
+    outcomes: tuple[VideoOutcome, ...]
+    earlier_failures: dict[str, str]
+    seconds: float
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Every failed video asked for, now or earlier: video id to reason."""
+        now = {done.video_id: done.reason for done in self.outcomes if done.status == "failed"}
+        return self.earlier_failures | now
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary ready for JSON."""
+        statuses = Counter(outcome.status for outcome in self.outcomes)
+        frames = sum(outcome.num_frames for outcome in self.outcomes)
+        return {
+            "wanted": self.wanted,
+            "already_done": self.already_done,
+            "ok": statuses["ok"],
+            "partial": statuses["partial"],
+            "failed": statuses["failed"],
+            "failures": self.failures,
+            "reasons": dict(sorted(Counter(self.failures.values()).items())),
+            "frames": frames,
+            "seconds": round(self.seconds, 3),
+            "frames_per_second": round(frames / self.seconds, 2) if self.seconds else None,
+            "spec": self.spec.model_dump(mode="json"),
+        }
+
+
+def extract(
+    manifest: Manifest,
+    config: ExtractConfig,
+    *,
+    on_start: Callable[[int], None] | None = None,
+    on_video: OnVideo | None = None,
+) -> ExtractionSummary:
+    """Encode every frame of every video that the cache does not hold yet.
+
+    A shard is put in place whole, so stopping this at any moment, by any means, costs at most the
+    shards being worked on, and the next call goes on from there to the same bytes.
+
+    Args:
+        manifest: which videos, in order.
+        config: encoder, cache folder, batch and shard sizes, devices.
+        on_start: called once with the number of videos that need no work.
+        on_video: called as each video is finished.
+
+    Raises:
+        UnknownNameError: no such encoder.
+        EncoderError: its weights cannot be loaded.
+        CacheError: the folder holds embeddings made differently.
+    """
+    devices = resolve_devices(config.device)
+    encoder = build_encoder(config, devices[0])
+    spec = encoder.spec(batch_size=config.batch_size, max_frames=config.max_frames)
+    records = manifest.records[: config.limit]
+    done = _done(config, spec)
+    pending = [record for record in records if record.video_id not in done]
+    shards = [
+        pending[start : start + config.videos_per_shard]
+        for start in range(0, len(pending), config.videos_per_shard)
+    ]
+    if on_start:
+        on_start(len(records) - len(pending))
+    outcomes: list[VideoOutcome] = []
+    started = time.perf_counter()
+
+    def finished(outcome: VideoOutcome) -> None:
+        outcomes.append(outcome)
+        if on_video:
+            on_video(outcome)
+
+    if len(devices) == 1:
+        on_one_device(shards, encoder, config, finished)
+    elif shards:
+        del encoder
+        on_many_devices(shards, config, devices, finished)
+    return ExtractionSummary(
+        spec,
+        wanted=len(records),
+        already_done=len(records) - len(pending),
+        outcomes=tuple(outcomes),
+        earlier_failures={
+            record.video_id: done[record.video_id]
+            for record in records
+            if done.get(record.video_id)
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
+    """Map the videos that need no work to why they failed, empty for those that did not."""
+    config.cache.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(config.cache)
+    if not any(config.cache.glob("shard-*.h5")):
+        return {}
+    cache = Cache.open(config.cache, damaged_ok=True)
+    cache.spec.require(
+        spec, f"{config.cache} holds embeddings made differently; give another --cache"
+    )
+    return {
+        video_id: entry.reason if entry.status == "failed" else ""
+        for video_id, entry in cache.entries.items()
+        if not (config.retry_failed and entry.status == "failed")
+    }
