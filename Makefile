@@ -79,7 +79,7 @@ test: $(VENV)/.installed-test ## run linters and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 clean: ## delete caches of the tools; keep data, caches and runs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ STAGE_2 = {"models", "runs", "training", "baselines", "ablation"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
 def imports(path: Path) -> list[str]:
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
