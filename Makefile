@@ -21,6 +21,7 @@ DEVICE ?= auto
 MANIFEST := data_manifests/$(DATASET).csv
 CACHE := cache/$(DATASET)/$(ENCODER)
 RUN ?= runs/$(DATASET)-$(ENCODER)-$(AGG)-$(HEAD)
+EXTRACT := $(if $(filter demo,$(DATASET)),pipelines/demo.toml,pipelines/extract.toml)
 GRID := $(if $(filter demo,$(DATASET)),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(filter demo,$(DATASET)),runs/demo,runs/table1-$(DATASET))
 
@@ -58,10 +59,10 @@ demo: $(VENV)/.installed ## render the demo clips, extract, compare all systems,
 clips: $(VENV)/.installed
 	$(if $(filter demo,$(DATASET)),$(MEMFEAT) demo)
 
+# Exit code 3 says that some videos failed, and were named; the others can be trained on.
 extract: clips ## encode DATASET's videos with ENCODER into cache/
-	$(MEMFEAT) extract pipelines/extract.toml --manifest $(MANIFEST) --cache $(CACHE) \
-	  --encoder $(ENCODER) --device $(DEVICE) $(if $(filter efficientnet%,$(ENCODER)),--weights imagenet) \
-	  || test $$? -eq 3 # some videos failed, and were named: the others can be trained on
+	$(MEMFEAT) extract $(EXTRACT) --manifest $(MANIFEST) --cache $(CACHE) --encoder $(ENCODER) \
+	  --device $(DEVICE) || test $$? -eq 3
 
 train: extract ## train AGG and HEAD on DATASET's cache with the paper's recipe
 	$(MEMFEAT) train pipelines/train.toml --manifest $(MANIFEST) --cache $(CACHE) \
