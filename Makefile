@@ -25,7 +25,7 @@ EXTRACT := $(if $(filter demo,$(DATASET)),pipelines/demo.toml,pipelines/extract.
 GRID := $(if $(filter demo,$(DATASET)),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(filter demo,$(DATASET)),runs/demo,runs/table1-$(DATASET))
 
-.PHONY: help install demo clips extract train ablation report test lint clean
+.PHONY: help install demo clips extract train ablation report test bench-train clean
 
 help: ## print this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
@@ -81,6 +81,9 @@ test: $(VENV)/.installed-test ## run linters and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+
+bench-train: $(VENV)/.installed-test ## time stage 2 against the naive way, side by side
+	$(BIN)/python tests/benchmarks/bench_train.py
 
 clean: ## delete caches of the tools; keep data, caches and runs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

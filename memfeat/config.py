@@ -9,7 +9,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from memfeat.errors import ConfigError
 from memfeat.registry import unknown_name
@@ -18,6 +26,15 @@ TABLES = ("extract", "train", "ablation")
 Split = Literal["train", "dev", "test"]
 Monitor = Literal["l1", "srocc", "plcc"]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
+
+
+def _check_place(value: Any) -> Any:
+    if isinstance(value, str | Path) and (not str(value) or "\0" in str(value)):
+        raise ValueError("it is not a path; name a file or folder")
+    return value
+
+
+Place = Annotated[Path, BeforeValidator(_check_place)]
 
 
 class Settings(BaseModel):
@@ -29,11 +46,11 @@ class Settings(BaseModel):
 class ExtractConfig(Settings):
     """Stage 1: which videos, which encoder, where the cache goes."""
 
-    manifest: Path = Field(description="which videos")
-    root: Path | None = Field(
+    manifest: Place = Field(description="which videos")
+    root: Place | None = Field(
         None, description="folder that the manifest's paths start from [the manifest's own]"
     )
-    cache: Path = Field(description="folder of shards")
+    cache: Place = Field(description="folder of shards")
     encoder: str = Field("ViT-L-14-336", description="frame encoder; `memfeat list` names them")
     weights: str | None = Field(
         None, description="tag, checkpoint file, or `random` [the encoder's own: openai, imagenet]"
@@ -44,7 +61,7 @@ class ExtractConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 on a GPU (ours)"
     )
-    batch_size: int = Field(32, ge=1, description="frames per encoder call")
+    batch_size: int = Field(32, ge=1, le=65_536, description="frames per encoder call")
     videos_per_shard: int = Field(32, ge=1, description="videos in one HDF5 file")
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1, or several with commas: one worker each"
@@ -58,9 +75,9 @@ class ExtractConfig(Settings):
 class TrainConfig(Settings):
     """Stage 2: which cache, which model, and the paper's recipe."""
 
-    manifest: Path = Field(description="videos, splits and scores")
-    cache: Path = Field(description="folder of shards")
-    run: Path = Field(Path("runs/train"), description="folder the result goes to")
+    manifest: Place = Field(description="videos, splits and scores")
+    cache: Place = Field(description="folder of shards")
+    run: Place = Field(Path("runs/train"), description="folder the result goes to")
     aggregator: str = Field("bigru", description="frames to one vector; `memfeat list` names them")
     head: str = Field("mlp", description="vector to score; `memfeat list` names them")
     aggregators: dict[str, dict[str, Any]] = Field(
@@ -70,7 +87,7 @@ class TrainConfig(Settings):
         default_factory=dict, description="options by head name"
     )
     seeds: Seeds = Field((0,), description="one model each, such as 0-4 or 0,7")
-    batch_size: int = Field(8, ge=1, description="videos per step")
+    batch_size: int = Field(8, ge=1, le=65_536, description="videos per step")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's rate in the first epoch")
     learning_rate_decay: float = Field(0.95, gt=0, le=1, description="factor every so many epochs")
     decay_every_epochs: int = Field(5, ge=1, description="epochs between two decays")
@@ -109,7 +126,7 @@ class AblationRow(Settings):
     """One system of a table: a cache, an aggregator and a head, trained over the table's seeds."""
 
     name: str | None = Field(None, description="label [the encoder's name]")
-    cache: Path = Field(description="below `cache_root`")
+    cache: Place = Field(description="below `cache_root`")
     aggregator: str
     head: str
     train: dict[str, Any] = Field(default_factory=dict, description="settings for this row alone")
@@ -120,11 +137,11 @@ class AblationConfig(Settings):
     """A grid of systems: rows one by one, the product of lists, or both."""
 
     title: str = Field(description="heading of the table")
-    run: Path = Field(description="folder the table and the cells' runs go to")
+    run: Place = Field(description="folder the table and the cells' runs go to")
     split: Split = Field("dev", description="split that the table reports (the paper: dev)")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
-    cache_root: Path = Field(Path("cache"), description="folder that the rows' caches lie in")
-    caches: tuple[Path, ...] = Field((), description="with aggregators and heads: their product")
+    cache_root: Place = Field(Path("cache"), description="folder that the rows' caches lie in")
+    caches: tuple[Place, ...] = Field((), description="with aggregators and heads: their product")
     aggregators: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     rows: tuple[AblationRow, ...] = ()
@@ -178,7 +195,9 @@ def build(settings: type[S], values: dict[str, Any], source: str) -> S:
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
+        problems = error.errors(include_url=False)
+        # A misspelt setting explains a missing one, so it comes first.
+        problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(part) for part in problem["loc"]) or settings.__name__
         if problem["type"] == "extra_forbidden":
             message = str(unknown_name("setting", field, settings.model_fields))

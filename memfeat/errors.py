@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     SOME_VIDEOS_FAILED = 3
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class MemfeatError(Exception):
@@ -60,6 +61,10 @@ class EncoderError(MemfeatError):
 
 class CacheError(MemfeatError):
     """A cache that is damaged, missing videos, or made by another encoder."""
+
+
+class DamagedShardError(CacheError):
+    """A shard that is not as it was written; extraction sets it aside and makes it again."""
 
 
 class TrainingError(MemfeatError):

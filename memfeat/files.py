@@ -26,6 +26,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with part.open("xb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.fstat(file.fileno()).st_nlink:
+                # Another process took it for stale in the moment before it was locked.
+                return write_atomically(path, content)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -38,6 +41,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+    return None
 
 
 def remove_stale_parts(folder: Path) -> int:

@@ -60,7 +60,8 @@ def _parse_score(value: Any) -> float | None:
         return None
     allowed = "a score is a number in [0, 1], or empty if withheld"
     try:
-        number = float("text" if isinstance(value, bool) else value)
+        odd = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
+        number = float("text" if odd else value)
     except (ValueError, TypeError, OverflowError):
         comma = isinstance(value, str) and value.count(",") == 1
         hint = "; write a decimal point, not a comma" if comma else ""

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from memfeat.cache import CacheSpec, EncodedVideo, Status
+from memfeat.devices import resolve_device
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.errors import CacheError, RunError, VideoError
-from memfeat.extraction import encode_video, resolve_devices
+from memfeat.extraction import encode_video
 from memfeat.runs import Run
 from memfeat.video import VideoReader
 
@@ -118,7 +119,7 @@ class Predictor:
             EncoderError: the encoder's weights cannot be loaded, or the device not used.
         """
         self.run = Run.load(run_folder)
-        self.device = resolve_devices(device)[0]
+        self.device = str(resolve_device(device))
         self.encoder = _build_encoder(self.run, self.device, weights)
         self.sources = tuple(self.run.sources())
         self._regressors = [model.to(self.device) for model in self.run.regressors()]

@@ -19,7 +19,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     nearest = [folded[near] for near in difflib.get_close_matches(name.lower(), folded, n=3)]
     hint = f" Did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else ""
     if len(choices) > 12:
-        allowed = f"One of {len(choices)} names is allowed; `memfeat list` prints them."
+        allowed = f"One of {len(choices)} names is allowed; `memfeat list {kind}s` prints them."
     else:
         allowed = f"Choose one of: {', '.join(choices)}."
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} {allowed}")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -123,7 +124,7 @@ def _check_columns(
 ) -> None:
     wrong = {
         "unknown": [name for name in names if name not in required and name not in optional],
-        "repeated": [name for name in dict.fromkeys(names) if names.count(name) > 1],
+        "repeated": [name for name, count in Counter(names).items() if count > 1],
         "missing": [name for name in required if name not in names],
     }
     for what, columns in wrong.items():

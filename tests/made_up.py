@@ -34,6 +34,7 @@ def spec(dim: int, **changes) -> CacheSpec:
         "std": (0.5, 0.5, 0.5),
         "precision": "float32",
         "batch_size": 4,
+        "normalisation": "none",
     }
     return CacheSpec(**(values | changes))
 

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path("memfeat")
 FLOORS = (
     {"errors", "registry", "files", "tables"},
-    {"config", "manifest", "metrics"},
+    {"config", "manifest", "metrics", "devices"},
     {"video", "cache", "encoders", "models", "runs"},
     {"extraction", "training", "baselines", "datasets"},
     {"prediction", "ablation", "figures", "report"},

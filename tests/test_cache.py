@@ -80,9 +80,9 @@ def test_one_shard_is_the_same_bytes_whoever_writes_it(tmp_path):
 
 def test_a_shards_name_follows_from_spec_and_ids(tmp_path):
     names = {
-        write_shard(tmp_path, spec(), [video("a")]).name,
-        write_shard(tmp_path, spec(), [video("b")]).name,
-        write_shard(tmp_path, spec(batch_size=8), [video("a")]).name,
+        write_shard(tmp_path / "1", spec(), [video("a")]).name,
+        write_shard(tmp_path / "2", spec(), [video("b")]).name,
+        write_shard(tmp_path / "3", spec(batch_size=8), [video("a")]).name,
     }
     assert len(names) == 3
 
@@ -132,11 +132,15 @@ def test_an_empty_folder_says_how_to_make_a_cache(tmp_path):
     [("encoder", "other"), ("weights_sha256", "1" * 64), ("activation", "quickgelu")],
 )
 def test_mixed_specs_are_refused_naming_field_and_both_values(folder, field, value):
-    write_shard(folder, spec(**{field: value}), [video("z")])
-    with pytest.raises(CacheError) as caught:
+    other = spec(**{field: value})
+    write_shard(folder / "other", other, [video("z")]).rename(folder / "shard-other.h5")
+    with pytest.raises(CacheError) as read:
         Cache.open(folder)
+    with pytest.raises(CacheError) as written:
+        write_shard(folder, spec(encoder="third"), [video("z")])
     for word in (field, repr(value), repr(getattr(spec(), field))):
-        assert word in str(caught.value)
+        assert word in str(read.value)
+    assert "was meanwhile given shards made differently" in str(written.value)
 
 
 def test_random_weights_are_named_as_such():

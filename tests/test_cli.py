@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +278,30 @@ def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
     assert "batch_size is 4, not 8" in error
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
+    home, tmp_path, number, code, device
+):
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-m", "memfeat", "extract", "--manifest", home / "m.csv"]
+    command += ["--cache", cache, *ENCODER, "--videos-per-shard", "1", "--device", device]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not list(cache.glob("shard-*")) and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        sent = time.monotonic()
+        stderr = process.communicate(timeout=60)[1]
+    assert time.monotonic() - sent < 20
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    assert {path.name[:6] for path in cache.iterdir()} == {"shard-"}
+    ok("extract", "--manifest", home / "m.csv", "--cache", cache, *ENCODER)
+    assert json.loads(ok("cache", "info", cache, "--json").stdout)["videos"]["ok"] == len(SPLITS)
+
+
 def test_a_missing_run_is_refused(tmp_path):
-    assert "there is no run folder" in refused(1, "predict", tmp_path / "none", "clip.mp4")
-    assert "report" not in refused(1, "evaluate", tmp_path / "none")
+    for command in (["predict", tmp_path / "none", "clip.mp4"], ["evaluate", tmp_path / "none"]):
+        assert f"there is no run folder {tmp_path}/none" in refused(1, *command)

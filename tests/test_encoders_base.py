@@ -16,7 +16,7 @@ from memfeat.encoders import (
     encoder_tags,
     reachable_weights,
 )
-from memfeat.errors import EncoderError, UnknownNameError
+from memfeat.errors import ConfigError, EncoderError, UnknownNameError
 
 BATCH = 4
 
@@ -141,7 +141,7 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_built() -> 
         create_encoder("ViT-L-14-336", "random", precision="half")
     with pytest.raises(UnknownNameError, match=r"activation 'relu'.*quickgelu"):
         create_encoder("ViT-L-14-336", "random", activation="relu")
-    with pytest.raises(EncoderError, match="device 'tpu9' cannot be used"):
+    with pytest.raises(ConfigError, match="device 'tpu9' is not one of: auto, cpu, cuda"):
         create_encoder("ViT-L-14-336", "random", device="tpu9")
 
 

@@ -1,3 +1,5 @@
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +13,9 @@ import torch
 from memfeat.cache import Cache, verify
 from memfeat.config import ExtractConfig
 from memfeat.encoders import create_encoder
-from memfeat.errors import CacheError, EncoderError, VideoError
-from memfeat.extraction import encode_video, extract, resolve_devices
+from memfeat.errors import CacheError, VideoError
+from memfeat.extraction import encode_video, extract
+from memfeat.extraction.decoding import decode_ahead
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.video import read_frames, write_video
 
@@ -58,6 +61,18 @@ def config(cache: Path, **changes) -> ExtractConfig:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+EXTRACT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_extraction import config, manifest
+from memfeat.extraction import extract
+if __name__ == "__main__":
+    device = sys.argv[3] if len(sys.argv) > 3 else "cpu"
+    extract(manifest(Path(sys.argv[1])), config(Path(sys.argv[2]), device=device))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +170,89 @@ def test_a_cache_made_otherwise_is_refused(clips, whole, changes, field):
         extract(manifest(clips), config(whole, **changes))
 
 
-def test_a_damaged_shard_is_made_again(clips, whole, tmp_path):
+def test_damaged_shards_are_set_aside_and_made_again(clips, whole, tmp_path):
     for name, content in files(whole).items():
         (tmp_path / name).write_bytes(content)
-    broken = sorted(tmp_path.iterdir())[1]
-    broken.write_bytes(b"")
+    broken = sorted(tmp_path.iterdir())
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:100])
+    summary = extract(manifest(clips), config(tmp_path))
+    assert [path.name for path in summary.set_aside] == [f"{p.name}.damaged" for p in broken]
+    for path in summary.set_aside:
+        path.unlink()
+    assert files(tmp_path) == files(whole)
+
+
+def test_a_newer_memfeats_shard_is_refused_and_left_alone(clips, whole, tmp_path):
+    for name, content in files(whole).items():
+        (tmp_path / name).write_bytes(content)
+    newer = sorted(tmp_path.iterdir())[1]
+    newer.write_bytes(newer.read_bytes().replace(b'"schema_version":1', b'"schema_version":2'))
+    before = files(tmp_path)
+    with pytest.raises(CacheError, match="schema_version"):
+        extract(manifest(clips), config(tmp_path))
+    assert files(tmp_path) == before
+
+
+def test_a_video_that_changes_while_it_is_read_is_not_cached(clips, tmp_path):
+    clip = tmp_path / "v.mp4"
+    write_video(clip, moving_noise(200, 0), fps=10)  # more than are decoded ahead
+    records = [VideoRecord(video_id="v", path=clip, score=None, split="test")]
+    with decode_ahead(records, size=64, max_frames=None, decoders=1) as videos:
+        video = next(videos)
+        frames = iter(video)
+        next(frames)
+        clip.write_bytes((clips / "v2.mp4").read_bytes())
+        list(frames)
+    assert (video.status, video.reason) == ("failed", "changed")
+
+
+def test_a_cache_that_cannot_be_written_to_is_refused_at_once(clips, tmp_path):
+    (tmp_path / "file").touch()
+    seen = []
+    with pytest.raises(CacheError, match=r"cannot write into .*file: .*give another --cache"):
+        extract(manifest(clips), config(tmp_path / "file"), on_video=seen.append)
+    assert seen == []
+
+
+def test_a_full_disk_is_told_of_and_finished_shards_are_kept(clips, whole, tmp_path):
+    limited = f"""
+import resource, sys
+size = {max(map(len, files(whole).values())) - 1}
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+{EXTRACT}
+"""
+    for device in ("cpu", "cpu,cpu"):
+        cache = tmp_path / device
+        command = [sys.executable, "-c", limited, clips, cache, device]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        last = done.stderr.strip().splitlines()[-1]
+        assert "CacheError: cannot write" in last
+        assert "File too large. Finished shards are kept" in last
+        assert not list(cache.glob(".*.part"))
+        extract(manifest(clips), config(cache))
+        assert files(cache) == files(whole)
+
+
+def test_a_killed_worker_ends_the_run_with_its_name_and_loses_nothing(clips, whole, tmp_path):
+    command = [sys.executable, "-c", EXTRACT, clips, tmp_path, "cpu,cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (workers := children(process.pid)) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(1)
+        os.kill(workers[-1], signal.SIGKILL)
+        message = process.communicate()[1].strip().splitlines()[-1]
+    assert re.search(r"the worker on cpu was killed by signal 9, .*run the same command", message)
     extract(manifest(clips), config(tmp_path))
     assert files(tmp_path) == files(whole)
+
+
+def children(pid: int) -> list[int]:
+    """The spawned workers of a process, without multiprocessing's resource tracker."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [p for p in map(int, listed) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
 def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):
@@ -172,22 +263,6 @@ def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):
     with pytest.raises(VideoError, match=r"nowhere\.mp4") as caught:
         encode_video(clips / "nowhere.mp4", encoder, cache.spec)
     assert caught.value.reason == "missing"
-
-
-def test_an_unusable_device_is_refused():
-    assert resolve_devices("cpu,cpu") == ["cpu", "cpu"]
-    with pytest.raises(EncoderError, match=r"'abacus' cannot be used: .*auto, cpu or cuda:N"):
-        resolve_devices("abacus")
-
-
-EXTRACT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_extraction import config, manifest
-from memfeat.extraction import extract
-extract(manifest(Path(sys.argv[1])), config(Path(sys.argv[2])))
-"""
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_path):

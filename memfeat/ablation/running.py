@@ -1,7 +1,6 @@
 """Training a grid's cells in several processes, going on where an earlier run left off."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from memfeat.ablation.results import RESULT, table_of
 from memfeat.baselines import run_baseline
 from memfeat.cache import Cache, FeatureTable
 from memfeat.config import AblationConfig
+from memfeat.devices import cpu_cores
 from memfeat.errors import MemfeatError
 from memfeat.files import write_json
 from memfeat.manifest import VideoRecord, read_manifest
@@ -103,7 +103,7 @@ def default_workers(cells: Iterable[Cell]) -> int:
     """Return one worker per CPU core this process may use, or one in all if a GPU trains."""
     if torch.cuda.is_available() and any(cell.config.device != "cpu" for cell in cells):
         return 1
-    return len(os.sched_getaffinity(0))
+    return cpu_cores()
 
 
 def _cost(cell: Cell) -> int:

@@ -5,7 +5,7 @@ A cache is a folder of HDF5 shards. What is done is what the shards say; there i
 
 from memfeat.cache.shard import EncodedVideo, Status, VideoEntry, write_shard
 from memfeat.cache.spec import CacheSpec
-from memfeat.cache.table import Cache, FeatureTable, verify
+from memfeat.cache.table import Cache, FeatureTable, set_aside_damaged, verify
 
 __all__ = [
     "Cache",
@@ -14,6 +14,7 @@ __all__ = [
     "FeatureTable",
     "Status",
     "VideoEntry",
+    "set_aside_damaged",
     "verify",
     "write_shard",
 ]

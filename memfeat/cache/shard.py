@@ -20,10 +20,10 @@ Its attributes are `spec`, the `CacheSpec` as JSON, and `sha256`, over the spec 
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import h5py
 import numpy as np
@@ -31,14 +31,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
-from memfeat.errors import CacheError
+from memfeat.errors import CacheError, DamagedShardError
 from memfeat.files import write_atomically
 
+NORM_BLOCK = 4096  # rows checked at once, so that the check stays in the CPU's cache
 NORM_TOLERANCE = 2e-3  # float16 rounding of a unit vector's entries stays well below
 TEXTS = ("video_ids", "status", "reason", "source_sha256")
 NUMBERS = ("embeddings", "pts_seconds", "offsets", "source_bytes", "frames_expected")
 
 Status = Literal["ok", "partial", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,21 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo]) -
     made twice, by anyone, is the same file.
 
     Raises:
-        OSError: the disk is full, the folder is read-only, and so on.
+        CacheError: the folder holds shards of another making, or cannot be written to.
     """
+    for other in sorted(folder.glob("shard-*.h5"))[:1]:
+        with suppress(DamagedShardError), open_shard(other) as shard:
+            shard.spec.require(spec, f"{folder} was meanwhile given shards made differently")
     ids = [video.video_id for video in videos]
     key = hashlib.sha256("\0".join([spec.model_dump_json(), *ids]).encode()).hexdigest()
     path = folder / f"shard-{key[:16]}.h5"
-    write_atomically(path, _shard_bytes(spec, videos))
+    try:
+        write_atomically(path, _shard_bytes(spec, videos))
+    except OSError as error:
+        raise CacheError(
+            f"cannot write {path}: {error.strerror}. Finished shards are kept: mend that, and run "
+            "the same command again"
+        ) from error
     return path
 
 
@@ -111,41 +122,54 @@ class Shard:
     file: h5py.File
     spec: CacheSpec
 
-    def texts(self, name: str) -> list[str]:
-        """Read a UTF-8 dataset."""
-        return [text.decode() for text in self.file[name][()].tolist()]
-
     def entries(self) -> list[VideoEntry]:
-        """Read what the shard knows of its videos, in order."""
-        offsets = self.file["offsets"][()].tolist()
-        expected = self.file["frames_expected"][()].tolist()
-        return [
-            VideoEntry(video_id, status, reason, start, stop, count, self.path)
-            for video_id, status, reason, start, stop, count in zip(
-                self.texts("video_ids"),
-                self.texts("status"),
-                self.texts("reason"),
-                offsets[:-1],
-                offsets[1:],
-                expected,
-                strict=True,
-            )
-        ]
+        """Read what the shard knows of its videos, in order.
+
+        Raises:
+            DamagedShardError: that cannot be read.
+        """
+        with _reading(self.path):
+            columns = [self._texts(name) for name in ("video_ids", "status", "reason")]
+            offsets, expected = (self.file[n][()].tolist() for n in ("offsets", "frames_expected"))
+            for status in columns[1]:
+                if status not in STATUSES:
+                    raise ValueError(f"a status is {status!r}, not one of {', '.join(STATUSES)}")
+            return [
+                VideoEntry(video_id, status, reason, start, stop, frames_expected, self.path)
+                for (video_id, status, reason), start, stop, frames_expected in zip(
+                    zip(*columns, strict=True), offsets[:-1], offsets[1:], expected, strict=True
+                )
+            ]
+
+    def read_into(
+        self, values: NDArray[np.float16], pts_seconds: NDArray[np.float64], rows: slice, at: int
+    ) -> None:
+        """Read frames `rows` to the places from `at` on.
+
+        Raises:
+            DamagedShardError: they cannot be read.
+        """
+        target = np.s_[at : at + rows.stop - rows.start]
+        with _reading(self.path):
+            self.file["embeddings"].read_direct(values, rows, target)
+            self.file["pts_seconds"].read_direct(pts_seconds, rows, target)
 
     def verify(self) -> None:
         """Read everything and check it.
 
         Raises:
-            CacheError: the content differs from its checksum, or a vector has not length 1.
+            DamagedShardError: the content differs from its checksum, or a vector has not length 1.
         """
-        arrays = {name: self.file[name][()] for name in (*TEXTS, *NUMBERS)}
+        with _reading(self.path):
+            arrays = {name: self.file[name][()] for name in (*TEXTS, *NUMBERS)}
         if self.file.attrs.get("sha256") != _checksum(self.file.attrs["spec"], arrays):
             raise _damage(self.path, "its content does not match its checksum")
-        if self.spec.normalisation == "l2" and len(arrays["embeddings"]):
-            norms = np.linalg.norm(arrays["embeddings"].astype(np.float32), axis=1)
-            if not np.all(np.abs(norms - 1) < NORM_TOLERANCE):
-                worst = norms[np.argmax(np.abs(norms - 1))]
-                raise _damage(self.path, f"a vector's length is {worst:.6g}, not 1")
+        problem = find_odd_vector(arrays["embeddings"], self.spec)
+        if problem:
+            raise _damage(self.path, problem[1])
+
+    def _texts(self, name: str) -> list[str]:
+        return [text.decode() for text in self.file[name][()].tolist()]
 
 
 @contextmanager
@@ -154,12 +178,45 @@ def open_shard(path: Path) -> Iterator[Shard]:
 
     A shard may come from a stranger, so nothing is followed out of the file, no filter is run,
     and no shape is believed that the file is too small to hold.
+
+    Raises:
+        DamagedShardError: it is not.
+        CacheError: a newer memfeat wrote it.
+        PermissionError: it may not be read.
     """
+    with ExitStack() as stack:
+        with _reading(path):
+            file = stack.enter_context(h5py.File(path, "r"))
+            shard = Shard(path, file, _checked_layout(path, file))
+        yield shard
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell of whatever HDF5 or our decoding stumbles over as damage to the shard."""
     try:
-        with h5py.File(path, "r") as file:
-            yield Shard(path, file, _checked_layout(path, file))
+        yield
+    except PermissionError:
+        raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise _damage(path, " ".join(str(error).split())) from error
+
+
+def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[int, str] | None:
+    """Find a row that is not finite or not of the length that the spec promises, if there is one.
+
+    Returns:
+        Its number, and what is wrong in words.
+    """
+    if spec.normalisation != "l2":
+        return None
+    for start in range(0, len(embeddings), NORM_BLOCK):
+        block = embeddings[start : start + NORM_BLOCK].astype(np.float32)
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block))
+        odd = np.flatnonzero(~(np.abs(norms - 1) < NORM_TOLERANCE))
+        if len(odd):
+            return start + int(odd[0]), f"a vector's length is {norms[odd[0]]:.6g}, not 1"
+    return None
 
 
 def _checked_layout(path: Path, file: h5py.File) -> CacheSpec:
@@ -256,5 +313,7 @@ def _checksum(spec: str, arrays: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _damage(path: Path, what: str) -> CacheError:
-    return CacheError(f"{path} is damaged: {what}. Delete it and run `memfeat extract` again")
+def _damage(path: Path, what: str) -> DamagedShardError:
+    return DamagedShardError(
+        f"{path} is damaged: {what}. Delete it and run `memfeat extract` again"
+    )

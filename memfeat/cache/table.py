@@ -9,11 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache.shard import VideoEntry, open_shard
+from memfeat.cache.shard import STATUSES, VideoEntry, find_odd_vector, open_shard
 from memfeat.cache.spec import CacheSpec
-from memfeat.errors import CacheError
-
-PREFERENCE = {"ok": 0, "partial": 1, "failed": 2}
+from memfeat.errors import CacheError, DamagedShardError
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,20 @@ class FeatureTable:
     def frames(self, index: int) -> NDArray[np.float16]:
         """Return a view of video `index`'s embeddings, (time, dim)."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def require_sound(self) -> None:
+        """Refuse vectors that are not what the spec promises, such as NaN.
+
+        Raises:
+            CacheError: names the first such video.
+        """
+        found = find_odd_vector(self.values, self.spec)
+        if found:
+            index = int(np.searchsorted(self.offsets, found[0], side="right")) - 1
+            raise CacheError(
+                f"the features of video {self.video_ids[index]!r} are damaged: {found[1]}. "
+                "`memfeat cache verify` finds the shard; delete it and run `memfeat extract` again"
+            )
 
     def select(self, video_ids: Sequence[str]) -> "FeatureTable":
         """Return the table of these videos, in this order.
@@ -98,7 +110,7 @@ class Cache:
             try:
                 with open_shard(path) as shard:
                     contents[path] = shard.spec, shard.entries()
-            except CacheError as error:
+            except DamagedShardError as error:
                 damaged[path] = str(error)
         if damaged and (not damaged_ok or not contents):
             raise CacheError(next(iter(damaged.values())))
@@ -108,7 +120,7 @@ class Cache:
             spec.require(found, f"{path} was made differently from {first.name} beside it")
             for entry in videos:
                 known = entries.setdefault(entry.video_id, entry)
-                if PREFERENCE[entry.status] < PREFERENCE[known.status]:
+                if STATUSES.index(entry.status) < STATUSES.index(known.status):
                     entries[entry.video_id] = entry
         return cls(folder, spec, entries, tuple(contents), damaged)
 
@@ -138,9 +150,7 @@ class Cache:
         for path, spans in wanted.items():
             with open_shard(path) as shard:
                 for start, stop, target in _joined(spans):
-                    source, place = np.s_[start:stop], np.s_[target : target + stop - start]
-                    shard.file["embeddings"].read_direct(values, source, place)
-                    shard.file["pts_seconds"].read_direct(pts_seconds, source, place)
+                    shard.read_into(values, pts_seconds, slice(start, stop), target)
         return FeatureTable(values, pts_seconds, offsets, ids, self.spec)
 
     def summary(self) -> dict[str, Any]:
@@ -149,7 +159,7 @@ class Cache:
         reasons = Counter(entry.reason for entry in self.entries.values() if entry.reason)
         return {
             "folder": str(self.folder),
-            "videos": {status: statuses[status] for status in PREFERENCE},
+            "videos": {status: statuses[status] for status in STATUSES},
             "reasons": dict(sorted(reasons.items())),
             "frames": sum(entry.num_frames for entry in self.entries.values()),
             "shards": len(self.shards),
@@ -157,6 +167,18 @@ class Cache:
             "bytes": sum(path.stat().st_size for path in self.shards),
             "spec": self.spec.model_dump(mode="json"),
         }
+
+
+def set_aside_damaged(folder: Path) -> tuple[Path, ...]:
+    """Rename the shards of `folder` that cannot be read to `*.damaged`; return their new paths."""
+    renamed = []
+    for path in sorted(folder.glob("shard-*.h5")):
+        try:
+            with open_shard(path) as shard:
+                shard.entries()
+        except DamagedShardError:
+            renamed.append(path.rename(path.with_name(f"{path.name}.damaged")))
+    return tuple(renamed)
 
 
 def verify(folder: Path) -> dict[Path, str]:

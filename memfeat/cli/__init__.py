@@ -1,5 +1,6 @@
 """The `memfeat` command: parse, call the library, print; stdout is data, stderr is talk."""
 
+import io
 import signal
 import sys
 from importlib import import_module
@@ -43,7 +44,10 @@ class _Commands(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file's name may be any bytes
+                stream.reconfigure(errors="backslashreplace")
         try:
             outcome = super().main(*args, **{**kwargs, "standalone_mode": False})
             sys.exit(outcome if isinstance(outcome, int) else ExitCode.DONE)
@@ -54,6 +58,7 @@ class _Commands(click.Group):
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C need not be graceful
             click.echo(
                 "Interrupted. What was finished is kept; the same command goes on.", err=True
             )

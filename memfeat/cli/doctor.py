@@ -1,6 +1,5 @@
 """`memfeat doctor`: what this machine has, and what to do about what it lacks."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -22,13 +21,14 @@ PAPER_ENCODERS = (("ViT-L-14-336", "openai"), ("ViT-B-32", "openai"))
 def doctor_command(as_json: bool) -> None:
     """Check versions, devices and weights."""
     import memfeat
+    from memfeat.devices import cpu_cores
 
     findings: dict[str, Any] = {
         "memfeat": memfeat.__version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in (*PACKAGES, *EXTRAS)},
         "devices": _devices(),
-        "cpu_cores": len(os.sched_getaffinity(0)),
+        "cpu_cores": cpu_cores(),
         "weights": _weights(),
     }
     findings["advice"] = _advice(findings)

@@ -62,6 +62,8 @@ def _say(summary: "ExtractionSummary", config: ExtractConfig) -> None:
         + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else ""),
         err=True,
     )
+    for path in summary.set_aside:
+        click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
     if summary.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
         click.echo(

@@ -47,7 +47,7 @@ def verify_command(folder: Path, as_json: bool) -> int:
     else:
         for problem in problems.values():
             click.echo(problem)
-        click.echo(f"{len(problems)} damaged shards in {folder}", err=True)
+        click.echo(f"{len(problems)} shards with problems in {folder}", err=True)
     return ExitCode.ERROR if problems else ExitCode.DONE
 
 

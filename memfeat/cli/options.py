@@ -4,7 +4,7 @@ import json
 import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -64,15 +64,19 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F] | None:
         text += f" [{field.default if default is None else default}]"
     if kind is None:
         return None
+    if field.is_required():
+        text += " (required, here or in the file)"
     if kind is click.BOOL:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     return click.option(flag, name, type=kind, default=None, help=text)
 
 
-def _click_type(annotation: Any) -> click.ParamType[Any] | None:
+def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
     """Return the click type of a field's annotation; None for those only a file can carry."""
     if get_origin(annotation) in (Union, types.UnionType):
         (annotation,) = (part for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:

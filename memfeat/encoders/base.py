@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
+from memfeat.devices import resolve_device
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
 from memfeat.errors import EncoderError
 from memfeat.registry import unknown_name
@@ -39,7 +40,7 @@ class FrameEncoder:
         self.image_size = tower.image_size
         self.mean = tower.mean
         self.std = tower.std
-        self.device = _device(device)
+        self.device = resolve_device(device)
         self.precision = _precision(precision, self.device)
         self._dtype = PRECISIONS[self.precision]
         # Frames arrive channels last, and convolutions are up to twice as fast when they stay so.
@@ -146,7 +147,9 @@ def create_encoder(
             device or precision cannot be used.
     """
     family = _family_of(name)
-    _precision(precision, _device(device))  # a mistake here should not cost a model's loading
+    _precision(
+        precision, resolve_device(device)
+    )  # a mistake here should not cost a model's loading
     if activation not in ("auto", "gelu", "quickgelu"):
         raise unknown_name("activation", activation, ("auto", "gelu", "quickgelu"))
     tower = family.build(name, weights or family.default_weights, activation, seed)
@@ -179,19 +182,6 @@ def _family_of(name: str) -> type[EncoderFamily]:
         if name in ENCODERS.get(family).names():
             return ENCODERS.get(family)
     raise unknown_name("encoder", name, encoder_names())
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise EncoderError(
-            f"device {name!r} cannot be used: {reason}; give cpu or cuda:N, "
-            "`memfeat doctor` lists the devices"
-        ) from error
-    return device
 
 
 def _precision(name: str, device: torch.device) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from memfeat.devices import seeded
 from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tensors_sha256
 from memfeat.encoders.family import (
     ENCODERS,
@@ -21,7 +22,6 @@ from memfeat.encoders.family import (
     Tower,
     built_activation,
     refuse_activation,
-    seeded,
 )
 from memfeat.errors import EncoderError, UnknownNameError
 

@@ -1,13 +1,10 @@
 """What a family of encoders is: names, the weights known for them, and how to build a tower."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from memfeat.errors import EncoderError
@@ -81,14 +78,6 @@ class EncoderFamily(ABC):
 
 
 ENCODERS: Registry[type[EncoderFamily]] = Registry("encoder family")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch's CPU generator for a block, and leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def built_activation(module: nn.Module) -> str:

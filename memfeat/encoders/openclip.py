@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memfeat.devices import seeded
 from memfeat.encoders import openclip_weights
 from memfeat.encoders.checkpoints import fit, tensors_sha256
 from memfeat.encoders.family import (
@@ -20,7 +21,6 @@ from memfeat.encoders.family import (
     Tower,
     built_activation,
     refuse_activation,
-    seeded,
 )
 from memfeat.encoders.openclip_weights import Source, library, plain
 from memfeat.errors import EncoderError

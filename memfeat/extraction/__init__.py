@@ -2,6 +2,5 @@
 
 from memfeat.extraction.encoding import VideoOutcome, encode_video
 from memfeat.extraction.extracting import ExtractionSummary, extract
-from memfeat.extraction.workers import resolve_devices
 
-__all__ = ["ExtractionSummary", "VideoOutcome", "encode_video", "extract", "resolve_devices"]
+__all__ = ["ExtractionSummary", "VideoOutcome", "encode_video", "extract"]

@@ -1,5 +1,6 @@
 """Videos to frames, in order and ahead of whoever consumes them, in bounded memory."""
 
+import os
 import queue
 import threading
 from collections import deque
@@ -48,8 +49,10 @@ class DecodedVideo:
 
     def decode(self, size: int, max_frames: int | None, stop: threading.Event) -> None:
         """Fill the queue; nothing that is wrong with the video leaves this method."""
+        path = self.record.path
         try:
-            with VideoReader(self.record.path, size=size, max_frames=max_frames) as reader:
+            with VideoReader(path, size=size, max_frames=max_frames) as reader:
+                before = path.stat()
                 for frame in reader:
                     self._put(frame, stop)
                     if stop.is_set():
@@ -58,14 +61,17 @@ class DecodedVideo:
                 self.message = reader.warning or ""
                 if reader.reason is not None:
                     self.status, self.reason = "partial", reader.reason
-                    self.message = f"{self.record.path}: {reader.reason}"
-            self.source_bytes = self.record.path.stat().st_size
-            self.source_sha256 = sha256_of_file(self.record.path)
+                    self.message = f"{str(path)!r}: {reader.reason}"
+            self.source_bytes = before.st_size
+            self.source_sha256 = sha256_of_file(path)
+            if _version(path.stat()) != _version(before):
+                text = "changed while it was read; extract again once nothing writes to it"
+                self._fail("changed", f"{str(path)!r} {text}")
         except VideoError as error:
             self._fail(error.reason, str(error))
         except Exception as error:
             # Whatever a decoder library throws at one video must not cost the others theirs.
-            self._fail("error", f"{self.record.path}: {type(error).__name__}: {error}")
+            self._fail("error", f"{str(path)!r}: {type(error).__name__}: {error}")
         finally:
             self._put(None, stop)
 
@@ -79,6 +85,10 @@ class DecodedVideo:
             except queue.Full:
                 continue
         return None
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -4,18 +4,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from memfeat.cache import Cache, CacheSpec
+from memfeat.cache import Cache, CacheSpec, set_aside_damaged
 from memfeat.config import ExtractConfig
+from memfeat.devices import resolve_devices
+from memfeat.errors import CacheError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
 from memfeat.extraction.workers import (
     build_encoder,
     on_many_devices,
     on_one_device,
-    resolve_devices,
 )
-from memfeat.files import remove_stale_parts
+from memfeat.files import remove_stale_parts, write_atomically
 from memfeat.manifest import Manifest
 
 
@@ -29,6 +31,8 @@ class ExtractionSummary:
         already_done: of these, found in the cache before.
         outcomes: of the others, in the order they were finished.
         earlier_failures: already done, but failed then: video id to reason.
+        set_aside: shards that could not be read, under their new names; their videos were done
+            again.
         seconds: wall time of decoding and encoding.
     """
 
@@ -37,6 +41,7 @@ class ExtractionSummary:
     already_done: int
     outcomes: tuple[VideoOutcome, ...]
     earlier_failures: dict[str, str]
+    set_aside: tuple[Path, ...]
     seconds: float
 
     @property
@@ -55,8 +60,10 @@ class ExtractionSummary:
             "ok": statuses["ok"],
             "partial": statuses["partial"],
             "failed": statuses["failed"],
+            "failed_earlier": len(self.earlier_failures),
             "failures": self.failures,
             "reasons": dict(sorted(Counter(self.failures.values()).items())),
+            "set_aside": [str(path) for path in self.set_aside],
             "frames": frames,
             "seconds": round(self.seconds, 3),
             "frames_per_second": round(frames / self.seconds, 2) if self.seconds else None,
@@ -91,6 +98,9 @@ def extract(
     encoder = build_encoder(config, devices[0])
     spec = encoder.spec(batch_size=config.batch_size, max_frames=config.max_frames)
     records = manifest.records[: config.limit]
+    _require_writable(config.cache)
+    remove_stale_parts(config.cache)
+    set_aside = set_aside_damaged(config.cache)
     done = _done(config, spec)
     pending = [record for record in records if record.video_id not in done]
     shards = [
@@ -122,17 +132,27 @@ def extract(
             for record in records
             if done.get(record.video_id)
         },
+        set_aside=set_aside,
         seconds=time.perf_counter() - started,
     )
 
 
+def _require_writable(folder: Path) -> None:
+    """Find out before the encoder's work, not after, that the cache cannot be written to."""
+    try:
+        write_atomically(folder / "probe", b"")
+        (folder / "probe").unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheError(
+            f"cannot write into {folder}: {error.strerror}; give another --cache, or mend that"
+        ) from error
+
+
 def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
     """Map the videos that need no work to why they failed, empty for those that did not."""
-    config.cache.mkdir(parents=True, exist_ok=True)
-    remove_stale_parts(config.cache)
     if not any(config.cache.glob("shard-*.h5")):
         return {}
-    cache = Cache.open(config.cache, damaged_ok=True)
+    cache = Cache.open(config.cache)
     cache.spec.require(
         spec, f"{config.cache} holds embeddings made differently; give another --cache"
     )

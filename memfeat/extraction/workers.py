@@ -2,10 +2,11 @@
 
 import multiprocessing
 import signal
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 
 import torch
 
@@ -14,36 +15,13 @@ from memfeat.config import ExtractConfig
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.errors import EncoderError, MemfeatError
 from memfeat.extraction.decoding import decode_ahead
-from memfeat.extraction.encoding import OnVideo, VideoOutcome, encode_videos
+from memfeat.extraction.encoding import OnVideo, encode_videos
 from memfeat.manifest import VideoRecord
 
 Shards = Sequence[Sequence[VideoRecord]]
 
 
-def resolve_devices(device: str) -> list[str]:
-    """Turn `auto`, `cpu`, `cuda:1` or `cuda:0,cuda:1` into the devices to use, one worker each.
-
-    `auto` is every GPU there is, or else the CPU.
-
-    Raises:
-        EncoderError: PyTorch cannot use a device named.
-    """
-    if device == "auto":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    devices = [name.strip() for name in device.split(",")]
-    for name in devices:
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(
-                f"device {name!r} cannot be used: {reason} Give auto, cpu or cuda:N; "
-                "`memfeat doctor` lists the devices"
-            ) from error
-    return devices
-
-
-def build_encoder(config: ExtractConfig, device: str) -> FrameEncoder:
+def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
     """Build the encoder that `config` names.
 
     Raises:
@@ -54,7 +32,7 @@ def build_encoder(config: ExtractConfig, device: str) -> FrameEncoder:
         config.weights,
         activation=config.activation,
         precision=config.precision,
-        device=device,
+        device=str(device),
     )
 
 
@@ -78,57 +56,78 @@ def on_one_device(
 
 
 def on_many_devices(
-    shards: Shards,
-    config: ExtractConfig,
-    devices: Sequence[str],
-    on_video: OnVideo,
+    shards: Shards, config: ExtractConfig, devices: Sequence[torch.device], on_video: OnVideo
 ) -> None:
-    """Share the shards out to one process a device; the first error ends the others."""
+    """Share the shards out to one process a device; the first one to fail ends the others.
+
+    Raises:
+        MemfeatError, OSError: what a worker met.
+        EncoderError: a worker died; finished shards are kept.
+    """
+    with _workers(shards, config, devices) as workers:
+        while workers:
+            ready = wait(list(workers))
+            for receiver in [each for each in workers if each in ready]:
+                try:
+                    message = receiver.recv()
+                except EOFError:
+                    _check_end(workers.pop(receiver))
+                    continue
+                if isinstance(message, Exception):
+                    raise message
+                on_video(message)
+
+
+@contextmanager
+def _workers(
+    shards: Shards, config: ExtractConfig, devices: Sequence[torch.device]
+) -> Iterator[dict[Connection, SpawnProcess]]:
+    """Start a process for each device, each at the far end of a pipe; end them on leaving.
+
+    A pipe closes with either of its two processes, however that one ends, so neither waits for
+    the other in vain.
+    """
     context = multiprocessing.get_context("spawn")
-    messages: SimpleQueue[VideoOutcome | MemfeatError] = context.SimpleQueue()
-    workers = [
-        context.Process(
-            target=_worker,
-            args=(shards[index :: len(devices)], config, device, messages),
-            name=f"extract on {device}",
-            daemon=True,
-        )
-        for index, device in enumerate(devices)
-    ]
+    workers: dict[Connection, SpawnProcess] = {}
+    # Ctrl-C reaches the workers too. They leave it to this process, which then ends them.
+    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for worker in workers:
+        for index, device in enumerate(devices):
+            receiver, sender = context.Pipe(duplex=False)
+            share = shards[index :: len(devices)]
+            worker = context.Process(target=_work, args=(share, config, device, sender))
+            worker.name = str(device)
             worker.start()
-        while any(worker.is_alive() for worker in workers) or not messages.empty():
-            if messages.empty():
-                time.sleep(0.05)
-                continue
-            message = messages.get()
-            if isinstance(message, MemfeatError):
-                raise message
-            on_video(message)
-        for worker in workers:
-            if worker.exitcode:
-                raise EncoderError(
-                    f"the worker to {worker.name} ended with exit code {worker.exitcode}; finished "
-                    "shards are kept, so the same command goes on from there"
-                )
+            sender.close()
+            workers[receiver] = worker
+        signal.signal(signal.SIGINT, heeded)
+        yield workers
     finally:
-        for worker in workers:
-            if worker.is_alive():
-                worker.terminate()
-            if worker.pid is not None:
-                worker.join()
+        signal.signal(signal.SIGINT, heeded)
+        for receiver, worker in workers.items():
+            receiver.close()
+            worker.terminate()
+            worker.join()
 
 
-def _worker(
-    shards: Shards,
-    config: ExtractConfig,
-    device: str,
-    messages: "SimpleQueue[VideoOutcome | MemfeatError]",
-) -> None:
-    """Make shards in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends this process
+def _check_end(worker: SpawnProcess) -> None:
+    worker.join()
+    if worker.exitcode:
+        killed = worker.exitcode < 0
+        how = f"was killed by signal {-worker.exitcode}" if killed else "died"
+        raise EncoderError(
+            f"the worker on {worker.name} {how}, perhaps for want of memory; finished shards are "
+            "kept: run the same command again, with a smaller --batch-size if it dies again"
+        )
+
+
+def _work(shards: Shards, config: ExtractConfig, device: torch.device, sender: Connection) -> None:
+    """Make shards in a process of its own, and tell the parent about each video."""
     try:
-        on_one_device(shards, build_encoder(config, device), config, messages.put)
-    except MemfeatError as error:
-        messages.put(error)
+        on_one_device(shards, build_encoder(config, device), config, sender.send)
+    except (BrokenPipeError, ConnectionError):
+        return  # the parent is gone: what is finished is in place, the rest is for another run
+    except (MemfeatError, OSError) as error:
+        sender.send(error)
+    except Exception as error:
+        sender.send(EncoderError(f"the worker on {device} failed: {type(error).__name__}: {error}"))

@@ -36,7 +36,12 @@ class Examples:
 
     @classmethod
     def join(cls, table: FeatureTable, records: Sequence[VideoRecord]) -> Self:
-        """Keep the records that have features; `select_records` tells about the others."""
+        """Keep the records that have features; `select_records` tells about the others.
+
+        Raises:
+            CacheError: features that are damaged, such as NaN.
+        """
+        table.require_sound()
         position = {video_id: index for index, video_id in enumerate(table.video_ids)}
         kept = tuple(record for record in records if record.video_id in position)
         return cls(table, kept, np.array([position[r.video_id] for r in kept], np.int64))

@@ -12,12 +12,12 @@ from torch.nn.functional import l1_loss
 from torch.optim import Adam, Optimizer
 
 from memfeat.config import Monitor, TrainConfig
+from memfeat.devices import cpu_threads, resolve_device, seeded
 from memfeat.errors import TrainingError
 from memfeat.metrics import evaluate
 from memfeat.models import Prediction, Regressor, build_regressor
 from memfeat.training.batches import Batch, EpochBatches, FrameBank
 from memfeat.training.data import Examples
-from memfeat.training.devices import cpu_threads, resolve_device, seeded
 from memfeat.training.scoring import score_rows
 
 

@@ -15,6 +15,7 @@ import torch
 import memfeat
 from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import TrainConfig
+from memfeat.devices import cpu_threads, resolve_device
 from memfeat.errors import CacheError, RunError, TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.metrics import Metrics
@@ -36,7 +37,6 @@ from memfeat.runs import (
 )
 from memfeat.training.batches import FrameBank
 from memfeat.training.data import Examples
-from memfeat.training.devices import cpu_threads, resolve_device
 from memfeat.training.fitting import OnEpoch, fit
 from memfeat.training.scoring import CPU, score_rows
 

@@ -1,22 +1,24 @@
-"""Where training runs, and what of torch's global state it borrows for the while."""
+"""Where torch computes, and what of its global state is borrowed for the while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import joblib
 import torch
 
 from memfeat.errors import ConfigError
 
+CPU = torch.device("cpu")
+
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the GPU where there is one.
+    """Return the device called `name`; `auto` is the first GPU, or else the CPU.
 
     Raises:
         ConfigError: no such device here.
     """
-    gpu = torch.cuda.is_available()
     if name == "auto":
-        return torch.device("cuda" if gpu else "cpu")
+        return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -31,6 +33,22 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_devices(names: str) -> list[torch.device]:
+    """Return the devices of a list such as `cuda:0,cuda:1`; `auto` is every GPU, or the CPU.
+
+    Raises:
+        ConfigError: one of them is not here.
+    """
+    if names == "auto" and torch.cuda.is_available():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [resolve_device(name.strip()) for name in names.split(",")]
+
+
+def cpu_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return int(joblib.cpu_count())
+
+
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Let torch use `count` CPU threads for the while."""
@@ -43,7 +61,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Seed torch's generators of the CPU and `device`, and give them back as they were."""
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
