@@ -21,8 +21,8 @@ PRECISIONS = {
 class FrameEncoder:
     """A frozen image encoder: frames to unit vectors (paper, section 2.1).
 
-    The same weights, precision, device and batch size give the same vector for the same frame,
-    to the last bit, wherever it stands in the batch.
+    The same weights, precision, device, number of threads and batch size give the same vector for
+    the same frame, to the last bit, wherever it stands in the batch.
 
     Attributes:
         precision: `float32`, `bfloat16` or `float16`.
