@@ -40,7 +40,7 @@ Place = Annotated[Path, BeforeValidator(_check_place)]
 class Settings(BaseModel):
     """Base of all settings: frozen, typed, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ExtractConfig(Settings):
@@ -125,7 +125,7 @@ class PaperFigures(Settings):
 class AblationRow(Settings):
     """One system of a table: a cache, an aggregator and a head, trained over the table's seeds."""
 
-    name: str | None = Field(None, description="label [the encoder's name]")
+    name: str | None = Field(None, description="label [aggregator+head]")
     cache: Place = Field(description="below `cache_root`")
     aggregator: str
     head: str
@@ -216,7 +216,7 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
         ValueError: anything else.
     """
     if isinstance(value, list | tuple):
-        return tuple(int(seed) for seed in value)
+        return tuple(value)
     seeds: list[int] = []
     for part in str(value).split(","):
         first, dash, last = part.strip().partition("-")

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path("memfeat")
 FLOORS = (
-    {"errors", "registry", "files", "tables"},
+    {"errors", "registry", "files", "tables", "processes"},
     {"config", "manifest", "metrics", "devices"},
     {"video", "cache", "encoders", "models", "runs"},
     {"extraction", "training", "baselines", "datasets"},

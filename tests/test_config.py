@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from memfeat.cli import COMMANDS
 from memfeat.config import (
     AblationConfig,
     ExtractConfig,
@@ -105,3 +107,10 @@ def test_a_missing_pipeline_is_refused(tmp_path):
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         TrainConfig(**TRAIN).head = "linear"
+
+
+def test_the_readme_is_finished_and_names_only_commands_that_exist():
+    readme = Path("README.md").read_text()
+    assert "@@" not in readme
+    named = set(re.findall(r"(?:`|\$ )memfeat ([a-z]+)", readme))
+    assert {"extract", "train", "predict"} <= named <= set(COMMANDS)

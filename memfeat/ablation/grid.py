@@ -1,6 +1,7 @@
 """A grid file spelt out: which systems to train, each with its settings and its run folder."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -9,6 +10,11 @@ from memfeat.baselines import BASELINES
 from memfeat.config import AblationConfig, AblationRow, PaperFigures, TrainConfig, build
 from memfeat.errors import ConfigError
 from memfeat.models import AGGREGATORS, HEADS
+from memfeat.registry import unknown_name
+from memfeat.training import resolve_options
+
+# What the row's own fields, or the grid's, decide.
+ROW_SETS = {"manifest", "cache", "aggregator", "head", "seeds", "run"}
 
 Kind = Literal["model", "control", "baseline"]
 
@@ -62,13 +68,18 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
         cells.append(_cell(config, recipe, row, f"{prefix}{row.name or system}"))
         if system in config.controls:
             control = row.model_copy(update={"train": {**row.train, "shuffle_labels": True}})
-            name = f"{prefix}{system} shuffled"
+            name = f"{cells[-1].name} shuffled"
             cells.append(_cell(config, recipe, control, name, "control"))
     for cache, name in product(dict.fromkeys(row.cache for row in rows), config.baselines):
         BASELINES.get(name)
         row = AblationRow(cache=cache, aggregator="avg", head=name)
         label = f"{cache.name} avg+{name}" if several else f"avg+{name}"
         cells.append(_cell(config, recipe, row, label, "baseline"))
+    _require_distinct(cells)
+    systems = {f"{row.aggregator}+{row.head}" for row in rows}
+    for name in config.controls:
+        if name not in systems:
+            raise ConfigError(str(unknown_name("control", name, systems)))
     return cells
 
 
@@ -79,6 +90,9 @@ def _cell(
     name: str,
     kind: Kind = "model",
 ) -> Cell:
+    fixed = sorted(ROW_SETS & row.train.keys())
+    if fixed:
+        raise ConfigError(f"row {name!r}: its train may not set {', '.join(fixed)}")
     settings = {
         **recipe,
         "cache": config.cache_root / row.cache,
@@ -88,4 +102,15 @@ def _cell(
         "run": config.run / "cells" / name.replace("/", "-").replace(" ", "-"),
         **row.train,
     }
-    return Cell(name, kind, build(TrainConfig, settings, f"row {name!r}"), row.paper)
+    built = build(TrainConfig, settings, f"row {name!r}")
+    if kind != "baseline":
+        resolve_options(built)  # refuses what no model has, before anything is trained
+    return Cell(name, "control" if built.shuffle_labels else kind, built, row.paper)
+
+
+def _require_distinct(cells: Sequence[Cell]) -> None:
+    """Refuse rows that would be told, or kept, under one name."""
+    for what in (lambda cell: cell.name, lambda cell: str(cell.config.run)):
+        name, count = Counter(map(what, cells)).most_common(1)[0]
+        if count > 1:
+            raise ConfigError(f"{count} rows are called {name!r}; give each a `name` of its own")

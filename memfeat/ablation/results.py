@@ -1,7 +1,8 @@
 """A grid's finished runs as one table, with intervals, spreads and paired comparisons."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,27 +11,48 @@ from numpy.typing import NDArray
 from memfeat.ablation.grid import Cell
 from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig
+from memfeat.errors import MemfeatError, RunError
 from memfeat.manifest import read_manifest
 from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference
 from memfeat.runs import PREDICTIONS, PROVENANCE, read_object, read_predictions, seed_folder
 
 RESULT = "ablation.json"
+NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """A finished cell on the table's split."""
+class _Result:
+    """A finished cell's predictions for the table's split."""
 
     cell: Cell
     spec: CacheSpec
+    video_ids: tuple[str, ...]
     truth: NDArray[np.float64]  # (videos,)
     predictions: NDArray[np.float64]  # (seeds, videos)
-    metrics: Metrics
     provenance: Mapping[str, Any]
+
+    def of(self, video_ids: Sequence[str]) -> "_Result":
+        """Return the same for these videos, in this order."""
+        place = {video_id: index for index, video_id in enumerate(self.video_ids)}
+        chosen = [place[video_id] for video_id in video_ids]
+        return replace(
+            self,
+            video_ids=tuple(video_ids),
+            truth=self.truth[chosen],
+            predictions=self.predictions[:, chosen],
+        )
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The means over seeds, their spread, and their intervals over videos."""
+        return evaluate(self.truth, self.predictions, bootstrap=self.cell.config.bootstrap)
 
 
 def table_of(
-    config: AblationConfig, cells: Sequence[Cell], errors: Mapping[str, str]
+    config: AblationConfig,
+    cells: Sequence[Cell],
+    errors: Mapping[str, str],
+    without_cache: Mapping[str, str] = NONE,
 ) -> dict[str, Any]:
     """Gather the cells' runs into what `ablation.json` holds and the report shows.
 
@@ -42,22 +64,37 @@ def table_of(
         config: the grid.
         cells: all of its cells.
         errors: those that failed, name to message.
+        without_cache: those that were not run for want of a cache, likewise.
     """
-    scored = [_score(config, cell) for cell in cells if cell.name not in errors]
-    rivals = [each for each in scored if each.cell.kind != "control"]
-    best = max(rivals, key=lambda each: _order(each.metrics), default=None)
+    results: list[_Result] = []
+    failed = {**without_cache, **errors}
+    for cell in cells:
+        if cell.name not in failed:
+            try:
+                results.append(_read(config, cell))
+            except MemfeatError as error:
+                failed[cell.name] = str(error)
+    shared, left_out = _shared_videos(results)
+    scored = [result.of(shared) for result in results]
+    rivals = [(each.metrics.srocc, each) for each in scored if each.cell.kind != "control"]
+    known = [(srocc, each) for srocc, each in rivals if srocc is not None]
+    best = max(known, key=lambda rival: rival[0], default=(None, None))[1]
     rows = [_row(config, each, best) for each in scored]
     rows.sort(key=lambda row: -2.0 if row["srocc"] is None else row["srocc"], reverse=True)
     manifest = read_manifest(cells[0].config.manifest)
-    records = manifest.of_split(config.split)
+    records = [record for record in manifest.of_split(config.split) if record.video_id in shared]
     ceiling = known_ceiling(records, bootstrap=cells[0].config.bootstrap)
     datasets = ", ".join(manifest.datasets) or "the manifest does not say"
     return {
         "title": config.title,
         "split": config.split,
-        "n": len(scored[0].truth) if scored else 0,
+        "n": len(shared),
+        "best": best and best.cell.name,
         "rows": rows,
-        "failed": [{"name": name, "error": error} for name, error in errors.items()],
+        "failed": [
+            {"name": name, "error": error, "missing_cache": name in without_cache}
+            for name, error in failed.items()
+        ],
         "ceiling": None
         if ceiling is None
         else {
@@ -71,26 +108,47 @@ def table_of(
             *dict.fromkeys(f"features: {each.spec.describe()}" for each in scored),
             f"scores: {datasets}",
         ],
-        "notes": _notes(rows),
+        "notes": [*left_out, *_notes(rows)],
         "versions": dict(scored[0].provenance.get("versions", {})) if scored else {},
     }
 
 
-def _score(config: AblationConfig, cell: Cell) -> _Scored:
+def _read(config: AblationConfig, cell: Cell) -> _Result:
     run = cell.config
     is_baseline = cell.kind == "baseline"
     folders = [run.run] if is_baseline else [seed_folder(run.run, run, s) for s in run.seeds]
     columns = [read_predictions(folder / PREDICTIONS) for folder in folders]
-    chosen = np.array([split == config.split for split in columns[0].split], dtype=bool)
-    chosen &= ~np.isnan(columns[0].score)
-    truth = columns[0].score[chosen]
-    predictions = np.stack([each.prediction[chosen] for each in columns])
-    metrics = evaluate(truth, predictions, bootstrap=run.bootstrap)
-    provenance = read_object(run.run / PROVENANCE)
-    return _Scored(cell, Cache.open(run.cache).spec, truth, predictions, metrics, provenance)
+    first = columns[0]
+    for folder, each in zip(folders, columns, strict=True):
+        if each.video_id != first.video_id:
+            raise RunError(f"{folder} predicts other videos than {folders[0]}; train again")
+    chosen = np.array([split == config.split for split in first.split], dtype=bool)
+    chosen &= ~np.isnan(first.score)
+    return _Result(
+        cell,
+        Cache.open(run.cache).spec,
+        tuple(np.array(first.video_id, dtype=object)[chosen]),
+        first.score[chosen],
+        np.stack([each.prediction[chosen] for each in columns]),
+        read_object(run.run / PROVENANCE),
+    )
 
 
-def _row(config: AblationConfig, each: _Scored, best: _Scored | None) -> dict[str, Any]:
+def _shared_videos(results: Sequence[_Result]) -> tuple[list[str], list[str]]:
+    """Return the videos that every cell predicts, and a note on those that some do not."""
+    every = list(dict.fromkeys(v for result in results for v in result.video_ids))
+    in_all = set(every).intersection(*(result.video_ids for result in results))
+    missing = [video_id for video_id in every if video_id not in in_all]
+    if not missing:
+        return every, []
+    note = (
+        f"{len(missing)} videos are not in every row's cache and count in none, "
+        f"{missing[0]!r} first."
+    )
+    return [video_id for video_id in every if video_id in in_all], [note]
+
+
+def _row(config: AblationConfig, each: _Result, best: _Result | None) -> dict[str, Any]:
     run = each.cell.config
     is_baseline = each.cell.kind == "baseline"
     row: dict[str, Any] = {
@@ -148,7 +206,3 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _includes_zero(row: Mapping[str, Any]) -> bool:
     low, high = row["srocc_interval"]
     return bool(low <= 0 <= high)
-
-
-def _order(metrics: Metrics) -> float:
-    return -2.0 if metrics.srocc is None else metrics.srocc

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from memfeat.errors import MemfeatError
 from memfeat.files import write_json
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.models import AGGREGATORS
+from memfeat.processes import end_with_parent, interrupts_ignored
 from memfeat.training import select_records, train
 
 
@@ -50,15 +52,17 @@ def run_ablation(
         on_cell: called as each cell ends.
 
     Returns:
-        What `ablation.json` holds; see `memfeat.results`.
+        What `ablation.json` holds; see `memfeat.ablation.results`.
     """
-    errors = _without_cache(cells)
-    for done in _run_cells([c for c in cells if c.name not in errors], config.workers):
+    without_cache = _without_cache(cells)
+    errors: dict[str, str] = {}
+    runnable = [cell for cell in cells if cell.name not in without_cache]
+    for done in _run_cells(runnable, config.workers):
         if done.error is not None:
             errors[done.cell.name] = done.error
         if on_cell:
             on_cell(done)
-    table = table_of(config, cells, errors)
+    table = table_of(config, cells, errors, without_cache)
     write_json(config.run / RESULT, table)
     return table
 
@@ -77,26 +81,47 @@ def _without_cache(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _run_cells(cells: Sequence[Cell], workers: int) -> Iterator[CellDone]:
-    """Run cells in processes of their own, the costliest first, and yield each as it ends."""
-    workers = workers or default_workers(cells)
-    ordered = sorted(cells, key=lambda cell: -_cost(cell))
-    context = multiprocessing.get_context("spawn")
+    """Run cells in processes of their own, the costliest first, and yield each as it ends.
+
+    Where a process dies, the cells it leaves unfinished are run again, each in a process to
+    itself, so that only the one whose own process dies is blamed.
+    """
+    unfinished = sorted(cells, key=lambda cell: -_cost(cell))
+    with _pool(workers or default_workers(cells)) as pool:
+        with interrupts_ignored():
+            futures = {pool.submit(_run_cell, cell): cell for cell in unfinished}
+        for future in as_completed(futures):
+            with suppress(BrokenProcessPool):
+                done = CellDone(futures[future], future.result())
+                unfinished.remove(done.cell)
+                yield done
+    for cell in unfinished:
+        with _pool(1) as pool:
+            try:
+                yield CellDone(cell, pool.submit(_run_cell, cell).result())
+            except BrokenProcessPool:
+                yield CellDone(
+                    cell,
+                    "its process died, perhaps for want of memory; run the same command again, "
+                    "with fewer --workers if it dies again",
+                )
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool of processes that an error or interrupt here ends at once."""
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
     try:
-        with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-            futures = {pool.submit(_run_cell, cell): cell for cell in ordered}
-            for future in as_completed(futures):
-                try:
-                    yield CellDone(futures[future], future.result())
-                except BrokenProcessPool:
-                    yield CellDone(
-                        futures[future],
-                        "a worker process died, perhaps for want of memory; run the same command "
-                        "again, with fewer --workers if it dies again",
-                    )
+        yield pool
     except BaseException:
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
+    pool.shutdown()
 
 
 def default_workers(cells: Iterable[Cell]) -> int:
@@ -113,7 +138,7 @@ def _cost(cell: Cell) -> int:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
 
 
 def _run_cell(cell: Cell) -> str | None:

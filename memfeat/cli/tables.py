@@ -37,7 +37,8 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         name = row["name"] if row["kind"] == "model" else f"{row['name']} ({row['kind']})"
         figures = [_figure(row, metric) for metric in ("plcc", "srocc", "mse")]
         paper = row["paper"] or {}
-        cells = [name, *figures, _difference(row["vs_best"])]
+        is_best = row["name"] == result["best"]
+        cells = [name, *figures, "best" if is_best else _difference(row["vs_best"])]
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
         table.add_row(*map(escape, cells))
     if result["ceiling"]:
@@ -96,7 +97,7 @@ def _figure(values: Mapping[str, Any], metric: str) -> str:
 
 def _difference(versus: Mapping[str, Any] | None) -> str:
     if versus is None:
-        return "best"
+        return _number(None)
     if versus["interval"] is None:
         return _number(versus["srocc"])
     low, high = versus["interval"]

@@ -14,6 +14,7 @@ from memfeat.cli.options import (
     settings_options,
 )
 from memfeat.config import TrainConfig
+from memfeat.errors import ConfigError
 
 
 @click.command(
@@ -83,6 +84,9 @@ def evaluate_command(
     selection = select_records(found, opened)
     say_notes(selection.notes)
     records = [record for record in selection.records if split in (None, record.split)]
+    if not any(record.score is not None for record in records):
+        which = split or "any split"
+        raise ConfigError(f"{found.path} has no scored video in {which} to compare with")
     table = opened.load([record.video_id for record in records])
     metrics = {name: value.as_dict() for name, value in evaluate_run(run, table, records).items()}
     datasets = ", ".join(found.datasets) or "the manifest does not say"

@@ -1,7 +1,6 @@
 """Shards made on one device, or shared out to a process on each of several."""
 
 import multiprocessing
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,6 +16,7 @@ from memfeat.errors import EncoderError, MemfeatError
 from memfeat.extraction.decoding import decode_ahead
 from memfeat.extraction.encoding import OnVideo, encode_videos
 from memfeat.manifest import VideoRecord
+from memfeat.processes import end_with_parent, interrupts_ignored
 
 Shards = Sequence[Sequence[VideoRecord]]
 
@@ -89,21 +89,18 @@ def _workers(
     """
     context = multiprocessing.get_context("spawn")
     workers: dict[Connection, SpawnProcess] = {}
-    # Ctrl-C reaches the workers too. They leave it to this process, which then ends them.
-    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for index, device in enumerate(devices):
-            receiver, sender = context.Pipe(duplex=False)
-            share = shards[index :: len(devices)]
-            worker = context.Process(target=_work, args=(share, config, device, sender))
-            worker.name = str(device)
-            worker.start()
-            sender.close()
-            workers[receiver] = worker
-        signal.signal(signal.SIGINT, heeded)
+        with interrupts_ignored():
+            for index, device in enumerate(devices):
+                receiver, sender = context.Pipe(duplex=False)
+                share = shards[index :: len(devices)]
+                worker = context.Process(target=_work, args=(share, config, device, sender))
+                worker.name = str(device)
+                worker.start()
+                sender.close()
+                workers[receiver] = worker
         yield workers
     finally:
-        signal.signal(signal.SIGINT, heeded)
         for receiver, worker in workers.items():
             receiver.close()
             worker.terminate()
@@ -123,6 +120,7 @@ def _check_end(worker: SpawnProcess) -> None:
 
 def _work(shards: Shards, config: ExtractConfig, device: torch.device, sender: Connection) -> None:
     """Make shards in a process of its own, and tell the parent about each video."""
+    end_with_parent()
     try:
         on_one_device(shards, build_encoder(config, device), config, sender.send)
     except (BrokenPipeError, ConnectionError):

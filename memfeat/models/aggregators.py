@@ -24,7 +24,7 @@ class Aggregated(NamedTuple):
 
 
 class Aggregator(nn.Module):
-    """Base of all aggregators. Whatever stands in the padding, the result is the same.
+    """Base of all aggregators. Whatever finite values stand in the padding, the result is the same.
 
     Attributes:
         options: the settings it was built with, defaults filled in.

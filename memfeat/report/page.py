@@ -108,7 +108,7 @@ def _of_grid(folder: Path) -> Page:
         sources=table.sources,
         runs=tuple(runs.values()),
         table=table,
-        notes=(*table.notes, *(f"{row.name}: {row.note}" for row in table.rows if row.note)),
+        notes=table.notes,
         overview=_overview(table),
         scatters=tuple(scatters),
         versions=table.versions,

@@ -54,7 +54,6 @@ class Row(_Part):
     seconds: float | None
     run: str
     undefined: str | None = None
-    note: str = ""
 
 
 class Failed(_Part):
@@ -62,6 +61,7 @@ class Failed(_Part):
 
     name: str
     error: str
+    missing_cache: bool = False
 
 
 class Ceiling(_Part):
@@ -80,6 +80,7 @@ class Table(_Part):
     title: str
     split: str
     n: int
+    best: str | None
     rows: tuple[Row, ...]
     failed: tuple[Failed, ...]
     ceiling: Ceiling | None
@@ -93,11 +94,6 @@ class Table(_Part):
         known = [row for row in self.rows if row.srocc is not None]
         unknown = [row for row in self.rows if row.srocc is None]
         return (*sorted(known, key=lambda row: -(row.srocc or 0.0)), *unknown)
-
-    @property
-    def best(self) -> Row | None:
-        """The row of the highest SROCC, which the others are compared with; never a control."""
-        return next((row for row in self.ranked if row.kind != "control"), None)
 
     @property
     def best_model(self) -> Row | None:

@@ -57,6 +57,10 @@ class Run:
         """
         if not folder.is_dir():
             raise RunError(f"there is no run folder {folder}; `memfeat train --run` makes one")
+        if (folder / "cells").is_dir():
+            raise RunError(f"{folder} holds a table of runs; name one of those in {folder}/cells")
+        if is_complete(folder) and not (folder / CONFIG).is_file():
+            raise RunError(f"{folder} is a baseline's: it has scores, but no model to load")
         if not is_complete(folder):
             raise RunError(
                 f"{folder} is not a complete run: it holds no {METRICS}. If its training was "

@@ -3,7 +3,7 @@
 from memfeat.training.data import Examples, Selection, select_records
 from memfeat.training.fitting import DevResult, EpochReport, OnEpoch, learning_rate
 from memfeat.training.scoring import score
-from memfeat.training.seeds import evaluate_run, predict_run, train, versions
+from memfeat.training.seeds import evaluate_run, predict_run, resolve_options, train, versions
 
 __all__ = [
     "DevResult",
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate_run",
     "learning_rate",
     "predict_run",
+    "resolve_options",
     "score",
     "select_records",
     "train",
