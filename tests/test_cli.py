@@ -278,16 +278,29 @@ def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
     assert "batch_size is 4, not 8" in error
 
 
+# A shell's background job hands down that SIGINT is ignored; a user's terminal does not.
+MEMFEAT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from memfeat.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
 def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
     home, tmp_path, number, code, device
 ):
     cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "memfeat", "extract", "--manifest", home / "m.csv"]
+    command = [sys.executable, "-c", MEMFEAT, "extract", "--manifest", home / "m.csv"]
     command += ["--cache", cache, *ENCODER, "--videos-per-shard", "1", "--device", device]
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         while not list(cache.glob("shard-*")) and process.poll() is None:
             time.sleep(0.01)
