@@ -1,6 +1,7 @@
 import dataclasses
 
 import h5py
+import made_up
 import numpy as np
 import pytest
 
@@ -11,20 +12,7 @@ DIM = 16
 
 
 def spec(**changes) -> CacheSpec:
-    values = {
-        "encoder": "toy",
-        "weights": "random",
-        "weights_sha256": "0" * 64,
-        "trained_on": "nothing: random weights",
-        "activation": "gelu",
-        "dim": DIM,
-        "image_size": 32,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "precision": "float32",
-        "batch_size": 4,
-    }
-    return CacheSpec(**(values | changes))
+    return made_up.spec(DIM, **({"encoder": "toy", "normalisation": "l2"} | changes))
 
 
 def video(name: str, frames: int = 3, **changes) -> EncodedVideo:
@@ -91,16 +79,6 @@ def test_a_retried_video_that_works_now_counts(folder):
     write_shard(folder, spec(), [video("b", 2)])
     assert Cache.open(folder).entries["b"].status == "ok"
     assert Cache.open(folder).load(["b"]).lengths.tolist() == [2]
-
-
-def test_select_gives_the_same_rows_as_loading(folder):
-    cache = Cache.open(folder)
-    selected = cache.load(["a", "d", "ç @+1"]).select(["ç @+1", "a"])
-    loaded = cache.load(["ç @+1", "a"])
-    np.testing.assert_array_equal(selected.values, loaded.values)
-    np.testing.assert_array_equal(selected.offsets, loaded.offsets)
-    with pytest.raises(CacheError, match="1 of 1 videos are not in a table of 2 videos, 'd'"):
-        selected.select(["d"])
 
 
 def test_embeddings_lie_contiguous_and_uncompressed(folder):

@@ -57,6 +57,10 @@ def run_ablation(
     without_cache = _without_cache(cells)
     errors: dict[str, str] = {}
     runnable = [cell for cell in cells if cell.name not in without_cache]
+    if on_cell:
+        for cell in cells:
+            if cell.name in without_cache:
+                on_cell(CellDone(cell, without_cache[cell.name]))
     for done in _run_cells(runnable, config.workers):
         if done.error is not None:
             errors[done.cell.name] = done.error

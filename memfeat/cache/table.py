@@ -58,24 +58,6 @@ class FeatureTable:
                 "`memfeat cache verify` finds the shard; delete it and run `memfeat extract` again"
             )
 
-    def select(self, video_ids: Sequence[str]) -> "FeatureTable":
-        """Return the table of these videos, in this order.
-
-        Raises:
-            CacheError: a video is not in the table.
-        """
-        position = {video_id: index for index, video_id in enumerate(self.video_ids)}
-        _refuse_missing(video_ids, position, f"a table of {len(self)} videos")
-        rows = [slice(*self.offsets[position[v] : position[v] + 2]) for v in video_ids]
-        empty = slice(0, 0)
-        return FeatureTable(
-            np.concatenate([self.values[row] for row in rows or [empty]]),
-            np.concatenate([self.pts_seconds[row] for row in rows or [empty]]),
-            np.cumsum([0] + [row.stop - row.start for row in rows], dtype=np.int64),
-            tuple(video_ids),
-            self.spec,
-        )
-
 
 @dataclass(frozen=True)
 class Cache:

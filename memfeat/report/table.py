@@ -61,7 +61,6 @@ class Failed(_Part):
 
     name: str
     error: str
-    missing_cache: bool = False
 
 
 class Ceiling(_Part):

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from memfeat.cache import FeatureTable
+from memfeat.devices import CPU
 from memfeat.models import Prediction, Regressor
 from memfeat.training.batches import FrameBank, Rows
 
-CPU = torch.device("cpu")
 BATCH_SIZE = 32
 
 

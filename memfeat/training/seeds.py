@@ -15,7 +15,7 @@ import torch
 import memfeat
 from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import TrainConfig
-from memfeat.devices import cpu_threads, resolve_device
+from memfeat.devices import CPU, cpu_threads, resolve_device
 from memfeat.errors import CacheError, RunError, TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.metrics import Metrics
@@ -38,7 +38,7 @@ from memfeat.runs import (
 from memfeat.training.batches import FrameBank
 from memfeat.training.data import Examples
 from memfeat.training.fitting import OnEpoch, fit
-from memfeat.training.scoring import CPU, score_rows
+from memfeat.training.scoring import score_rows
 
 # The data's digest and the cache's spec compare by content what these name.
 PLACES = {"manifest", "cache", "run"}
