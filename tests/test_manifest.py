@@ -64,7 +64,7 @@ def test_paths_start_from_the_manifest_or_from_the_given_root(tmp_path: Path) ->
     (tmp_path / "manifests").mkdir()
     path = written(tmp_path / "manifests", "a,../videos/a.mp4,0.5,dev\n")
     assert read_manifest(path).records[0].path == tmp_path / "videos/a.mp4"
-    assert read_manifest(path, Path("/root/data")).records[0].path == Path("/root/videos/a.mp4")
+    assert read_manifest(path, Path("/base/data")).records[0].path == Path("/base/videos/a.mp4")
 
 
 def test_a_path_that_is_not_utf8_still_names_its_file(tmp_path: Path) -> None:
