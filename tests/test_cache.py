@@ -7,6 +7,7 @@ import pytest
 
 from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
 from memfeat.errors import CacheError
+from memfeat.files import write_atomically
 
 DIM = 16
 
@@ -90,6 +91,106 @@ def test_embeddings_lie_contiguous_and_uncompressed(folder):
         assert stored in path.read_bytes()
 
 
+def hdf5_frames(folder) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read every video's embeddings and times with h5py alone."""
+    frames = {}
+    for path in folder.glob("*.h5"):
+        with h5py.File(path) as file:
+            starts, names = file["offsets"][()], file["video_ids"][()]
+            for name, start, stop in zip(names, starts[:-1], starts[1:], strict=True):
+                frames[name.decode()] = (
+                    file["embeddings"][start:stop],
+                    file["pts_seconds"][start:stop],
+                )
+    return frames
+
+
+def assert_is_hdf5s(table, folder):
+    frames = hdf5_frames(folder)
+    assert table.lengths.tolist() == [len(frames[name][0]) for name in table.video_ids]
+    for index, name in enumerate(table.video_ids):
+        rows = slice(*table.offsets[index : index + 2])
+        np.testing.assert_array_equal(table.values[rows], frames[name][0])
+        np.testing.assert_array_equal(table.pts_seconds[rows], frames[name][1])
+
+
+def test_any_videos_in_any_order_are_what_hdf5_reads(tmp_path):
+    names = [f"v{i}" for i in range(12)]
+    for start in range(0, 12, 4):
+        write_shard(tmp_path, spec(), [video(n, 1 + int(n[1:])) for n in names[start : start + 4]])
+    cache, generator = Cache.open(tmp_path), np.random.default_rng(0)
+    assert_is_hdf5s(cache.load(names), tmp_path)
+    for size in (0, 1, 2, 5, 12, 12, 12):
+        assert_is_hdf5s(cache.load(generator.permutation(names)[:size].tolist()), tmp_path)
+    assert_is_hdf5s(cache.load(["v1", "v2", "v1", "v1", "v2"]), tmp_path)
+
+
+def test_a_shard_with_something_before_its_first_byte_is_read_right(tmp_path):
+    path = write_shard(tmp_path, spec(), [video("a"), video("b", 5)])
+    moved = relaid(path, userblock_size=1024)
+    assert moved != path.read_bytes()
+    path.write_bytes(moved)
+    assert_is_hdf5s(Cache.open(tmp_path).load(["b", "a"]), tmp_path)
+    assert verify(tmp_path) == {}
+
+
+def relaid(path, **how) -> bytes:
+    """The same shard with its bytes in other places."""
+    other = path.with_suffix(".other")
+    with h5py.File(path) as old, h5py.File(other, "w", **how) as new:
+        for name in reversed(list(old)):
+            old.copy(name, new)
+        new.attrs.update(old.attrs)
+    content = other.read_bytes()
+    other.unlink()
+    return content
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_shard_written_again_with_the_same_videos_is_looked_at_anew(tmp_path, in_place):
+    path = write_shard(tmp_path, spec(), [video("a", 3), failed("c"), video("b", 5)])
+    cache = Cache.open(tmp_path)
+    content, before = relaid(path), hdf5_frames(tmp_path)
+    assert content.index(before["b"][0].tobytes()) != path.read_bytes().index(
+        before["b"][0].tobytes()
+    )
+    if in_place:
+        path.write_bytes(content)
+    else:
+        write_atomically(path, content)
+    assert_is_hdf5s(cache.load(["b", "a"]), tmp_path)
+
+
+@pytest.mark.parametrize("videos", [[("a", 4), ("b", 4)], [("b", 5), ("a", 3)], [("a", 3)]])
+def test_a_shard_written_again_with_other_frames_is_refused(tmp_path, videos):
+    path = write_shard(tmp_path, spec(), [video("a", 3), video("b", 5)])
+    cache = Cache.open(tmp_path)
+    other = write_shard(tmp_path / "other", spec(), [video(*each) for each in videos])
+    other.replace(path)
+    with pytest.raises(CacheError, match=rf"{path.name} was meanwhile written again, with other f"):
+        cache.load(["a"])
+
+
+def test_a_shard_made_differently_since_is_refused(tmp_path):
+    path = write_shard(tmp_path, spec(), [video("a", 3)])
+    cache = Cache.open(tmp_path)
+    write_shard(tmp_path / "other", spec(encoder="other"), [video("a", 3)]).replace(path)
+    with pytest.raises(CacheError, match=r"was meanwhile made differently: encoder is 'other', no"):
+        cache.load(["a"])
+
+
+@pytest.mark.parametrize("keep", [0, 2000, -1, None])
+def test_a_shard_cut_short_or_gone_since_is_refused(tmp_path, keep):
+    path = write_shard(tmp_path, spec(), [video("a", 3), video("b", 5)])
+    cache = Cache.open(tmp_path)
+    content = path.read_bytes()[:keep]
+    path.unlink()
+    if keep is not None:
+        path.write_bytes(content)
+    with pytest.raises(CacheError, match=rf"{path.name} is damaged: "):
+        cache.load(["a"])
+
+
 def test_missing_and_failed_videos_are_named(folder):
     cache = Cache.open(folder)
     with pytest.raises(CacheError, match=r"2 of 3 videos are not in .*, 'x' first; `memfeat ext"):
@@ -171,6 +272,24 @@ def replace_embeddings(file, **how):
     return file.create_dataset("embeddings", data=None if "external" in how else data, **how)
 
 
+def odd_float() -> h5py.h5t.TypeID:
+    """Two bytes, which numpy would call float16, but with fewer bits in the exponent."""
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(15, 11, 4, 0, 11)
+    return kind
+
+
+def retyped(file, name, kind):
+    data = file.pop(name)[()]
+    space = h5py.h5s.create_simple(data.shape)
+    h5py.h5d.create(file.id, name.encode(), kind, space).write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+
+
+def replace(file, name, data):
+    del file[name]
+    file[name] = data
+
+
 STRANGE = {
     "external storage": lambda f: replace_embeddings(
         f, shape=(8, DIM), dtype="f2", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
@@ -188,6 +307,12 @@ STRANGE = {
         f.pop("embeddings"),
         f.create_dataset("embeddings", shape=(2**27, DIM), dtype="f2"),
     ),
+    "a number type of its own": lambda f: retyped(f, "embeddings", odd_float()),
+    "numbers the other way round": lambda f: retyped(f, "embeddings", h5py.h5t.IEEE_F16BE),
+    "times the other way round": lambda f: retyped(f, "pts_seconds", h5py.h5t.IEEE_F64BE),
+    "times in single precision": lambda f: retyped(f, "pts_seconds", h5py.h5t.IEEE_F32LE),
+    "offsets with fractions": lambda f: retyped(f, "offsets", h5py.h5t.IEEE_F64LE),
+    "offsets that overflow": lambda f: replace(f, "offsets", [0, 2**63 - 1, -2, 8]),
     "falling offsets": lambda f: f["offsets"].__setitem__(1, 99),
     "no spec": lambda f: f.attrs.__delitem__("spec"),
     "a newer schema": lambda f: f.attrs.__setitem__(
@@ -198,7 +323,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("strange", STRANGE)
 def test_a_strangers_shard_is_refused_before_its_embeddings_are_read(tmp_path, strange):
-    path = write_shard(tmp_path, spec(), [video("a", 3), video("b", 5)])
+    path = write_shard(tmp_path, spec(), [video("a", 3), failed("c"), video("b", 5)])
     rewrite(path, STRANGE[strange])
     with pytest.raises(CacheError) as caught:
         Cache.open(tmp_path)

@@ -3,18 +3,22 @@
 A cache is a folder of HDF5 shards. What is done is what the shards say; there is no other record.
 """
 
-from memfeat.cache.shard import EncodedVideo, Status, VideoEntry, write_shard
+from memfeat.cache.shard import write_shard
+from memfeat.cache.shared import SharedTable, shared_table
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.table import Cache, FeatureTable, set_aside_damaged, verify
+from memfeat.cache.video import EncodedVideo, Status, VideoEntry
 
 __all__ = [
     "Cache",
     "CacheSpec",
     "EncodedVideo",
     "FeatureTable",
+    "SharedTable",
     "Status",
     "VideoEntry",
     "set_aside_damaged",
+    "shared_table",
     "verify",
     "write_shard",
 ]

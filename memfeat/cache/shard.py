@@ -23,70 +23,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from memfeat.cache.damage import damage, reading
+from memfeat.cache.rows import FileIdentity, StoredRows
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
+from memfeat.cache.video import STATUSES, EncodedVideo, VideoEntry
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.files import write_atomically
 
 NORM_BLOCK = 4096  # rows checked at once, so that the check stays in the CPU's cache
 NORM_TOLERANCE = 2e-3  # float16 rounding of a unit vector's entries stays well below
 TEXTS = ("video_ids", "status", "reason", "source_sha256")
-NUMBERS = ("embeddings", "pts_seconds", "offsets", "source_bytes", "frames_expected")
-
-Status = Literal["ok", "partial", "failed"]
-STATUSES: tuple[Status, ...] = get_args(Status)
-
-
-@dataclass(frozen=True)
-class EncodedVideo:
-    """One video as stage 1 leaves it.
-
-    Attributes:
-        video_id: as in the manifest.
-        embeddings: float16 (frames, dim), unit L2 norm; no rows if the video failed.
-        pts_seconds: float64 (frames,).
-        status: `ok`, `partial` (some frames could not be decoded) or `failed`.
-        reason: stable code of why it is not ok; empty otherwise.
-        source_bytes: size of the file, or -1.
-        source_sha256: hash of the file, or empty.
-        frames_expected: what the container promises, if it does.
-    """
-
-    video_id: str
-    embeddings: NDArray[np.float16]
-    pts_seconds: NDArray[np.float64]
-    status: Status = "ok"
-    reason: str = ""
-    source_bytes: int = -1
-    source_sha256: str = ""
-    frames_expected: int | None = None
-
-
-@dataclass(frozen=True)
-class VideoEntry:
-    """What a cache knows of one video.
-
-    `start` and `stop` are rows of its shard; `frames_expected` is -1 where the container is silent.
-    """
-
-    video_id: str
-    status: str
-    reason: str
-    start: int
-    stop: int
-    frames_expected: int
-    shard: Path
-
-    @property
-    def num_frames(self) -> int:
-        """Frames cached."""
-        return self.stop - self.start
+NUMBERS = {
+    "embeddings": h5py.h5t.IEEE_F16LE,
+    "pts_seconds": h5py.h5t.IEEE_F64LE,
+    "offsets": h5py.h5t.STD_I64LE,
+    "source_bytes": h5py.h5t.STD_I64LE,
+    "frames_expected": h5py.h5t.STD_I64LE,
+}
 
 
 def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo]) -> Path:
@@ -116,11 +76,21 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo]) -
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard whose layout has been checked, though not yet its content."""
+    """An open shard whose layout has been checked, though not yet its content.
+
+    Attributes:
+        path: its file.
+        attributes: as in the file.
+        datasets: by name.
+        spec: what made it.
+        rows: where its frames lie, to read them once it is closed.
+    """
 
     path: Path
-    file: h5py.File
+    attributes: h5py.AttributeManager
+    datasets: dict[str, h5py.Dataset]
     spec: CacheSpec
+    rows: StoredRows
 
     def entries(self) -> list[VideoEntry]:
         """Read what the shard knows of its videos, in order.
@@ -128,9 +98,11 @@ class Shard:
         Raises:
             DamagedShardError: that cannot be read.
         """
-        with _reading(self.path):
+        with reading(self.path):
             columns = [self._texts(name) for name in ("video_ids", "status", "reason")]
-            offsets, expected = (self.file[n][()].tolist() for n in ("offsets", "frames_expected"))
+            offsets, expected = (
+                self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
+            )
             for status in columns[1]:
                 if status not in STATUSES:
                     raise ValueError(f"a status is {status!r}, not one of {', '.join(STATUSES)}")
@@ -141,35 +113,23 @@ class Shard:
                 )
             ]
 
-    def read_into(
-        self, values: NDArray[np.float16], pts_seconds: NDArray[np.float64], rows: slice, at: int
-    ) -> None:
-        """Read frames `rows` to the places from `at` on.
-
-        Raises:
-            DamagedShardError: they cannot be read.
-        """
-        target = np.s_[at : at + rows.stop - rows.start]
-        with _reading(self.path):
-            self.file["embeddings"].read_direct(values, rows, target)
-            self.file["pts_seconds"].read_direct(pts_seconds, rows, target)
-
     def verify(self) -> None:
         """Read everything and check it.
 
         Raises:
             DamagedShardError: the content differs from its checksum, or a vector has not length 1.
         """
-        with _reading(self.path):
-            arrays = {name: self.file[name][()] for name in (*TEXTS, *NUMBERS)}
-        if self.file.attrs.get("sha256") != _checksum(self.file.attrs["spec"], arrays):
-            raise _damage(self.path, "its content does not match its checksum")
+        with reading(self.path):
+            arrays = {name: dataset[()] for name, dataset in self.datasets.items()}
+            spec, sha256 = (self.attributes.get(name) for name in ("spec", "sha256"))
+        if sha256 != _checksum(spec, arrays):
+            raise damage(self.path, "its content does not match its checksum")
         problem = find_odd_vector(arrays["embeddings"], self.spec)
         if problem:
-            raise _damage(self.path, problem[1])
+            raise damage(self.path, problem[1])
 
     def _texts(self, name: str) -> list[str]:
-        return [text.decode() for text in self.file[name][()].tolist()]
+        return [text.decode() for text in self.datasets[name][()].tolist()]
 
 
 @contextmanager
@@ -185,21 +145,10 @@ def open_shard(path: Path) -> Iterator[Shard]:
         PermissionError: it may not be read.
     """
     with ExitStack() as stack:
-        with _reading(path):
-            file = stack.enter_context(h5py.File(path, "r"))
-            shard = Shard(path, file, _checked_layout(path, file))
+        with reading(path):
+            file = stack.enter_context(h5py.File(path, "r", driver="sec2"))
+            shard = _checked(path, file)
         yield shard
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Tell of whatever HDF5 or our decoding stumbles over as damage to the shard."""
-    try:
-        yield
-    except PermissionError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise _damage(path, " ".join(str(error).split())) from error
 
 
 def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[int, str] | None:
@@ -219,26 +168,13 @@ def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[i
     return None
 
 
-def _checked_layout(path: Path, file: h5py.File) -> CacheSpec:
-    if set(file) != {*TEXTS, *NUMBERS}:
-        raise _damage(path, f"it holds {sorted(file)}, not {sorted([*TEXTS, *NUMBERS])}")
-    size = path.stat().st_size
-    for name in file:
-        dataset = (
-            file.get(name) if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-        )
-        if (
-            not isinstance(dataset, h5py.Dataset)
-            or dataset.chunks is not None
-            or dataset.external is not None
-            or dataset.is_virtual
-        ):
-            raise _damage(path, f"{name} is not a plain contiguous dataset")
-        if dataset.nbytes and (dataset.id.get_offset() or size) + dataset.nbytes > size:
-            raise _damage(path, f"{name} claims {dataset.nbytes} bytes, more than the file holds")
+def _checked(path: Path, file: h5py.File) -> Shard:
+    # Taken before the rest is looked at, and of the very file that HDF5 has open, so that a
+    # change during or after the checks is a change to what is noted down here.
+    identity = FileIdentity.of(file.id.get_vfd_handle())
+    datasets = _contiguous_datasets(path, file, identity.size)
     spec = _read_spec(path, file)
-    offsets = file["offsets"][()]
-    frames, videos = len(file["embeddings"]), len(file["video_ids"])
+    frames, videos = len(datasets["embeddings"]), len(datasets["video_ids"])
     expected_shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys((*TEXTS, "source_bytes", "frames_expected"), (videos,)),
         "embeddings": (frames, spec.dim),
@@ -246,19 +182,47 @@ def _checked_layout(path: Path, file: h5py.File) -> CacheSpec:
         "offsets": (videos + 1,),
     }
     for name, shape in expected_shapes.items():
-        if file[name].shape != shape:
-            raise _damage(path, f"{name} has shape {file[name].shape}, not {shape}")
-    if offsets[0] != 0 or offsets[-1] != frames or np.any(np.diff(offsets) < 0):
-        raise _damage(path, f"offsets do not rise from 0 to {frames}")
-    if file["embeddings"].dtype != np.float16:
-        raise _damage(path, f"embeddings are {file['embeddings'].dtype}, not float16")
-    return spec
+        if datasets[name].shape != shape:
+            raise damage(path, f"{name} has shape {datasets[name].shape}, not {shape}")
+    for name, kind in NUMBERS.items():
+        if datasets[name].id.get_type() != kind:
+            raise damage(
+                path, f"{name} is of type {datasets[name].dtype.str}, not {kind.dtype.str}"
+            )
+    offsets = datasets["offsets"][()]
+    # Compared and not subtracted, for a difference may overflow.
+    if offsets[0] != 0 or offsets[-1] != frames or np.any(offsets[1:] < offsets[:-1]):
+        raise damage(path, f"offsets do not rise from 0 to {frames}")
+    at = (datasets[name].id.get_offset() or 0 for name in ("embeddings", "pts_seconds"))
+    return Shard(path, file.attrs, datasets, spec, StoredRows(path, identity, *at))
+
+
+def _contiguous_datasets(path: Path, file: h5py.File, size: int) -> dict[str, h5py.Dataset]:
+    """Return the datasets of a file of `size` bytes, each of which lies in one piece of it."""
+    names = (*TEXTS, *NUMBERS)
+    if set(file) != set(names):
+        raise damage(path, f"it holds {sorted(file)}, not {sorted(names)}")
+    datasets = {}
+    for name in names:
+        is_hard = file.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
+        dataset = file[name] if is_hard else None
+        if not isinstance(dataset, h5py.Dataset) or not _is_contiguous(dataset):
+            raise damage(path, f"{name} is not a plain contiguous dataset")
+        if dataset.nbytes and (dataset.id.get_offset() or size) + dataset.nbytes > size:
+            raise damage(path, f"{name} claims {dataset.nbytes} bytes, more than the file holds")
+        datasets[name] = dataset
+    return datasets
+
+
+def _is_contiguous(dataset: h5py.Dataset) -> bool:
+    how = dataset.id.get_create_plist()
+    return how.get_layout() == h5py.h5d.CONTIGUOUS and not how.get_external_count()
 
 
 def _read_spec(path: Path, file: h5py.File) -> CacheSpec:
     text = file.attrs.get("spec")
     if not isinstance(text, str):
-        raise _damage(path, "it has no spec")
+        raise damage(path, "it has no spec")
     try:
         return CacheSpec.model_validate_json(text)
     except ValidationError as error:
@@ -311,9 +275,3 @@ def _checksum(spec: str, arrays: dict[str, NDArray[Any]]) -> str:
         digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
-
-
-def _damage(path: Path, what: str) -> DamagedShardError:
-    return DamagedShardError(
-        f"{path} is damaged: {what}. Delete it and run `memfeat extract` again"
-    )

@@ -1,7 +1,7 @@
 """A folder of shards, and its videos as one flat table."""
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,8 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache.shard import STATUSES, VideoEntry, find_odd_vector, open_shard
+from memfeat.cache.rows import Span, StoredRows
+from memfeat.cache.shard import find_odd_vector, open_shard
 from memfeat.cache.spec import CacheSpec
+from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.errors import CacheError, DamagedShardError
 
 
@@ -67,15 +69,20 @@ class Cache:
         folder: where the shards lie.
         spec: what made all of them.
         entries: by video id; where several shards hold a video, the best status counts.
-        shards: the readable ones, by name.
+        rows: where each readable shard's frames lie, by its name.
         damaged: the others, each with what is wrong.
     """
 
     folder: Path
     spec: CacheSpec
     entries: dict[str, VideoEntry]
-    shards: tuple[Path, ...]
+    rows: dict[Path, StoredRows]
     damaged: dict[Path, str]
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """The readable shards, by name."""
+        return tuple(self.rows)
 
     @classmethod
     def open(cls, folder: Path, *, damaged_ok: bool = False) -> Self:
@@ -87,11 +94,13 @@ class Cache:
         """
         paths = _shard_paths(folder)
         contents: dict[Path, tuple[CacheSpec, list[VideoEntry]]] = {}
+        rows: dict[Path, StoredRows] = {}
         damaged: dict[Path, str] = {}
         for path in paths:
             try:
                 with open_shard(path) as shard:
                     contents[path] = shard.spec, shard.entries()
+                    rows[path] = shard.rows
             except DamagedShardError as error:
                 damaged[path] = str(error)
         if damaged and (not damaged_ok or not contents):
@@ -104,7 +113,7 @@ class Cache:
                 known = entries.setdefault(entry.video_id, entry)
                 if STATUSES.index(entry.status) < STATUSES.index(known.status):
                     entries[entry.video_id] = entry
-        return cls(folder, spec, entries, tuple(contents), damaged)
+        return cls(folder, spec, entries, rows, damaged)
 
     def usable(self, *, partial: bool = False) -> tuple[str, ...]:
         """Return the ids of the videos that may be trained on, sorted."""
@@ -118,22 +127,56 @@ class Cache:
             CacheError: a video is not cached, has no frames, or a shard cannot be read.
         """
         ids = self.usable() if video_ids is None else tuple(video_ids)
-        _refuse_missing(ids, self.entries, str(self.folder))
-        entries = [self.entries[video_id] for video_id in ids]
+        offsets = self.offsets_of(ids)
+        values = np.empty((int(offsets[-1]), self.spec.dim), np.float16)
+        pts_seconds = np.empty(int(offsets[-1]), np.float64)
+        table = FeatureTable(values, pts_seconds, offsets, ids, self.spec)
+        self.fill(table)
+        return table
+
+    def offsets_of(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the offsets (videos + 1,) of a table of the videos named.
+
+        Raises:
+            CacheError: a video is not cached or has no frames.
+        """
+        _refuse_missing(video_ids, self.entries, str(self.folder))
+        entries = [self.entries[video_id] for video_id in video_ids]
         for entry in entries:
             if entry.num_frames == 0:
                 raise CacheError(f"{self.folder}: video {entry.video_id!r} failed ({entry.reason})")
-        offsets = np.cumsum([0] + [entry.num_frames for entry in entries], dtype=np.int64)
-        values = np.empty((int(offsets[-1]), self.spec.dim), np.float16)
-        pts_seconds = np.empty(int(offsets[-1]), np.float64)
-        wanted: dict[Path, list[tuple[int, int, int]]] = {}
-        for entry, target in zip(entries, offsets[:-1].tolist(), strict=True):
-            wanted.setdefault(entry.shard, []).append((entry.start, entry.stop, target))
+        return np.cumsum([0] + [entry.num_frames for entry in entries], dtype=np.int64)
+
+    def fill(self, table: FeatureTable) -> None:
+        """Read the features of `table`'s videos into its arrays.
+
+        Raises:
+            CacheError: a shard cannot be read.
+        """
+        wanted: dict[Path, list[Span]] = {}
+        for video_id, target in zip(table.video_ids, table.offsets[:-1].tolist(), strict=True):
+            entry = self.entries[video_id]
+            wanted.setdefault(entry.shard, []).append(Span(entry.start, entry.stop, target))
         for path, spans in wanted.items():
-            with open_shard(path) as shard:
-                for start, stop, target in _joined(spans):
-                    shard.read_into(values, pts_seconds, slice(start, stop), target)
-        return FeatureTable(values, pts_seconds, offsets, ids, self.spec)
+            if self.rows[path].read_into(table.values, table.pts_seconds, spans):
+                continue
+            rows = self._checked_again(path)
+            if not rows.read_into(table.values, table.pts_seconds, spans):
+                raise CacheError(f"{path} keeps changing; run the same command again when it rests")
+
+    def _checked_again(self, path: Path) -> StoredRows:
+        """Look anew at a shard that was written again since the cache was opened.
+
+        Raises:
+            CacheError: it has not the same videos in the same rows as then.
+        """
+        with open_shard(path) as shard:
+            self.spec.require(shard.spec, f"{path} was meanwhile made differently")
+            if {e for e in self.entries.values() if e.shard == path} <= set(shard.entries()):
+                return shard.rows
+        raise CacheError(
+            f"{path} was meanwhile written again, with other frames; run the same command again"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return counts, sizes and the spec, ready for JSON."""
@@ -188,18 +231,6 @@ def _shard_paths(folder: Path) -> list[Path]:
     if not paths:
         raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")
     return paths
-
-
-def _joined(spans: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Join neighbours, so that a shard read in its own order is one read."""
-    start, stop, target = spans[0]
-    for next_start, next_stop, next_target in spans[1:]:
-        if next_start == stop and next_target == target + stop - start:
-            stop = next_stop
-        else:
-            yield start, stop, target
-            start, stop, target = next_start, next_stop, next_target
-    yield start, stop, target
 
 
 def _refuse_missing(ids: Sequence[str], known: Container[str], where: str) -> None:

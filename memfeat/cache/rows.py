@@ -1,0 +1,103 @@
+"""Reading a checked shard's frames at the speed of memory.
+
+Opening a shard through HDF5 and checking it takes longer than reading all of its frames. So where
+they lie is noted down when it is checked, and for as long as the file stays the same they are read
+from there, by the system itself.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.cache.damage import reading
+
+
+class FileIdentity(NamedTuple):
+    """What tells a file from another one, or from itself after a change."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> Self:
+        """Return the identity of an open file."""
+        stat = os.fstat(descriptor)
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+class Span(NamedTuple):
+    """Rows `start:stop` of a shard, which go to the rows of a table from `target` on."""
+
+    start: int
+    stop: int
+    target: int
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Where a shard's frames lie, little-endian and without gaps, in a file checked to hold them.
+
+    Attributes:
+        path: the shard.
+        file: which file that was.
+        embeddings_at: byte at which the first frame's embedding begins.
+        pts_seconds_at: byte at which the first frame's time begins.
+    """
+
+    path: Path
+    file: FileIdentity
+    embeddings_at: int
+    pts_seconds_at: int
+
+    def read_into(
+        self, values: NDArray[np.float16], pts_seconds: NDArray[np.float64], spans: Sequence[Span]
+    ) -> bool:
+        """Read spans into a table's arrays, which lie without gaps.
+
+        Returns:
+            Whether the file is still the one that was checked; if not, nothing is read.
+
+        Raises:
+            DamagedShardError: it cannot be read.
+            PermissionError: it may not be read.
+        """
+        with reading(self.path), self.path.open("rb", buffering=0) as file:
+            if FileIdentity.of(file.fileno()) != self.file:
+                return False
+            for start, stop, target in _joined(spans):
+                rows = slice(target, target + stop - start)
+                _fill(values[rows], file, self.embeddings_at + start * values.strides[0])
+                _fill(pts_seconds[rows], file, self.pts_seconds_at + start * pts_seconds.itemsize)
+        return True
+
+
+def _joined(spans: Sequence[Span]) -> Iterator[Span]:
+    """Join neighbours, so that a shard read in its own order is one read."""
+    joined = spans[0]
+    for span in spans[1:]:
+        if span.start == joined.stop and span.target - joined.target == span.start - joined.start:
+            joined = joined._replace(stop=span.stop)
+        else:
+            yield joined
+            joined = span
+    yield joined
+
+
+def _fill(array: NDArray[Any], file: FileIO, at: int) -> None:
+    """Read an array's bytes from byte `at` on."""
+    left = array.data.cast("B")
+    file.seek(at)
+    while left:
+        count = file.readinto(left)  # as much as the system gives at once, at most 2 GiB
+        if not count:
+            raise OSError(f"it ends {len(left)} bytes before a video's frames do")
+        left = left[count:]

@@ -1,0 +1,140 @@
+"""One copy of a table in memory, for several processes."""
+
+import fcntl
+import mmap
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.cache.spec import CacheSpec
+from memfeat.cache.table import Cache, FeatureTable
+from memfeat.errors import CacheError
+from memfeat.files import PART_SUFFIX, remove_stale_parts
+
+ALIGNMENT = 64  # bytes; a cache line
+ZEROS = bytes(1 << 20)
+
+
+@dataclass(frozen=True)
+class SharedTable:
+    """A table that lies in a file which `shared_table` keeps; small, so that it can be sent about.
+
+    Attributes:
+        path: the file; two of these are equal if it is the same.
+        offsets: as in `FeatureTable`.
+        video_ids: as in `FeatureTable`.
+        spec: what made the features.
+    """
+
+    path: Path
+    offsets: NDArray[np.int64] = field(compare=False)
+    video_ids: tuple[str, ...] = field(compare=False)
+    spec: CacheSpec = field(compare=False)
+
+    def open(self) -> FeatureTable:
+        """Map the table. All processes see the same memory, which costs each of them nothing.
+
+        The arrays can be written to, as torch wants, but what is written stays with this table.
+        They outlive the file.
+
+        Raises:
+            CacheError: the file is gone, because what shared it has ended.
+        """
+        try:
+            with self.path.open("rb") as file:
+                return self.map(file, mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise CacheError(
+                f"cannot map the shared features {self.path}: {error}. They are there only while "
+                "the process that shares them runs; start that again"
+            ) from error
+
+    def map(self, file: BinaryIO, access: int) -> FeatureTable:
+        """Map `file`, which is this table's, with an access of the `mmap` module."""
+        frames, dim = int(self.offsets[-1]), self.spec.dim
+        times_at, size = _layout(frames, dim)
+        memory = mmap.mmap(file.fileno(), size, access=access)
+        values = np.frombuffer(memory, np.float16, frames * dim).reshape(frames, dim)
+        pts_seconds = np.frombuffer(memory, np.float64, frames, times_at)
+        return FeatureTable(values, pts_seconds, self.offsets, self.video_ids, self.spec)
+
+
+@contextmanager
+def shared_table(cache: Cache, video_ids: Sequence[str], folder: Path) -> Iterator[SharedTable]:
+    """Lay features down once in a file of `folder`, for several processes to map.
+
+    They are read straight into the file's pages. Those are memory too, but memory that the system
+    can write back when it runs short. The file goes when the context ends; what a killed process
+    left goes at the next call.
+
+    Args:
+        cache: where the features are.
+        video_ids: which videos, in the order wanted.
+        folder: for the file; made if need be.
+
+    Raises:
+        CacheError: as `Cache.load`; or the disk is full, or the folder cannot be written to.
+    """
+    ids = tuple(video_ids)
+    offsets = cache.offsets_of(ids)
+    _, size = _layout(int(offsets[-1]), cache.spec.dim)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale_parts(folder)
+            file = stack.enter_context(_own_file(folder))
+            table = SharedTable(Path(file.name), offsets, ids, cache.spec)
+            _reserve(file, size)
+        except OSError as error:
+            raise CacheError(
+                f"cannot lay {size / 1e6:,.1f} MB of features down in {folder}, where several "
+                f"processes can map them: {error.strerror}. Mend that, or choose another folder"
+            ) from error
+        cache.fill(table.map(file, mmap.ACCESS_WRITE))
+        yield table
+
+
+@contextmanager
+def _own_file(folder: Path) -> Iterator[BinaryIO]:
+    """Make a file that is there, and locked against `remove_stale_parts`, while it is used."""
+    while True:
+        path = folder / f".features.{uuid.uuid4().hex}{PART_SUFFIX}"
+        with path.open("x+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Another process may take it for stale in the moment before it is locked.
+                if os.fstat(file.fileno()).st_nlink:
+                    yield file
+                    return
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take disk space now: a disk found full later, under the mapping, would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    left = size
+    while left:
+        left -= os.write(file.fileno(), ZEROS[:left])
+
+
+def _layout(frames: int, dim: int) -> tuple[int, int]:
+    """Return where in the file the times begin, after the values, and the file's size in bytes.
+
+    It has some, even without frames, for an empty file cannot be mapped.
+    """
+    times_at = _aligned(frames * dim * np.float16().itemsize)
+    return times_at, _aligned(times_at + frames * np.float64().itemsize + 1)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

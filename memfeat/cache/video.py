@@ -1,0 +1,57 @@
+"""What a cache knows of one video."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["ok", "partial", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """One video as stage 1 leaves it.
+
+    Attributes:
+        video_id: as in the manifest.
+        embeddings: float16 (frames, dim), unit L2 norm; no rows if the video failed.
+        pts_seconds: float64 (frames,).
+        status: `ok`, `partial` (some frames could not be decoded) or `failed`.
+        reason: stable code of why it is not ok; empty otherwise.
+        source_bytes: size of the file, or -1.
+        source_sha256: hash of the file, or empty.
+        frames_expected: what the container promises, if it does.
+    """
+
+    video_id: str
+    embeddings: NDArray[np.float16]
+    pts_seconds: NDArray[np.float64]
+    status: Status = "ok"
+    reason: str = ""
+    source_bytes: int = -1
+    source_sha256: str = ""
+    frames_expected: int | None = None
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """What a cache knows of one video.
+
+    `start` and `stop` are rows of its shard; `frames_expected` is -1 where the container is silent.
+    """
+
+    video_id: str
+    status: str
+    reason: str
+    start: int
+    stop: int
+    frames_expected: int
+    shard: Path
+
+    @property
+    def num_frames(self) -> int:
+        """Frames cached."""
+        return self.stop - self.start
