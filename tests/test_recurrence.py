@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from functools import cache
 
 import pytest
@@ -7,10 +8,11 @@ from torch.autograd import gradcheck
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from memfeat.errors import MemfeatError
-from memfeat.models.gru import GruWeights, gru_layer
-from memfeat.models.layout import Layout
-from memfeat.models.recurrence import BiGru, runs_own_layers
+from memfeat.errors import ConfigError, MemfeatError
+from memfeat.models.gru import BACKENDS, GruWeights, backend_for, gru_layer, using_backend
+from memfeat.models.native import kernel
+from memfeat.models.packing import Packing
+from memfeat.models.recurrence import BiGru, _kept
 
 DIM, HIDDEN, LAYERS, TIME = 12, 8, 3, 103
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -27,6 +29,15 @@ LENGTHS = torch.tensor(
 
 every_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 every_number_of_models = pytest.mark.parametrize("models", [1, 5])
+
+
+@pytest.fixture(params=BACKENDS, autouse=True)
+def backend(request):
+    """Every test runs on every backend."""
+    if request.param == "native" and not kernel():
+        pytest.skip("needs a C++ compiler")
+    with using_backend(request.param) if request.param else nullcontext():
+        yield request.param
 
 
 def oracles(models, dtype, dim=DIM, layers=LAYERS):
@@ -49,11 +60,11 @@ def stacked(grus, layer):
 
 
 def ours(grus, frames, lengths):
-    layout = Layout.of(lengths, frames.shape[2], len(grus))
-    packed = layout.pack(frames)
+    packing = Packing.of(lengths, frames.shape[2], len(grus))
+    packed = packing.pack(frames)
     for layer in range(grus[0].num_layers):
-        packed = gru_layer(packed, stacked(grus, layer), layout)
-    return layout.pad(packed)
+        packed = gru_layer(packed, stacked(grus, layer), packing)
+    return packing.pad(packed)
 
 
 def theirs(gru, frames, lengths):
@@ -118,12 +129,12 @@ def test_states_without_gradients_are_the_same(dtype, models):
 )
 def test_gradients_of_a_layer_are_its_finite_differences(models, lengths):
     lengths = torch.tensor(lengths)
-    layout = Layout.of(lengths, time=4, models=models)
+    packing = Packing.of(lengths, time=4, models=models)
     weights = stacked(oracles(models, torch.float64, dim=3, layers=1), 0)
     frames = torch.randn(*lengths.shape, 4, 3, dtype=torch.float64, requires_grad=True)
 
     def layer(frames, *weights):
-        return layout.pad(gru_layer(layout.pack(frames), GruWeights(*weights), layout))
+        return packing.pad(gru_layer(packing.pack(frames), GruWeights(*weights), packing))
 
     weights = [weight.detach().requires_grad_() for weight in weights]
     assert gradcheck(layer, (frames, *weights))
@@ -148,9 +159,9 @@ def test_a_model_among_others_computes_what_it_does_alone():
 def test_a_model_packs_its_frames_as_it_does_alone():
     """So that what is drawn for each packed row, such as dropout, can be the same."""
     frames, lengths, _ = batch(5, torch.float64)
-    packed = Layout.of(lengths, TIME, 5).pack(frames)
+    packed = Packing.of(lengths, TIME, 5).pack(frames)
     for i, rows in enumerate(packed):
-        alone = Layout.of(lengths[i : i + 1], TIME).pack(frames[i : i + 1])[0]
+        alone = Packing.of(lengths[i : i + 1], TIME).pack(frames[i : i + 1])[0]
         assert torch.equal(rows[: len(alone)], alone)
         assert not rows[len(alone) :].any()
 
@@ -232,25 +243,43 @@ def test_bigrus_parameters_are_those_of_nn_gru_by_name_and_value():
         assert torch.equal(gru.state_dict()[name], value), name
 
 
-def test_dropout_between_layers_is_drawn_from_torchs_generator():
+def test_dropout_is_drawn_from_torchs_generator():
     gru = BiGru(DIM, HIDDEN, 2, dropout=0.4)
     frames, lengths = torch.randn(1, 9, DIM), torch.tensor([9])
-    torch.manual_seed(5)
-    states = gru(frames, lengths)
-    torch.manual_seed(5)
-    layout = Layout.of(lengths.unsqueeze(0), 9)
-    packed = gru_layer(frames, stacked([gru], 0), layout)
-    packed = gru_layer(nn.functional.dropout(packed, 0.4), stacked([gru], 1), layout)
-    assert torch.equal(states, nn.functional.dropout(packed, 0.4))
+    found = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        found.append(gru(frames, lengths))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.5, 0.07])
+def test_dropout_keeps_each_state_with_its_probability_and_the_mean(dropout):
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    frames = [3000, 2000]
+    kept = _kept(torch.empty(2, 3000, 64), frames, dropout, generators)
+    assert not kept[1, 2000:].any()
+    for rows, count in zip(kept, frames, strict=True):
+        states = rows[:count]
+        dropped = states == 0
+        # Four standard errors of a share, over all states and over each unit's.
+        error = 4 * (dropout * (1 - dropout)) ** 0.5
+        assert abs(dropped.float().mean() - dropout) < error / (count * 64) ** 0.5
+        assert ((dropped.float().mean(0) - dropout).abs() < error / count**0.5).all()
+        torch.testing.assert_close(states[~dropped].unique(), torch.tensor([1 / (1 - dropout)]))
+        pairs = dropped.float().T.corrcoef()
+        assert (pairs - torch.eye(64)).abs().max() < 5 / count**0.5
+    assert not torch.equal(kept[0, :2000], kept[1, :2000])
 
 
 def test_the_frames_gradient_is_computed_only_where_needed():
     lengths = LENGTHS[:1]
-    layout = Layout.of(lengths, TIME)
+    packing = Packing.of(lengths, TIME)
     flops = []
     for needed in (True, False):
         frames = torch.randn(1, int(lengths.sum()), DIM, requires_grad=needed)
-        states = gru_layer(frames, stacked(oracles(1, torch.float32), 0), layout)
+        states = gru_layer(frames, stacked(oracles(1, torch.float32), 0), packing)
         with FlopCounterMode(display=False) as counter:
             states.sum().backward()
         flops.append(counter.get_total_flops())
@@ -265,9 +294,16 @@ def test_a_length_that_is_not_allowed_is_named(lengths):
         gru(torch.zeros(2, 5, DIM), torch.tensor(lengths))
 
 
-def test_our_own_layers_run_on_a_cpu_only():
-    assert runs_own_layers(torch.device("cpu"))
-    assert not runs_own_layers(torch.device("cuda"))
+@pytest.mark.parametrize("backend", [None], indirect=True)
+def test_the_backend_follows_from_the_device_and_what_can_be_built():
+    assert backend_for(torch.device("cpu")) == ("native" if kernel() else "plain")
+    assert backend_for(torch.device("cuda")) == "library"
+
+
+def test_an_unknown_backend_is_refused_with_the_choices():
+    message = r"no backend 'fast' here; choose one of .*plain, library"
+    with pytest.raises(ConfigError, match=message), using_backend("fast"):
+        pass
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

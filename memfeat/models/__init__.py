@@ -11,6 +11,7 @@ from memfeat.models.regressor import (
     resolve_aggregator_options,
     resolve_head_options,
 )
+from memfeat.models.stack import Stack, can_stack, stacking_pays
 
 __all__ = [
     "AGGREGATORS",
@@ -21,8 +22,11 @@ __all__ = [
     "Head",
     "Prediction",
     "Regressor",
+    "Stack",
     "build_regressor",
+    "can_stack",
     "parameter_count",
     "resolve_aggregator_options",
     "resolve_head_options",
+    "stacking_pays",
 ]

@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from memfeat.config import Settings
 from memfeat.models.recurrence import BiGru
@@ -24,15 +25,25 @@ class Aggregated(NamedTuple):
 
 
 class Aggregator(nn.Module):
-    """Base of all aggregators. Whatever finite values stand in the padding, the result is the same.
+    """Base of all aggregators: a recurrence over the frames, if it has one, then pooling.
+
+    Whatever finite values stand in the padding, the result is the same.
 
     Attributes:
         options: the settings it was built with, defaults filled in.
         width: length of the vector it makes.
+        gru: the recurrence, or None.
         cost: roughly how long it takes, the average taking 1.
+        recurrent: whether it has one.
+        stacks: whether several train as one: `pool` draws nothing at random, and `torch.vmap`
+            takes it. The recurrence always does.
+        of_the_mean: whether a video's mean frame alone gives what its frames give.
     """
 
     cost: ClassVar[int] = 1
+    recurrent: ClassVar[bool] = False
+    stacks: ClassVar[bool] = False
+    of_the_mean: ClassVar[bool] = False
 
     class Options(Settings):
         """Nothing to set."""
@@ -41,9 +52,15 @@ class Aggregator(nn.Module):
         super().__init__()
         self.options = options
         self.width = dim
+        self.gru: BiGru | None = None
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Aggregate frames (batch, time, dim) of which the first lengths (batch,) are real."""
+        states = frames if self.gru is None else self.gru(frames, lengths)
+        return self.pool(states, frames, lengths)
+
+    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
+        """Make one vector of the recurrence's states (batch, time, ...), or the frames again."""
         raise NotImplementedError
 
 
@@ -54,7 +71,11 @@ AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator")
 class Average(Aggregator):
     """The mean over time: no parameters (Table 1, rows 6-8)."""
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
+    stacks = True
+    of_the_mean = True
+
+    @override
+    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return the mean of each video's frames, (batch, dim)."""
         return Aggregated(mean_over_time(frames, lengths), None)
 
@@ -62,6 +83,9 @@ class Average(Aggregator):
 @AGGREGATORS.register("linear-avg")
 class LinearAverage(Aggregator):
     """A linear layer on each frame, then the mean over time (Table 1, rows 1 and 9-11)."""
+
+    stacks = True
+    of_the_mean = True
 
     class Options(Settings):
         """The paper does not tell the width."""
@@ -73,7 +97,8 @@ class LinearAverage(Aggregator):
         self.width = options.width
         self.linear = nn.Linear(dim, options.width)
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
+    @override
+    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, width)."""
         # The mean of linear images is the linear image of the mean, at a frame's cost.
         return Aggregated(self.linear(mean_over_time(frames, lengths)), None)
@@ -92,6 +117,8 @@ class BiGruPool(Aggregator):
     """The mean over time of the Bi-GRU's states (Table 1, rows 2-3; pooling ours)."""
 
     cost = 25
+    recurrent = True
+    stacks = True
 
     class Options(GruOptions):
         """The paper's recurrence."""
@@ -101,9 +128,10 @@ class BiGruPool(Aggregator):
         self.width = 2 * options.hidden
         self.gru = BiGru(dim, options.hidden, options.layers, options.dropout)
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
+    @override
+    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, 2 * hidden)."""
-        return Aggregated(mean_over_time(self.gru(frames, lengths), lengths), None)
+        return Aggregated(mean_over_time(states, lengths), None)
 
 
 @AGGREGATORS.register("bigru")
@@ -115,6 +143,8 @@ class BiGruAttention(Aggregator):
     """
 
     cost = 25
+    recurrent = True
+    stacks = True
 
     class Options(GruOptions):
         """The paper's recurrence."""
@@ -124,9 +154,10 @@ class BiGruAttention(Aggregator):
         self.gru = BiGru(dim, options.hidden, options.layers, options.dropout)
         self.weight = nn.Linear(2 * options.hidden, 1)
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
+    @override
+    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return e_v (batch, dim) and w (batch, time)."""
-        weights = self.weight(self.gru(frames, lengths)).squeeze(-1)
+        weights = self.weight(states).squeeze(-1)
         weights = weights.masked_fill(padding(frames, lengths), 0.0)
         total = torch.bmm(weights.unsqueeze(1), frames).squeeze(1)
         return Aggregated(total / lengths.to(frames.device).unsqueeze(1), weights)
@@ -162,7 +193,8 @@ class Transformer(Aggregator):
         )
         self.encoder = nn.TransformerEncoder(layer, options.layers, enable_nested_tensor=False)
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
+    @override
+    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, width)."""
         tokens = self.project(frames) + sinusoids(frames.shape[1], self.width).to(frames)
         states = self.encoder(tokens, src_key_padding_mask=padding(frames, lengths))

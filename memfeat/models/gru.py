@@ -1,20 +1,27 @@
-"""A bidirectional GRU layer of several models at once, in plain torch with its own backward.
+"""One bidirectional GRU layer of several models at once, its time loops left to one of three.
 
-The mathematics is that of `torch.nn.GRU`; what differs is how little is left to do at a time step.
-Both directions of all models are one batched product, sequences that have ended take no part, and
-what does not hang on the step before is done for all steps at once, before or after the loop.
+The mathematics is that of `torch.nn.GRU`. Products over all frames are made here, before and
+after the loops; the steps between are C++ (`native`), plain torch (`plain`), or the whole layer
+is torch's own (`library`), which is cuDNN's on a GPU.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from memfeat.models.layout import DIRECTIONS, Layout
+from memfeat.errors import ConfigError
+from memfeat.models import plain
+from memfeat.models.native import kernel
+from memfeat.models.packing import DIRECTIONS, Packing
 
-_sigmoid_backward = torch.ops.aten.sigmoid_backward
-_tanh_backward = torch.ops.aten.tanh_backward
+Backend = Literal["native", "plain", "library"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+_chosen: ContextVar[Backend | None] = ContextVar("backend", default=None)
 
 
 class GruWeights(NamedTuple):
@@ -33,163 +40,135 @@ class GruWeights(NamedTuple):
     hidden_bias: Tensor
 
 
-def gru_layer(frames: Tensor, weights: GruWeights, layout: Layout) -> Tensor:
+def backend_for(device: torch.device) -> Backend:
+    """Return what runs a layer there.
+
+    On a CPU it is C++ where that can be built, or else plain torch. On a GPU each call of a step
+    is a launch, and one kernel a layer, cuDNN's, is faster.
+    """
+    chosen = _chosen.get()
+    if chosen is not None:
+        return chosen
+    if device.type != "cpu":
+        return "library"
+    return "native" if kernel() else "plain"
+
+
+@contextmanager
+def using_backend(name: Backend) -> Iterator[None]:
+    """Let `name` run all layers for the while, to compare or to test.
+
+    Raises:
+        ConfigError: there is no such backend, or not here.
+    """
+    if name not in BACKENDS or (name == "native" and not kernel()):
+        here = [each for each in BACKENDS if each != "native" or kernel()]
+        raise ConfigError(f"no backend {name!r} here; choose one of {', '.join(here)}")
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def gru_layer(frames: Tensor, weights: GruWeights, packing: Packing) -> Tensor:
     """Run one bidirectional layer of each model.
 
     Args:
-        frames: (models, rows, dim), packed.
+        frames: (models, rows, dim), packed; (1, rows, dim) where models share them.
         weights: the layer's weights, of the same floating type.
-        layout: what packed the frames.
+        packing: what packed the frames.
 
     Returns:
         (models, rows, 2 * hidden), packed: the states of the forward, then of the backward
         direction. It can be differentiated once.
     """
-    states: Tensor = _GruLayer.apply(frames, layout, *weights)
-    return states
+    backend = backend_for(frames.device)
+    if backend == "library":
+        return _library_layer(frames, weights, packing)
+    return _GruLayer.apply(frames, packing, backend == "native", *weights)  # type: ignore[no-any-return]
 
 
 class _GruLayer(Function):
     """One layer; `r z n` are its gates, and `c` what r is multiplied with inside n."""
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, layout: Layout, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, frames: Tensor, packing: Packing, native: bool, *weights: Tensor
+    ) -> Tensor:
         w_input, w_hidden, b_input, b_hidden = weights
         models, _, width, hidden = w_hidden.shape
         both = 2 * hidden
         bias = b_input.clone()
         bias[..., :both] += b_hidden[..., :both]
-        weight = w_input.flatten(1, 2).mT
-        projected = torch.baddbmm(bias.view(models, 1, -1), frames, weight).view(-1, width)
-
-        gates = projected.index_select(0, layout.to_stepped)
-        n = gates[:, both:].clone()
-        b_new = b_hidden[..., both:].reshape(-1, 1, hidden)
-        for run in layout.runs:
-            run.grid(gates)[..., both:] = b_new
-        states = _run(gates, n, w_hidden.flatten(0, 1), layout)
-        ctx.layout = layout
-        ctx.save_for_backward(frames, w_input, w_hidden, gates, n, states)
-        reached = states[-len(gates) :]
-        return reached.index_select(0, layout.to_packed).view(models, -1, DIRECTIONS * hidden)
+        projected = _product(
+            frames.expand(models, -1, -1), w_input.flatten(1, 2).mT, bias.flatten(1)
+        ).view(models, -1, DIRECTIONS, width)
+        b_new = b_hidden[..., both:].contiguous()
+        loops = kernel() if native else None
+        saved: tuple[Tensor, ...]
+        if loops:
+            states, c = loops.forward(projected, w_hidden, b_new, packing.lengths)
+            saved = projected, c, states
+        else:
+            states, *others = plain.forward(projected, w_hidden, b_new, packing)
+            saved = tuple(others)
+        ctx.packing, ctx.loops = packing, loops
+        ctx.save_for_backward(frames, w_input, w_hidden, *saved)
+        return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        layout: Layout = ctx.layout
-        frames, w_input, w_hidden, gates, n, states = ctx.saved_tensors
-        models, _, width, hidden = w_hidden.shape
-        both = 2 * hidden
-
-        before = states.index_select(0, layout.before)
-        d_states = gradient.reshape(-1, hidden).index_select(0, layout.to_stepped)
-        d_states.index_fill_(0, layout.idle, 0)
-        d_gates, d_n = _factors(gates, n, before)
-        _run_back(d_states, d_gates, gates[:, hidden:both], w_hidden.flatten(0, 1), layout)
-        d_n *= d_states
-
-        d_packed = d_gates.index_select(0, layout.to_packed)
-        d_gates = d_packed.view(models, -1, DIRECTIONS, width)
-        before = before.index_select(0, layout.to_packed).view(models, -1, DIRECTIONS, hidden)
+        frames, w_input, w_hidden, *saved = ctx.saved_tensors
+        models, _, _, hidden = w_hidden.shape
+        gradient = gradient.contiguous()
+        if ctx.loops:
+            gates, c, states = saved
+            d_gates, d_n, before = ctx.loops.backward(
+                gradient, gates, c, states, w_hidden, ctx.packing.lengths
+            )
+        else:
+            d_gates, d_n, before = plain.backward(gradient, tuple(saved), w_hidden, ctx.packing)
         d_w_hidden = torch.stack(
-            [(before[:, :, i].mT @ d_gates[:, :, i]).mT for i in range(DIRECTIONS)], dim=1
+            [_product(d_gates[:, :, i].mT, before[:, :, i]) for i in range(DIRECTIONS)], dim=1
         )
         d_b_hidden = d_gates.sum(1)
         # The inputs go into n itself, where the states go into c; into r and z they go alike.
-        torch.index_select(d_n, 0, layout.to_packed, out=d_packed[:, both:])
+        d_gates[..., 2 * hidden :] = d_n
         d_b_input = d_b_hidden.clone()
-        d_b_input[..., both:] = d_gates[..., both:].sum(1)
+        d_b_input[..., 2 * hidden :] = d_n.sum(1)
         d_projected = d_gates.flatten(2)
-        d_w_input = (d_projected.mT @ frames).view_as(w_input)
+        d_w_input = _product(d_projected.mT, frames.expand(models, -1, -1)).view_as(w_input)
         d_frames = None
         # Not needed of the first layer, whose product is the largest.
         if ctx.needs_input_grad[0]:
-            d_frames = d_projected @ w_input.flatten(1, 2)
-        return d_frames, None, d_w_input, d_w_hidden, d_b_input, d_b_hidden
+            d_frames = _product(d_projected, w_input.flatten(1, 2))
+            if len(frames) < models:
+                d_frames = d_frames.sum(0, keepdim=True)
+        return d_frames, None, None, d_w_input, d_w_hidden, d_b_input, d_b_hidden
 
 
-def _run(gates: Tensor, n: Tensor, weight: Tensor, layout: Layout) -> Tensor:
-    """Run through time: five calls a step, each of which costs as much to launch as to do.
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply each model's matrices, and add its bias (models, columns) to all rows.
 
-    Args:
-        gates: stepped (places, 3 * hidden): r, z and c without their products with the state;
-            complete afterwards.
-        n: stepped (places, hidden): without c; complete afterwards.
-        weight: (models * 2, 3 * hidden, hidden).
-        layout: the order of things.
-
-    Returns:
-        The states, (places, hidden), behind the zeros before the first step.
+    A single model's need no batch; in one, transposed matrices would be copied.
     """
-    hidden = weight.shape[2]
-    # In this order, the product with so few rows takes two thirds of the time.
-    weight = weight.mT.contiguous()
-    zeros = len(weight) * layout.runs[0].shape[2]
-    states = gates.new_empty(zeros + len(gates), hidden)
-    after = layout.steps(states[zeros:])
-    start = states[:zeros].zero_().view_as(after[0])
-    for gate, rz, r, z, c, new, before, state in zip(
-        layout.steps(gates),
-        layout.steps(gates[:, : 2 * hidden]),
-        *(layout.steps(part) for part in gates.chunk(3, dim=1)),
-        layout.steps(n),
-        [start, *layout.at_next_step(after)],
-        after,
-        strict=True,
-    ):
-        gate.baddbmm_(before, weight)
-        rz.sigmoid_()
-        new.addcmul_(r, c).tanh_()
-        torch.lerp(new, before, z, out=state)
-    return states
+    if len(a) == 1:
+        one = a[0] @ b[0] if bias is None else torch.addmm(bias[0], a[0], b[0])
+        return one.unsqueeze(0)
+    return a @ b if bias is None else torch.baddbmm(bias.unsqueeze(1), a, b)
 
 
-def _factors(gates: Tensor, n: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a state's gradient is multiplied with to give its gates'.
-
-    No factor hangs on a gradient, so those of all steps are found at once.
-
-    Returns:
-        Stepped (places, 3 * hidden) for r, z and c, and (places, hidden) for n, each before its
-        nonlinearity.
-    """
-    r, z, c = gates.chunk(3, dim=1)
-    factors = torch.empty_like(gates)
-    of_r, of_z, of_c = factors.chunk(3, dim=1)
-    # In place, for memory is slower than arithmetic here.
-    of_n = 1 - z
-    _tanh_backward(of_n, n, grad_input=of_n)
-    torch.mul(of_n, c, out=of_r)
-    _sigmoid_backward(of_r, r, grad_input=of_r)
-    torch.sub(before, n, out=of_z)
-    _sigmoid_backward(of_z, z, grad_input=of_z)
-    torch.mul(of_n, r, out=of_c)
-    return factors, of_n
-
-
-def _run_back(d_states: Tensor, factors: Tensor, z: Tensor, weight: Tensor, layout: Layout) -> None:
-    """Run back through time, three calls a step.
-
-    Args:
-        d_states: stepped (places, hidden): the states' gradients but for what comes from later
-            steps; complete afterwards.
-        factors: stepped (places, 3 * hidden), of r, z and c; afterwards their gradients.
-        z: stepped (places, hidden).
-        weight: (models * 2, 3 * hidden, hidden).
-        layout: the order of things.
-    """
-    d_after = layout.steps(d_states)
-    steps = zip(
-        layout.steps(factors.view(len(factors), 3, -1)),
-        layout.steps(factors),
-        layout.steps(d_states.unsqueeze(1)),
-        layout.steps(z),
-        d_after,
-        # The state before the first step is a constant.
-        [None, *layout.at_next_step(d_after)],
-        strict=True,
-    )
-    for factor, d_gates, d_rows, kept, d_state, d_before in reversed(list(steps)):
-        factor.mul_(d_rows)
-        if d_before is not None:
-            d_before.addcmul_(d_state, kept).baddbmm_(d_gates, weight)
+def _library_layer(frames: Tensor, weights: GruWeights, packing: Packing) -> Tensor:
+    """Run torch's own layer, model by model; packed rows are the order that it knows, too."""
+    states = []
+    for model, (running, count) in enumerate(zip(packing.running, packing.frames, strict=True)):
+        rows = frames[model if len(frames) > 1 else 0]
+        params = [each[model, i] for i in range(DIRECTIONS) for each in weights]
+        start = frames.new_zeros(DIRECTIONS, packing.padded[1], weights.hidden.shape[-1])
+        # Biases, one layer, no dropout, whether to train (cuDNN asks), both directions.
+        options = True, 1, 0.0, torch.is_grad_enabled(), True
+        out, _ = torch.gru(rows[:count], running[running > 0], start, params, *options)
+        states.append(torch.nn.functional.pad(out, (0, 0, 0, rows.shape[0] - count)))
+    return torch.stack(states)

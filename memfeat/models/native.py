@@ -1,0 +1,263 @@
+"""The time loops of a GRU layer in C++, built with the machine's own compiler when first needed.
+
+The build knows nothing of torch, so it takes two seconds and a C++17 compiler. Where there is none,
+the loops in plain torch do the same work, several times slower.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from memfeat.errors import MemfeatError
+from memfeat.files import remove_stale_parts, write_atomically
+from memfeat.models.packing import DIRECTIONS
+
+SOURCE = Path(__file__).with_name("native.cpp")
+COMPILERS = "c++", "g++", "clang++"
+FLAGS = "-O3", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC"
+FOR_THIS_MACHINE = "-march=native"
+BUILD_SECONDS = 300
+GATES = 3
+TYPES = {torch.float32: "float", torch.float64: "double"}
+# What the functions take behind sizes and lengths, and of what shape.
+TENSORS = {
+    "forward": ("gates", "w_hidden", "b_new", "states", "new_hidden"),
+    "backward": (
+        *("states", "gates", "new_hidden", "states", "w_hidden"),
+        *("gates", "new_hidden", "new_hidden"),
+    ),
+}
+
+_log = logging.getLogger(__name__)
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("models", "batch", "rows", "hidden")]
+
+
+class NativeLoops:
+    """The loops of both directions of a layer, several models one after the other.
+
+    All tensors lie on the CPU, contiguous; they are float32 or float64, but for the int64
+    `lengths` (models, batch), which descend within each model. Rows are packed: by time, then by
+    sequence, the longest first; those that are no frames come out as zeros. Gates are in torch's
+    order: reset, update, new.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._functions = {
+            (way, dtype): library[f"memfeat_{way}_{name}"]
+            for way in TENSORS
+            for dtype, name in TYPES.items()
+        }
+        for (way, _), function in self._functions.items():
+            function.restype = ctypes.c_bool
+            function.argtypes = [_Sizes, *[ctypes.c_void_p] * (1 + len(TENSORS[way]))]
+
+    def forward(
+        self, projected: Tensor, w_hidden: Tensor, b_new: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Run through time.
+
+        Args:
+            projected: (models, rows, 2, 3 * hidden), what the inputs give each gate, with all
+                biases but `b_new`. Afterwards it holds the gates behind their nonlinearities.
+            w_hidden: (models, 2, 3 * hidden, hidden).
+            b_new: (models, 2, hidden), the hidden bias of the new gate.
+            lengths: int64 (models, batch).
+
+        Returns:
+            The states, (models, rows, 2 * hidden), the forward direction's first; and for
+            `backward` what the reset gate is multiplied with, (models, rows, 2, hidden).
+
+        Raises:
+            MemfeatError: types, shapes or lengths do not fit together.
+        """
+        models, rows, hidden = *projected.shape[:2], w_hidden.shape[-1]
+        states = projected.new_empty(models, rows, DIRECTIONS * hidden)
+        new_hidden = projected.new_empty(models, rows, DIRECTIONS, hidden)
+        self._run("forward", lengths, projected, w_hidden, b_new, states, new_hidden)
+        return states, new_hidden
+
+    def backward(  # noqa: PLR0917
+        self,
+        d_states: Tensor,
+        gates: Tensor,
+        new_hidden: Tensor,
+        states: Tensor,
+        w_hidden: Tensor,
+        lengths: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run back through time.
+
+        Args:
+            d_states: (models, rows, 2 * hidden), the loss's gradient of each state, without what
+                it owes to later steps.
+            gates: what `forward` left in `projected`.
+            new_hidden: what `forward` returned second.
+            states: what it returned first.
+            w_hidden: (models, 2, 3 * hidden, hidden).
+            lengths: int64 (models, batch).
+
+        Returns:
+            The gradients of the reset and update gate before their sigmoid and of `new_hidden`,
+            (models, rows, 2, 3 * hidden); of the new gate before its tanh, (models, rows, 2,
+            hidden); and the state before each step, of the same shape.
+
+        Raises:
+            MemfeatError: types, shapes or lengths do not fit together.
+        """
+        d_gates, d_new, before = map(torch.empty_like, (gates, new_hidden, new_hidden))
+        saved = gates, new_hidden, states
+        self._run("backward", lengths, d_states, *saved, w_hidden, d_gates, d_new, before)
+        return d_gates, d_new, before
+
+    def _run(self, way: str, lengths: Tensor, *tensors: Tensor) -> None:
+        names = TENSORS[way]
+        hidden = tensors[names.index("w_hidden")].shape[-1]
+        models, rows = tensors[0].shape[:2]
+        both = DIRECTIONS * hidden
+        shapes = {
+            "gates": (models, rows, DIRECTIONS, GATES * hidden),
+            "w_hidden": (models, DIRECTIONS, GATES * hidden, hidden),
+            "b_new": (models, DIRECTIONS, hidden),
+            "states": (models, rows, both),
+            "new_hidden": (models, rows, DIRECTIONS, hidden),
+        }
+        dtype = tensors[0].dtype
+        for name, tensor in zip(names, tensors, strict=True):
+            _check(name, tensor, shapes[name], dtype)
+        _check("lengths", lengths, (models, lengths.shape[-1]), torch.int64)
+        function = self._functions.get((way, dtype))
+        if function is None:
+            allowed = ", ".join(map(str, TYPES))
+            raise MemfeatError(f"no loops for a layer of {dtype}; give it one of {allowed}")
+        sizes = _Sizes(models, lengths.shape[1], rows, hidden)
+        if not function(sizes, *(tensor.data_ptr() for tensor in (lengths, *tensors))):
+            raise MemfeatError(
+                f"sequence lengths {lengths.tolist()} must descend within each model, be 0 or more "
+                f"and have no more than {rows} frames, the rows given"
+            )
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    found = tuple(tensor.shape), tensor.dtype, tensor.device.type, tensor.is_contiguous()
+    if found != (shape, dtype, "cpu", True):
+        raise MemfeatError(
+            f"{name} is {found[1]} {found[0]} on {found[2]}"
+            f"{'' if found[3] else ', not contiguous'}; it must be {dtype} {shape} on the cpu, "
+            "contiguous"
+        )
+
+
+@cache
+def kernel() -> NativeLoops | None:
+    """Return the loops built for this machine, or None where they cannot be, which is logged.
+
+    They are kept in the user's cache folder, under a name that tells source, compiler and machine,
+    so that only the first process builds. `MEMFEAT_NATIVE=0` in the environment asks for None.
+    """
+    if os.environ.get("MEMFEAT_NATIVE") == "0":
+        return None
+    try:
+        return _kept_or_built()
+    except (OSError, ValueError, subprocess.SubprocessError, _BuildError) as err:
+        _log.warning(
+            "recurrent layers run in plain torch, several times slower, as their C++ cannot be "
+            "built here: %s",
+            err,
+        )
+    return None
+
+
+class _BuildError(Exception):
+    """Why there is no library."""
+
+
+def _kept_or_built() -> NativeLoops:
+    compiler = _compiler()
+    target, machine = _target(compiler)
+    command = [*compiler, *FLAGS, *target]
+    key = _digest(SOURCE.read_bytes() + "\0".join(command).encode() + machine)
+    folder = _user_cache()
+    for path in sorted(folder.glob(f"gru-{key}-*.so")) if folder else []:
+        with suppress(OSError):
+            if path.stem.endswith(_digest(path.read_bytes())):
+                return _load(path)
+            # Loading damaged code could end the process.
+            path.unlink()
+    with tempfile.TemporaryDirectory(prefix="memfeat-") as temporary:
+        built = Path(temporary) / "gru.so"
+        _ask([*command, "-o", str(built), str(SOURCE)])
+        content = built.read_bytes()
+        # Without a cache folder that can be written, or run from, each process builds its own.
+        with suppress(OSError):
+            if folder:
+                kept = folder / f"gru-{key}-{_digest(content)}.so"
+                remove_stale_parts(folder)
+                write_atomically(kept, content)
+                return _load(kept)
+        return _load(built)
+
+
+def _load(path: Path) -> NativeLoops:
+    return NativeLoops(ctypes.CDLL(str(path)))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _user_cache() -> Path | None:
+    """Return the folder for what this user's processes build, if there is one."""
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    with suppress(RuntimeError):
+        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "memfeat"
+    return None
+
+
+def _compiler() -> list[str]:
+    chosen = os.environ.get("CXX")
+    if chosen:
+        return shlex.split(chosen)
+    found = next(filter(shutil.which, COMPILERS), None)
+    if found is None:
+        raise _BuildError(
+            f"there is none of {', '.join(COMPILERS)}; install one, or set CXX to one"
+        )
+    return [found]
+
+
+def _target(compiler: list[str]) -> tuple[list[str], bytes]:
+    """Return the flags that ask for all that this CPU can, and what is built under them.
+
+    A home may be shared by machines that the same flags mean different code on.
+    """
+    list_macros = ["-dM", "-E", "-x", "c++", os.devnull]
+    with suppress(_BuildError):
+        return [FOR_THIS_MACHINE], _ask([*compiler, FOR_THIS_MACHINE, *list_macros])
+    # Some compilers know no such flag, and build for the CPU they run on as they are.
+    return [], _ask([*compiler, *list_macros])
+
+
+def _ask(command: list[str]) -> bytes:
+    """Run a compiler; return what it printed."""
+    done = subprocess.run(  # noqa: S603
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=BUILD_SECONDS, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = next((line for line in said if "error" in line), *said[-1:] or ["it said nothing"])
+        raise _BuildError(f"{shlex.join(command)} ended with {done.returncode}: {reason}")
+    return done.stdout

@@ -1,0 +1,474 @@
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from memfeat.errors import MemfeatError
+from memfeat.models.native import kernel
+
+DIM = 5
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+GATES = 3
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+# Models of one case have one batch size but different totals.
+MIXED = [
+    [100, 99, 64, 37, 2, 1],
+    [5, 5, 5, 5, 5, 5],
+    [31, 1, 1, 1, 1, 1],
+    [99, 98, 97, 96, 95, 94],
+    [1, 1, 1, 1, 1, 1],
+]
+HIDDENS = [3, 8, 16, 64, 65]
+
+needs_compiler = pytest.mark.skipif(kernel() is None, reason="needs a C++ compiler")
+every_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+
+
+class Case:
+    """Layers of nn.GRU and packed batches for them, with what autograd says of each."""
+
+    def __init__(self, lengths, hidden, dtype):
+        torch.manual_seed(0)
+        self.lengths, self.hidden, self.dtype = torch.tensor(lengths), hidden, dtype
+        self.frames = self.lengths.sum(1).tolist()
+        self.grus = [nn.GRU(DIM, hidden, bidirectional=True).to(dtype) for _ in lengths]
+        # (models, rows, ...), where the rows that are no frames hold what must not matter.
+        self.inputs = torch.randn(len(lengths), max(self.frames), DIM, dtype=dtype)
+        self.d_states = torch.randn(len(lengths), max(self.frames), 2 * hidden, dtype=dtype)
+
+    def parameter(self, kind):
+        """(models, 2, ...)"""
+        names = f"{kind}_l0", f"{kind}_l0_reverse"
+        return torch.stack(
+            [torch.stack([getattr(gru, name).detach() for name in names]) for gru in self.grus]
+        )
+
+    @property
+    def w_hidden(self):
+        return self.parameter("weight_hh")
+
+    @property
+    def b_new(self):
+        return self.parameter("bias_hh")[..., 2 * self.hidden :].contiguous()
+
+    def projected(self):
+        bias = self.parameter("bias_ih")
+        bias[..., : 2 * self.hidden] += self.parameter("bias_hh")[..., : 2 * self.hidden]
+        products = torch.einsum("krx,kdgx->krdg", self.inputs, self.parameter("weight_ih"))
+        return (products + bias.unsqueeze(1)).contiguous()
+
+    def run(self, projected=None):
+        """What the loops give: all of forward, then all of backward."""
+        gates = self.projected() if projected is None else projected
+        states, new_hidden = kernel().forward(gates, self.w_hidden, self.b_new, self.lengths)
+        saved = gates, new_hidden, states
+        return (
+            states,
+            new_hidden,
+            gates,
+            *kernel().backward(self.d_states, *saved, self.w_hidden, self.lengths),
+        )
+
+    def oracle(self, model):
+        """One model's states and the gradients of its inputs and parameters, by autograd."""
+        gru, frames = self.grus[model], self.frames[model]
+        lengths = self.lengths[model]
+        inputs = self.inputs[model, :frames].clone().requires_grad_()
+        running = (torch.arange(int(lengths.max())).unsqueeze(1) < lengths).sum(1)
+        states = gru(PackedSequence(inputs, running))[0].data
+        wanted = [inputs, *gru.parameters()]
+        weighted = (states * self.d_states[model, :frames]).sum()
+        gradients = torch.autograd.grad(weighted, wanted)
+        names = "inputs", *(name for name, _ in gru.named_parameters())
+        return states.detach(), dict(zip(names, gradients, strict=True))
+
+
+def error(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def gradients_of(case, model, results):
+    """The gradients that follow from what the loops gave, under nn.GRU's names."""
+    _, _, _, d_gates, d_new, before = (each[model] for each in results)
+    d_projected = torch.cat([d_gates[..., : 2 * case.hidden], d_new], dim=-1)
+    inputs, weight = case.inputs[model], case.parameter("weight_ih")[model]
+    found = {"inputs": torch.einsum("rdg,dgx->rx", d_projected, weight)[: case.frames[model]]}
+    for d, end in enumerate(("", "_reverse")):
+        found[f"weight_ih_l0{end}"] = d_projected[:, d].mT @ inputs
+        found[f"weight_hh_l0{end}"] = d_gates[:, d].mT @ before[:, d]
+        found[f"bias_ih_l0{end}"] = d_projected[:, d].sum(0)
+        found[f"bias_hh_l0{end}"] = d_gates[:, d].sum(0)
+    return found
+
+
+def check(case):
+    results = case.run()
+    for model, frames in enumerate(case.frames):
+        states, gradients = case.oracle(model)
+        assert error(results[0][model, :frames], states) < TOLERANCE[case.dtype]
+        found = gradients_of(case, model, results)
+        assert found.keys() == gradients.keys()
+        for name, expected in gradients.items():
+            if expected.any():
+                assert error(found[name], expected) < TOLERANCE[case.dtype], (model, name)
+            else:
+                # The state before the only step of each sequence is zero.
+                assert not found[name].any(), (model, name)
+        for each in results:
+            assert not each[model, frames:].any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("hidden", HIDDENS)
+@pytest.mark.parametrize("models", [1, 5])
+@every_dtype
+def test_states_and_gradients_are_those_of_nn_gru(dtype, models, hidden):
+    check(Case(MIXED[:models], hidden, dtype))
+
+
+@needs_compiler
+@pytest.mark.parametrize("batch", range(1, 18))
+@every_dtype
+def test_any_number_of_sequences_may_run(dtype, batch):
+    check(Case([[2 * batch - i for i in range(batch)]], 16, dtype))
+
+
+@needs_compiler
+@every_dtype
+def test_a_model_of_no_frames_may_stand_among_others(dtype):
+    check(Case([[0, 0], [3, 0]][1:], 8, dtype))
+    case = Case([[3, 2], [0, 0]], 8, dtype)
+    for each in case.run():
+        assert not each[1].any()
+
+
+@needs_compiler
+@every_dtype
+def test_repeated_calls_are_identical(dtype):
+    case = Case(MIXED, 65, dtype)
+    for one, other in zip(case.run(), case.run(), strict=True):
+        assert torch.equal(one, other)
+
+
+@needs_compiler
+@every_dtype
+def test_a_model_among_others_and_a_sequence_among_others_are_as_alone(dtype):
+    case = Case([[9] * 13, [7] * 13], 20, dtype)
+    together = case.run()
+    projected, w_hidden, b_new = case.projected(), case.w_hidden, case.b_new
+    for model, length in enumerate((9, 7)):
+        for sequence in (0, 5, 12):
+            rows = slice(sequence, length * 13, 13)
+            one = slice(model, model + 1)
+            gates = projected[one, rows].contiguous()
+            lengths = torch.tensor([[length]])
+            states, new_hidden = kernel().forward(gates, w_hidden[one], b_new[one], lengths)
+            d_states = case.d_states[one, rows].contiguous()
+            saved = gates, new_hidden, states
+            back = kernel().backward(d_states, *saved, w_hidden[one], lengths)
+            alone = states, new_hidden, gates, *back
+            for found, expected in zip(alone, together, strict=True):
+                assert torch.equal(found, expected[one, rows])
+
+
+def loops_of_one_unit(inputs):
+    """One step each of units without recurrent weights, fed with `inputs` through every gate."""
+    projected = inputs.view(1, -1, 1, 1).expand(-1, -1, 2, GATES).contiguous()
+    batch = len(inputs)
+    weights = torch.zeros(1, 2, GATES, 1, dtype=inputs.dtype)
+    bias = torch.zeros(1, 2, 1, dtype=inputs.dtype)
+    kernel().forward(projected, weights, bias, torch.ones(1, batch, dtype=torch.int64))
+    assert torch.equal(projected[:, :, 0].nan_to_num(2), projected[:, :, 1].nan_to_num(2))
+    return projected[0, :, 0].unbind(1)
+
+
+@needs_compiler
+@every_dtype
+def test_the_nonlinearities_are_exact_to_a_few_units_in_the_last_place(dtype):
+    small = torch.logspace(-30, 0, 4001, dtype=torch.float64)
+    values = torch.cat([torch.linspace(-60, 60, 40_001, dtype=torch.float64), small, -small])
+    values = values.to(dtype)
+    epsilon = torch.finfo(dtype).eps
+    r, z, n = loops_of_one_unit(values)
+    exact = values.to(torch.float64)
+    for found in (r, z):
+        assert ((found - exact.sigmoid()) / exact.sigmoid()).abs().max() < 3 * epsilon
+    expected = exact.tanh()
+    assert torch.equal(n == 0, values == 0)
+    assert ((n - expected) / expected.where(values != 0, 1)).abs().max() < 3 * epsilon
+
+
+@needs_compiler
+@every_dtype
+def test_the_nonlinearities_saturate(dtype):
+    big = torch.finfo(dtype).max
+    values = torch.tensor([100, 1e4, big, float("inf")], dtype=dtype)
+    for x in (values, -values):
+        r, z, n = loops_of_one_unit(x)
+        for found in (r, z):
+            torch.testing.assert_close(found, x.sigmoid(), rtol=0, atol=1e-30)
+        assert torch.equal(n, x.sign())
+
+
+@needs_compiler
+@every_dtype
+@pytest.mark.parametrize("hidden", [8, 65])
+def test_nan_comes_through(dtype, hidden):
+    case = Case([[9, 7, 4]], hidden, dtype)
+    for gate in range(GATES):
+        projected = case.projected()
+        projected[0, 6, 0, gate * hidden] = float("nan")  # time 2, sequence 0, forward
+        states, *_, d_gates, d_new, _ = case.run(projected)
+        assert states[0, 6, 0].isnan()
+        row_of_time_8 = case.frames[0] - 1
+        assert states[0, row_of_time_8, :hidden].isnan().all()
+        assert not states[0, :6].isnan().any()
+        assert not states[0, :, hidden:].isnan().any()
+        assert d_gates[0, 0, 0].isnan().all()
+        assert d_new[0, 0, 0].isnan().all()
+        assert not d_gates[0, :, 1].isnan().any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("lengths", [[2, 3], [4, -1], [4, 3]])
+def test_lengths_that_do_not_fit_are_refused(lengths):
+    arguments = torch.zeros(1, 6, 2, 9), torch.zeros(1, 2, 9, 3), torch.zeros(1, 2, 3)
+    message = rf"sequence lengths \[\[{lengths[0]}, {lengths[1]}\]\] .* no more than 6 frames"
+    with pytest.raises(MemfeatError, match=message):
+        kernel().forward(*arguments, torch.tensor([lengths]))
+
+
+@needs_compiler
+def test_a_type_that_has_no_loops_is_refused():
+    arguments = torch.zeros(1, 6, 2, 9), torch.zeros(1, 2, 9, 3), torch.zeros(1, 2, 3)
+    message = r"no loops for a layer of torch.float16; .* torch.float32, torch.float64"
+    with pytest.raises(MemfeatError, match=message):
+        kernel().forward(*(each.half() for each in arguments), torch.tensor([[3, 2]]))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: torch.zeros(1, 6, 2, 8)}, r"gates is torch.float32 \(1, 6, 2, 8\) .* \(1, 6, 2, 9\)"),
+        ({1: torch.zeros(2, 2, 9, 3)}, r"w_hidden is torch.float32 \(2, 2, 9, 3\)"),
+        ({1: torch.zeros(1, 2, 3, 9).mT}, "w_hidden is .* not contiguous"),
+        ({2: torch.zeros(1, 2, 3).double()}, "b_new is torch.float64 .* must be torch.float32"),
+        ({3: torch.ones(2, 2).long()}, r"lengths is torch.int64 \(2, 2\)"),
+        ({3: torch.ones(1, 2)}, r"lengths is torch.float32 \(1, 2\) .* must be torch.int64"),
+        ({0: torch.zeros(1, 6, 2, 9).half()}, "w_hidden is torch.float32 .* be torch.float16"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(change, message):
+    arguments = [
+        *(torch.zeros(1, 6, 2, 9), torch.zeros(1, 2, 9, 3), torch.zeros(1, 2, 3)),
+        torch.tensor([[3, 2]]),
+    ]
+    for i, other in change.items():
+        arguments[i] = other
+    with pytest.raises(MemfeatError, match=message):
+        kernel().forward(*arguments)
+
+
+ARGUMENTS = torch.ones(1, 2, 2, 6), torch.ones(1, 2, 6, 2), torch.ones(1, 2, 2), torch.tensor([[2]])
+USE = """
+import torch
+from memfeat.models.native import kernel
+arguments = torch.ones(1, 2, 2, 6), torch.ones(1, 2, 6, 2), torch.ones(1, 2, 2), torch.tensor([[2]])
+print(kernel().forward(*arguments)[0].tolist())
+"""
+
+
+def answer(loops):
+    return loops.forward(ARGUMENTS[0].clone(), *ARGUMENTS[1:])[0].tolist()
+
+
+def libraries(home):
+    return sorted((home / "memfeat").iterdir())
+
+
+def identity(path):
+    return path.name, path.stat().st_ino, path.stat().st_mtime_ns
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    home = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home))
+        kernel.__wrapped__()
+    return home
+
+
+@pytest.fixture
+def home(filled, tmp_path, monkeypatch):
+    """A cache folder of its own for the test, with the library in it, as for a new process."""
+    copy = tmp_path / "home"
+    shutil.copytree(filled, copy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(copy))
+    return copy
+
+
+@pytest.fixture
+def new_kernel(caplog):
+    """What a new process gets of `kernel()`, and what it logs."""
+
+    def call():
+        caplog.clear()
+        return kernel.__wrapped__()
+
+    return call
+
+
+@needs_compiler
+def test_only_the_first_process_builds(home, new_kernel, caplog):
+    (path,) = libraries(home)
+    before = identity(path)
+    assert answer(new_kernel()) == answer(kernel())
+    assert [identity(each) for each in libraries(home)] == [before]
+    assert not caplog.records
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+def test_a_damaged_library_is_built_again(home, new_kernel, caplog, damage):
+    (path,) = libraries(home)
+    good = path.read_bytes()
+    middle = len(good) // 2
+    bad = {
+        "cut": good[:middle],
+        "changed": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
+        "emptied": b"",
+    }
+    path.write_bytes(bad[damage])
+    assert answer(new_kernel()) == answer(kernel())
+    (again,) = libraries(home)
+    assert again.read_bytes() != bad[damage]
+    assert hashlib.sha256(again.read_bytes()).hexdigest()[:32] in again.name
+    assert not caplog.records
+
+
+@needs_compiler
+def test_two_processes_may_build_at_once(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", USE]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out, err) == (0, f"{answer(kernel())}\n", "")
+    assert all(path.suffix == ".so" for path in libraries(tmp_path))
+
+
+@needs_compiler
+def test_a_cache_folder_that_cannot_be_written_is_done_without(
+    tmp_path, monkeypatch, new_kernel, caplog
+):
+    blocked, temporary = tmp_path / "file", tmp_path / "temporary"
+    blocked.write_text("")
+    temporary.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert answer(new_kernel()) == answer(kernel())
+    assert not any(temporary.iterdir())
+    assert not caplog.records
+
+
+@needs_compiler
+def test_another_machine_or_compiler_builds_its_own(home, tmp_path, monkeypatch, new_kernel):
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    other = tmp_path / "another c++"
+    monkeypatch.setenv("CXX", f"'{other}'")
+    expected = set(libraries(home))
+    for machine in (1, 2):
+        other.write_text(f'#!/bin/sh\nexec {compiler} -DMACHINE={machine} "$@"\n')
+        other.chmod(0o755)
+        assert answer(new_kernel()) == answer(kernel())
+        assert len(libraries(home)) == machine + 1
+        assert expected < set(libraries(home))
+        expected = set(libraries(home))
+
+
+@needs_compiler
+def test_a_compiler_that_does_not_know_its_machine_is_used_without(
+    home, tmp_path, monkeypatch, new_kernel, caplog
+):
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    other = tmp_path / "c++"
+    other.write_text(f'#!/bin/sh\ncase "$*" in *-march*) exit 1;; esac\nexec {compiler} "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("CXX", str(other))
+    torch.testing.assert_close(answer(new_kernel()), answer(kernel()))
+    assert not caplog.records
+
+
+def no_compiler(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def absent_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+
+def unreadable_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "c++ 'unclosed")
+
+
+def failing_compiler(tmp_path, monkeypatch):
+    path = tmp_path / "fails"
+    path.write_text("#!/bin/sh\necho some words >&2\necho 'an error: no stdlib' >&2\nexit 3\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+
+
+def compiler_of_nonsense(tmp_path, monkeypatch):
+    path = tmp_path / "nonsense"
+    path.write_text(
+        '#!/bin/sh\nfor each; do [ "$was" = -o ] && echo no > "$each"; was=$each; done\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason"),
+    [
+        (no_compiler, r"there is none of c\+\+, g\+\+, clang\+\+; install one, or set CXX to one"),
+        (absent_compiler, "no-such-compiler"),
+        (unreadable_compiler, "No closing quotation"),
+        (failing_compiler, "ended with 3: an error: no stdlib"),
+        (compiler_of_nonsense, "gru.so"),
+    ],
+)
+def test_where_nothing_can_be_built_one_line_says_why(
+    tmp_path, monkeypatch, new_kernel, caplog, obstacle, reason
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    obstacle(tmp_path, monkeypatch)
+    assert new_kernel() is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "run in plain torch" in record.message
+    assert "\n" not in record.message
+    assert re.search(reason, record.message)
+
+
+def test_the_environment_turns_it_off(monkeypatch, new_kernel, caplog):
+    monkeypatch.setenv("MEMFEAT_NATIVE", "0")
+    assert new_kernel() is None
+    assert not caplog.records
+
+
+@needs_compiler
+def test_a_process_asks_once():
+    assert kernel() is kernel()
