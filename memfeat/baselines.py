@@ -15,10 +15,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from memfeat.cache import FeatureTable
 from memfeat.config import Monitor, TrainConfig
 from memfeat.files import write_json
-from memfeat.manifest import VideoRecord
 from memfeat.registry import Registry
 from memfeat.runs import METRICS, PROVENANCE, Predictions, is_complete, read_object, write_scores
 from memfeat.training import DevResult, Examples, versions
@@ -79,19 +77,12 @@ class FittedBaseline:
     hyperparameters: dict[str, float]
 
 
-def fit_baseline(
-    name: str,
-    table: FeatureTable,
-    records: Sequence[VideoRecord],
-    *,
-    monitor: Monitor = "l1",
-) -> FittedBaseline:
+def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> FittedBaseline:
     """Fit a baseline on the train split, once for each point of its grid, and keep the best.
 
     Args:
         name: from `BASELINES`.
-        table: the features; videos without a record go unused.
-        records: the videos; those without features go unused.
+        examples: what to learn from.
         monitor: what picks the hyperparameters, on the dev split; of equals the first wins.
 
     Raises:
@@ -99,7 +90,6 @@ def fit_baseline(
         TrainingError: no scored videos in train or dev.
     """
     baseline = BASELINES.get(name)
-    examples = Examples.join(table, records)
     examples.require_splits()
     train, dev = examples.labelled("train"), examples.labelled("dev")
     features, scores = _averages(examples), examples.scores
@@ -113,9 +103,7 @@ def fit_baseline(
     return FittedBaseline(examples.columns(predicted), hyperparameters)
 
 
-def run_baseline(
-    name: str, table: FeatureTable, records: Sequence[VideoRecord], config: TrainConfig
-) -> None:
+def run_baseline(name: str, examples: Examples, config: TrainConfig) -> None:
     """Fit a baseline and write predictions, provenance and metrics to `config.run`.
 
     What is there already of the same baseline on the same data is kept.
@@ -125,17 +113,16 @@ def run_baseline(
         RunError: the folder holds a damaged run.
         OSError: the folder cannot be written to.
     """
-    examples = Examples.join(table, records)
     wanted: dict[str, Any] = {
         "baseline": name,
         "monitor": config.monitor,
         "bootstrap": config.bootstrap,
-        "data_sha256": examples.digest(),
+        "data_sha256": examples.facts["data_sha256"],
     }
     if is_complete(config.run) and wanted.items() <= read_object(config.run / PROVENANCE).items():
         return
     start = time.perf_counter()
-    fitted = fit_baseline(name, table, records, monitor=config.monitor)
+    fitted = fit_baseline(name, examples, monitor=config.monitor)
     provenance = {
         **wanted,
         "hyperparameters": fitted.hyperparameters,

@@ -96,6 +96,9 @@ class TrainConfig(Settings):
     patience_epochs: int = Field(5, ge=1, description="stop after so many without improvement")
     monitor: Monitor = Field("l1", description="what improvement means, on the dev split (ours)")
     shuffle_frames: bool = Field(True, description="permute each video's frames while training")
+    length_buckets: int = Field(
+        1, ge=1, description="batches filled by length together, for less padding; 1: none (ours)"
+    )
     shuffle_labels: bool = Field(
         False, description="control: permute train and dev scores, so nothing can be learnt"
     )

@@ -7,7 +7,9 @@ import numpy as np
 
 from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import TrainConfig
+from memfeat.devices import CPU
 from memfeat.manifest import VideoRecord
+from memfeat.training import FrameBank, Videos
 
 DATASET = "made up for a test"
 SMALL = {
@@ -47,6 +49,11 @@ def table(videos: list[np.ndarray], **changes) -> FeatureTable:
     return FeatureTable(
         values, np.zeros(len(values)), offsets, ids, spec(values.shape[1], **changes)
     )
+
+
+def videos(made: FeatureTable) -> Videos:
+    """All videos of a table, as batches are made of them."""
+    return Videos(FrameBank(made.values, CPU), made.offsets[:-1], made.lengths)
 
 
 def records(scores, splits) -> list[VideoRecord]:

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from memfeat.baselines import BASELINES, fit_baseline, run_baseline
 from memfeat.errors import TrainingError, UnknownNameError
 from memfeat.runs import read_predictions
+from memfeat.training import Examples
 
 
 def linear(time, generator):
@@ -53,7 +54,7 @@ def test_ridge_is_the_closed_form_fitted_on_train_with_the_penalty_best_on_dev(m
             return np.abs(predicted - scores[dev]).mean()
         return -spearmanr(predicted, scores[dev]).statistic
 
-    fitted = fit_baseline("ridge", made, labels, monitor=monitor)
+    fitted = fit_baseline("ridge", Examples.join(made, labels), monitor=monitor)
     best = min(candidates, key=loss)
     assert fitted.hyperparameters == {"alpha": best}
     np.testing.assert_allclose(fitted.predictions.prediction, candidates[best], atol=1e-8)
@@ -63,20 +64,20 @@ def test_ridge_is_the_closed_form_fitted_on_train_with_the_penalty_best_on_dev(m
 def test_both_baselines_learn_a_linear_rule():
     made, labels = dataset(80, 40, 60, rule=linear)
     for name in BASELINES:
-        assert held_out_srocc(fit_baseline(name, made, labels).predictions) > 0.85, name
+        assert held_out_srocc(fit_baseline(name, Examples.join(made, labels)).predictions) > 0.85, name
 
 
 def test_svr_learns_what_ridge_cannot():
     made, labels = dataset(150, 60, 80, rule=bowl)
-    assert held_out_srocc(fit_baseline("svr", made, labels).predictions) > 0.85
-    assert abs(held_out_srocc(fit_baseline("ridge", made, labels).predictions)) < 0.4
+    assert held_out_srocc(fit_baseline("svr", Examples.join(made, labels)).predictions) > 0.85
+    assert abs(held_out_srocc(fit_baseline("ridge", Examples.join(made, labels)).predictions)) < 0.4
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_test_scores_have_no_influence(name):
     made, labels = dataset(30, 20, 20, rule=linear)
     changed = [r.model_copy(update={"score": 0.0}) if r.split == "test" else r for r in labels]
-    one, other = (fit_baseline(name, made, each).predictions for each in (labels, changed))
+    one, other = (fit_baseline(name, Examples.join(made, each)).predictions for each in (labels, changed))
     np.testing.assert_array_equal(one.prediction, other.prediction)
 
 
@@ -85,7 +86,7 @@ def test_constant_scores_and_withheld_ones_are_no_obstacle(name):
     generator = np.random.default_rng(0)
     made = table([generator.standard_normal((1, 4)) for _ in range(9)])
     labels = records([0.5] * 7 + [None, None], splits(4, 3, 2))
-    predicted = fit_baseline(name, made, labels).predictions
+    predicted = fit_baseline(name, Examples.join(made, labels)).predictions
     np.testing.assert_allclose(predicted.prediction, 0.5, atol=0.11)
     assert np.isnan(predicted.score[7:]).all()
 
@@ -93,16 +94,16 @@ def test_constant_scores_and_withheld_ones_are_no_obstacle(name):
 def test_an_empty_split_and_an_unknown_name_are_refused():
     made, labels = dataset()
     with pytest.raises(TrainingError, match="the dev split has no video"):
-        fit_baseline("ridge", made, [r for r in labels if r.split != "dev"])
+        fit_baseline("ridge", Examples.join(made, [r for r in labels if r.split != "dev"]))
     with pytest.raises(UnknownNameError, match=r"unknown baseline 'rigde'. Did you mean 'ridge'"):
-        fit_baseline("rigde", made, labels)
+        fit_baseline("rigde", Examples.join(made, labels))
 
 
 def test_a_baselines_run_folder_holds_scores_and_how_they_came_about(tmp_path):
     made, labels = dataset(30, 20, 20, rule=linear)
     settings = config(tmp_path / "run")
-    run_baseline("ridge", made, labels, settings)
-    fitted = fit_baseline("ridge", made, labels)
+    run_baseline("ridge", Examples.join(made, labels), settings)
+    fitted = fit_baseline("ridge", Examples.join(made, labels))
     predicted = read_predictions(tmp_path / "run" / "predictions.csv")
     np.testing.assert_array_equal(predicted.prediction, fitted.predictions.prediction)
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
@@ -114,11 +115,11 @@ def test_a_baselines_run_folder_holds_scores_and_how_they_came_about(tmp_path):
 def test_a_finished_baseline_is_kept_until_its_data_change(tmp_path):
     made, labels = dataset(30, 20, 20, rule=linear)
     settings = config(tmp_path / "run")
-    run_baseline("ridge", made, labels, settings)
+    run_baseline("ridge", Examples.join(made, labels), settings)
     times = {path: path.stat().st_mtime_ns for path in settings.run.iterdir()}
-    run_baseline("ridge", made, labels, settings)
+    run_baseline("ridge", Examples.join(made, labels), settings)
     assert {path: path.stat().st_mtime_ns for path in settings.run.iterdir()} == times
     before = (settings.run / "predictions.csv").read_bytes()
     changed = [labels[0].model_copy(update={"score": 0.987}), *labels[1:]]
-    run_baseline("ridge", made, changed, settings)
+    run_baseline("ridge", Examples.join(made, changed), settings)
     assert (settings.run / "predictions.csv").read_bytes() != before

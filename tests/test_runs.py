@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import config, dataset, spec
+from made_up import config, dataset, spec, videos
 from scipy.stats import pearsonr, spearmanr
 
 from memfeat.errors import RunError
@@ -111,7 +111,7 @@ def test_a_loaded_run_knows_its_settings_features_and_sources(one):
 
 def test_loaded_models_repeat_the_runs_predictions(several):
     made, _ = dataset()
-    scores = [score(regressor, made) for regressor in Run.load(several.folder).regressors()]
+    scores = [score(regressor, videos(made)) for regressor in Run.load(several.folder).regressors()]
     np.testing.assert_allclose(np.mean(scores, axis=0), several.predictions().prediction, atol=1e-7)
     assert not any(regressor.training for regressor in several.regressors())
 

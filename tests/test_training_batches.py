@@ -4,22 +4,18 @@ import numpy as np
 import pytest
 import torch
 from made_up import dataset, table
+from made_up import videos as videos_of
 
+from memfeat.devices import CPU
 from memfeat.models import build_regressor
-from memfeat.training import score
-from memfeat.training.batches import EpochBatches, FrameBank
-
-CPU = torch.device("cpu")
+from memfeat.training import FrameBank, score
+from memfeat.training.batches import Shuffle, epoch_batches
 
 
-def batches(videos, *, shuffle_frames=True, seed=0, names=None, batch_size=2):
-    made = table(videos)
-    rows = [np.arange(*made.offsets[i : i + 2]) for i in range(len(videos))]
-    scores = torch.arange(len(videos)) / 10
-    bank = FrameBank(made.values, CPU)
-    return EpochBatches(
-        bank, rows, names or made.video_ids, scores, batch_size, shuffle_frames, seed
-    )
+def batches(videos, epoch=0, *, seeds=(0,), shuffle_frames=True, batch_size=2, bucket=1):
+    scores = [np.arange(len(videos)) / 10 for _ in seeds]
+    shuffles = [Shuffle(seed, shuffle_frames, bucket) for seed in seeds]
+    return list(epoch_batches(videos_of(table(videos)), scores, shuffles, epoch, batch_size))
 
 
 def numbered(*lengths):
@@ -27,25 +23,25 @@ def numbered(*lengths):
     return [np.array([[i, t, 1.0] for t in range(n)]) for i, n in enumerate(lengths)]
 
 
-def frame_orders(source, epoch):
-    """Each video's frame numbers in the order in which an epoch has them."""
+def frame_orders(*args, model=0, **kwargs):
+    """Each video's frame numbers in the order in which an epoch has them for a model."""
     orders = {}
-    for batch in source.epoch(epoch):
-        for frames, length in zip(batch.frames, batch.lengths, strict=True):
+    for batch in batches(*args, **kwargs):
+        for frames, length in zip(batch.frames[model], batch.lengths[model], strict=True):
             orders[int(frames[0, 0])] = frames[:length, 1].int().tolist()
     return orders
 
 
-def test_a_batch_holds_whole_videos_padded_with_zeros_beside_their_scores():
+def test_a_batch_holds_whole_videos_beside_their_scores():
     videos = numbered(3, 5, 2, 4, 1)
     seen = []
-    for batch in batches(videos, shuffle_frames=False).epoch(0):
+    for batch in batches(videos, shuffle_frames=False):
         assert batch.frames.dtype == torch.float32
-        assert batch.frames.shape[1] == batch.lengths.max()
-        for frames, length, truth in zip(*batch, strict=True):
+        assert batch.frames.shape[2] == batch.lengths.max()
+        for frames, length, truth in zip(*(each[0] for each in batch), strict=True):
             video = int(frames[0, 0])
             np.testing.assert_array_equal(frames[:length], videos[video])
-            assert not frames[length:].any()
+            assert torch.isfinite(frames).all()
             assert truth.item() == pytest.approx(video / 10)
             seen.append(video)
     assert sorted(seen) == [0, 1, 2, 3, 4]
@@ -53,8 +49,8 @@ def test_a_batch_holds_whole_videos_padded_with_zeros_beside_their_scores():
 
 
 def test_frames_are_permuted_within_their_video_anew_each_epoch():
-    source = batches(numbered(30, 30))
-    first, second = frame_orders(source, 0), frame_orders(source, 1)
+    videos = numbered(30, 30)
+    first, second = frame_orders(videos, 0), frame_orders(videos, 1)
     for orders in (first, second):
         for order in orders.values():
             assert sorted(order) == list(range(30))
@@ -63,36 +59,85 @@ def test_frames_are_permuted_within_their_video_anew_each_epoch():
     assert first[0] != first[1]
 
 
-def test_frame_orders_follow_from_seed_epoch_and_video_alone():
-    reference = frame_orders(batches(numbered(9, 9, 9)), 4)
+def test_every_place_in_a_video_is_as_likely_for_every_frame():
+    counts = np.zeros((4, 4))
+    for epoch in range(1500):
+        orders = frame_orders(numbered(4, 4), epoch)
+        for order in orders.values():
+            counts[order, range(4)] += 1
+    np.testing.assert_allclose(counts / counts.sum(0), 0.25, atol=0.035)
+
+
+def test_orders_follow_from_seed_and_epoch_alone():
+    videos = numbered(9, 9, 9)
+    reference = frame_orders(videos, 4)
     for disturb in (torch.manual_seed, np.random.seed, random.seed):
         disturb(99)
-        assert frame_orders(batches(numbered(9, 9, 9)), 4) == reference
-    fewer = batches(numbered(9, 9), names=["v2", "v0"], batch_size=1)
-    assert frame_orders(fewer, 4) == {0: reference[2], 1: reference[0]}
-    assert frame_orders(batches(numbered(9, 9, 9), seed=1), 4) != reference
+        assert frame_orders(videos, 4) == reference
+    assert frame_orders(videos, 4, seeds=(1,)) != reference
+
+
+def test_a_model_among_others_has_the_batches_that_it_has_alone():
+    videos = numbered(7, 3, 9, 4, 5)
+    together = batches(videos, 2, seeds=(3, 0, 8))
+    for model, seed in enumerate((3, 0, 8)):
+        alone = batches(videos, 2, seeds=(seed,))
+        for ours, own in zip(together, alone, strict=True):
+            assert torch.equal(ours.lengths[model], own.lengths[0])
+            time = own.frames.shape[2]
+            assert torch.equal(ours.frames[model, :, :time], own.frames[0])
+            assert torch.equal(ours.scores[model], own.scores[0])
 
 
 def test_frames_keep_their_order_unless_shuffled():
-    assert frame_orders(batches(numbered(6, 4), shuffle_frames=False), 3) == {
+    assert frame_orders(numbered(6, 4), 3, shuffle_frames=False) == {
         0: list(range(6)),
         1: list(range(4)),
     }
 
 
+def test_buckets_fill_batches_by_length_and_still_shuffle():
+    lengths = np.random.default_rng(0).permutation(np.arange(1, 44))
+    videos = numbered(*lengths)
+    spread, first = {}, []
+    for bucket in (1, 20):
+        made = batches(videos, batch_size=4, bucket=bucket)
+        assert [batch.lengths.shape[1] for batch in made] == [4] * 10 + [3]
+        assert sorted(n for batch in made for n in batch.lengths[0].tolist()) == list(range(1, 44))
+        spread[bucket] = sum(int(b.lengths.max() - b.lengths.min()) for b in made[:-1])
+    assert spread[20] < spread[1] / 2
+    for epoch in range(6):
+        made = batches(videos, epoch, batch_size=4, bucket=20)
+        first.append(sorted(made[0].lengths[0].tolist()))
+        means = [b.lengths.double().mean().item() for b in made]
+        assert means != sorted(means)
+    assert len(set(map(tuple, first))) == 6
+
+
 def test_a_read_only_table_is_trained_from():
-    values = np.ones((4, 3), np.float16)
+    values = np.arange(12, dtype=np.float16).reshape(4, 3)
     values.flags.writeable = False
-    frames, lengths = FrameBank(values, CPU).gather([np.array([3, 1]), np.array([0])])
+    starts, lengths = torch.tensor([2, 0]), torch.tensor([2, 1])
+    frames = FrameBank(values, CPU).gather(starts, lengths)
     assert frames.shape == (2, 2, 3)
-    assert lengths.tolist() == [2, 1]
+    np.testing.assert_array_equal(frames[0], values[2:4])
+    np.testing.assert_array_equal(frames[1, 0], values[0])
+
+
+def test_averaged_videos_are_their_mean_frames():
+    made, _ = dataset(train=4)
+    averaged = videos_of(made).of(np.array([3, 1])).averaged()
+    assert averaged.lengths.tolist() == [1, 1]
+    for row, video in zip(averaged.bank.values, (3, 1), strict=True):
+        expected = made.frames(video).astype(np.float64).mean(0)
+        np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
 def test_scores_come_in_the_tables_order_and_equal_those_of_each_video_alone():
     made, _ = dataset(train=20)
     torch.manual_seed(0)
     regressor = build_regressor(6, "bigru", "mlp", {"hidden": 3, "layers": 2}).train()
-    scores = score(regressor, made, batch_size=4)
+    scores = score(regressor, videos_of(made))
     assert regressor.training
     regressor.eval()
     for i, predicted in enumerate(scores):

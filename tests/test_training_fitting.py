@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,8 +9,18 @@ from scipy.stats import spearmanr
 
 from memfeat.baselines import fit_baseline
 from memfeat.models import AGGREGATORS, build_regressor
-from memfeat.training import train
-from memfeat.training.fitting import BestEpoch, DevResult, learning_rate
+from memfeat.models.gru import BACKENDS, using_backend
+from memfeat.models.native import kernel
+from memfeat.runs import is_complete
+from memfeat.training import (
+    Examples,
+    fit_together,
+    resolve_options,
+    stacks,
+    train,
+    train_stack,
+)
+from memfeat.training.epochs import BestEpoch, DevResult, learning_rate
 
 
 def history(folder):
@@ -161,7 +172,7 @@ def test_attention_learns_which_moments_count_where_averages_cannot(tmp_path):
     made, labels = dataset(train=320, dev=80, test=120)
     run = train(made, labels, config(tmp_path / "run", **LEARN))
     assert held_out_srocc(run.predictions()) > 0.9
-    assert held_out_srocc(fit_baseline("ridge", made, labels).predictions) < 0.75
+    assert held_out_srocc(fit_baseline("ridge", Examples.join(made, labels)).predictions) < 0.75
     frames = torch.from_numpy(np.stack([marked_moments(9, np.random.default_rng(5))[0]])).float()
     weights = run.regressors()[0](frames, torch.tensor([9])).weights[0].detach().abs()
     marked = frames[0, :, 0] > 0
@@ -174,3 +185,98 @@ def test_nothing_is_learnt_from_shuffled_scores(tmp_path):
     assert abs(held_out_srocc(run.predictions())) < 0.3
     assert run.predictions().score.tolist() == [record.score for record in labels]
     assert any(line.startswith("CONTROL") for line in run.sources())
+
+
+def fitted(configs):
+    """Fit configurations together; return each one's model."""
+    made, labels = dataset(train=24, dev=8, test=4)
+    found = {}
+    options = [resolve_options(each) for each in configs]
+    assert fit_together(Examples.join(made, labels), options, on_fitted=found.__setitem__) == [
+        None
+    ] * len(configs)
+    return [found[i] for i in range(len(configs))]
+
+
+VARIED = (
+    {"seeds": (3,), "max_epochs": 2},
+    {"seeds": (0,)},
+    {"seeds": (0,), "shuffle_labels": True, "monitor": "srocc"},
+    {"seeds": (7,), "learning_rate": 1e-2, "weight_decay": 0.1, "patience_epochs": 2},
+    {"seeds": (1,), "shuffle_frames": False},
+)
+
+
+@pytest.mark.parametrize("aggregator", ["avg", "linear-avg", "bigru-pool", "bigru"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_fitted_among_others_has_the_history_that_it_has_alone(backend, aggregator):
+    """To 1e-5 in every loss of eight epochs, though some of the others end before."""
+    if backend == "native" and not kernel():
+        pytest.skip("needs a C++ compiler")
+    configs = [
+        config("run", aggregator=aggregator, **{"max_epochs": 8, **changes}) for changes in VARIED
+    ]
+    with using_backend(backend):
+        together = fitted(configs)
+        for settings, among in zip(configs, together, strict=True):
+            (alone,) = fitted([settings])
+            assert among.best_epoch == alone.best_epoch
+            assert among.stopped_because == alone.stopped_because
+            for one, other in zip(among.history, alone.history, strict=True):
+                assert one.train_l1 == pytest.approx(other.train_l1, abs=1e-5)
+                assert one.dev_l1 == pytest.approx(other.dev_l1, abs=1e-5)
+            for one, other in zip(
+                among.regressor.parameters(), alone.regressor.parameters(), strict=True
+            ):
+                torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert len({len(each.history) for each in together}) > 1
+
+
+def test_fitting_together_twice_gives_the_same_bits():
+    configs = [config("run", aggregator="bigru", **{"max_epochs": 4} | each) for each in VARIED]
+    for one, other in zip(fitted(configs), fitted(configs), strict=True):
+        assert one.history == other.history
+        for a, b in zip(one.regressor.parameters(), other.regressor.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_model_that_diverges_ends_alone(tmp_path):
+    made, labels = dataset()
+    rates = (3e-3, 1e30, 3e-3)
+    configs = [
+        resolve_options(config(tmp_path / str(i), seeds=(i,), learning_rate=rate))
+        for i, rate in enumerate(rates)
+    ]
+    with using_backend("plain"):
+        (group,) = stacks(configs, 8)
+        errors = train_stack(Examples.join(made, labels), group)
+    assert [error is None for error in errors] == [True, False, True]
+    assert re.search(r"seed 1 diverged: in epoch \d, at a learning rate of 1e\+30", str(errors[1]))
+    assert [is_complete(tmp_path / str(i)) for i in range(3)] == [True, False, True]
+
+
+def test_what_is_stacked_has_one_shape_and_gains_by_it():
+    kinds = {
+        "paper": {},
+        "control": {"shuffle_labels": True, "learning_rate": 1.0},
+        "narrow": {"aggregators": {"bigru": {"hidden": 2}}},
+        "batches": {"batch_size": 4},
+        "average": {"aggregator": "avg"},
+    }
+    configs = [
+        config(name, seeds=(seed,), **changes)
+        for name, changes in kinds.items()
+        for seed in range(3)
+    ]
+    with using_backend("plain"):
+        groups = stacks(configs, 4)
+    sizes = [([str(each.run) for each in group]) for group in groups]
+    assert sizes == [
+        ["paper", "paper", "control"],
+        ["paper", "control", "control"],
+        ["narrow"] * 3,
+        ["batches"] * 3,
+        *[["average"]] * 3,
+    ]
+    if kernel():
+        assert all(len(group) == 1 for group in stacks(configs, 4))

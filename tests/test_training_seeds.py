@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from made_up import config, dataset, spec
+from made_up import config, dataset, spec, videos
 from scipy.stats import spearmanr
 
 from memfeat.errors import ConfigError, RunError, TrainingError, UnknownNameError
@@ -319,7 +319,7 @@ def test_a_run_is_evaluated_on_another_datasets_videos(tmp_path):
     run = train(made, labels, config(tmp_path / "run"))
     other, other_labels = dataset(0, 0, 30, seed=9)
     metrics = evaluate_run(run, other, other_labels)
-    predicted = score(run.regressors()[0], other)
+    predicted = score(run.regressors()[0], videos(other))
     truth = np.array([record.score for record in other_labels])
     assert list(metrics) == ["test"]
     assert metrics["test"].n == 30

@@ -1,22 +1,44 @@
 """Stage 2: a table of features and scored records to a trained run."""
 
+from memfeat.training.batches import FrameBank, Videos
 from memfeat.training.data import Examples, Selection, select_records
-from memfeat.training.fitting import DevResult, EpochReport, OnEpoch, learning_rate
+from memfeat.training.epochs import DevResult, EpochReport, learning_rate
+from memfeat.training.fitting import Fitted, OnEpoch, fit_together
 from memfeat.training.scoring import score
-from memfeat.training.seeds import evaluate_run, predict_run, resolve_options, train, versions
+from memfeat.training.seeds import (
+    MOST_STACKED,
+    evaluate_run,
+    finish,
+    predict_run,
+    resolve_options,
+    stacks,
+    train,
+    train_stack,
+    unfinished,
+    versions,
+)
 
 __all__ = [
+    "MOST_STACKED",
     "DevResult",
     "EpochReport",
     "Examples",
+    "Fitted",
+    "FrameBank",
     "OnEpoch",
     "Selection",
+    "Videos",
     "evaluate_run",
+    "finish",
+    "fit_together",
     "learning_rate",
     "predict_run",
     "resolve_options",
     "score",
     "select_records",
+    "stacks",
     "train",
+    "train_stack",
+    "unfinished",
     "versions",
 ]

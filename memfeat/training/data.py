@@ -3,9 +3,11 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from memfeat.config import Split
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import Predictions
+from memfeat.training.batches import FrameBank, Videos
 
 SHOWN = 3
 LABELS = 0x1ABE15  # keeps the permutation of scores apart from other uses of the same seed
@@ -42,6 +45,25 @@ class Examples:
             CacheError: features that are damaged, such as NaN.
         """
         table.require_sound()
+        return cls._joined(table, records)
+
+    @classmethod
+    def trusted(
+        cls, table: FeatureTable, records: Sequence[VideoRecord], facts: Mapping[str, Any]
+    ) -> Self:
+        """Join as `join` does, what has been joined before: no vector is looked at again.
+
+        Args:
+            table: the features.
+            records: the videos.
+            facts: what `facts` was the first time.
+        """
+        joined = cls._joined(table, records)
+        joined.__dict__["facts"] = dict(facts)
+        return joined
+
+    @classmethod
+    def _joined(cls, table: FeatureTable, records: Sequence[VideoRecord]) -> Self:
         position = {video_id: index for index, video_id in enumerate(table.video_ids)}
         kept = tuple(record for record in records if record.video_id in position)
         return cls(table, kept, np.array([position[r.video_id] for r in kept], np.int64))
@@ -66,11 +88,9 @@ class Examples:
         """Where the scores come from: the distinct names, in order."""
         return list(dict.fromkeys(r.dataset for r in self.records if r.dataset))
 
-    @property
-    def rows(self) -> list[NDArray[np.int64]]:
-        """Each video's frames as row numbers of the table, in order of time."""
-        offsets = self.table.offsets
-        return [np.arange(offsets[i], offsets[i + 1]) for i in self.positions.tolist()]
+    def videos(self, bank: FrameBank) -> Videos:
+        """Return each video's frames in a bank of the table's values."""
+        return Videos(bank, self.table.offsets[self.positions], self.table.lengths[self.positions])
 
     def labelled(self, split: Split) -> NDArray[np.int64]:
         """Return the indices of a split's videos with a score, in order."""
@@ -105,14 +125,22 @@ class Examples:
         """Return predictions (videos,) beside the truth."""
         return Predictions(self.video_ids, self.splits, self.scores, prediction)
 
-    def digest(self) -> str:
-        """Return the SHA-256 of everything training depends on but the settings."""
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Where the scores come from, and SHA-256s of all that training depends on but settings.
+
+        Every value of the table is read for it.
+        """
         labels = [[r.video_id, r.split, r.score] for r in self.records]
         content = hashlib.sha256(json.dumps(labels).encode())
         content.update(self.table.lengths[self.positions].tobytes())
         for position in self.positions.tolist():
             content.update(np.ascontiguousarray(self.table.frames(position)).data)
-        return content.hexdigest()
+        return {
+            "datasets": self.datasets,
+            "manifest_sha256": Manifest(Path(), self.records).digest,
+            "data_sha256": content.hexdigest(),
+        }
 
 
 @dataclass(frozen=True)

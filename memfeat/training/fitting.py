@@ -1,52 +1,28 @@
-"""Fitting one model with one seed: the paper's recipe (section 2)."""
+"""Fitting models by the paper's recipe (section 2), several together as if each were alone."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import l1_loss
-from torch.optim import Adam, Optimizer
+from torch import Tensor
+from torch.optim import Adam
 
-from memfeat.config import Monitor, TrainConfig
+from memfeat.config import TrainConfig
 from memfeat.devices import cpu_threads, resolve_device, seeded
 from memfeat.errors import TrainingError
-from memfeat.metrics import evaluate
-from memfeat.models import Prediction, Regressor, build_regressor
-from memfeat.training.batches import Batch, EpochBatches, FrameBank
+from memfeat.models import AGGREGATORS, Regressor, Stack, build_regressor
+from memfeat.training.batches import FrameBank, Shuffle, Videos, epoch_batches
 from memfeat.training.data import Examples
-from memfeat.training.scoring import score_rows
+from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
+from memfeat.training.scoring import score_with_each
 
+DROPOUT = 0xD120  # keeps the masks apart from other uses of the same seed
 
-@dataclass(frozen=True)
-class EpochReport:
-    """One epoch, as told to `on_epoch`; without the seed it is a line of `history.jsonl`.
-
-    Attributes:
-        seed: which model.
-        epoch: counted from 0.
-        learning_rate: Adam's, during the epoch.
-        train_l1: mean L1 loss over the epoch's steps, dropout on.
-        dev_l1: mean L1 error on dev after the epoch.
-        dev_plcc: Pearson's correlation on dev; None where undefined.
-        dev_srocc: Spearman's; None where undefined.
-        best: whether the monitored value was the best so far.
-    """
-
-    seed: int
-    epoch: int
-    learning_rate: float
-    train_l1: float
-    dev_l1: float
-    dev_plcc: float | None
-    dev_srocc: float | None
-    best: bool
-
-
-OnEpoch = Callable[[EpochReport], None]
+OnEpoch = Callable[[int, EpochReport], None]
 
 
 @dataclass(frozen=True)
@@ -58,175 +34,210 @@ class Fitted:
         history: one report per epoch.
         best_epoch: the epoch it is from.
         stopped_because: why there was no further epoch, in words.
+        seconds: its share of the time its stack took.
     """
 
     regressor: Regressor
     history: tuple[EpochReport, ...]
     best_epoch: int
     stopped_because: str
+    seconds: float
 
 
-class DevResult(NamedTuple):
-    """How well predictions agree with the dev split; correlations are None where undefined."""
-
-    l1: float
-    plcc: float | None
-    srocc: float | None
-
-    @classmethod
-    def of(cls, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Self:
-        """Compare predictions (videos,) with the truth (videos,)."""
-        metrics = evaluate(truth, predicted, bootstrap=0)
-        return cls(float(np.abs(truth - predicted).mean()), metrics.plcc, metrics.srocc)
-
-    def gain(self, monitor: Monitor) -> float:
-        """Return the monitored value, turned so that more is better; -inf where undefined."""
-        if monitor == "l1":
-            return -self.l1
-        value = self.plcc if monitor == "plcc" else self.srocc
-        return -math.inf if value is None else value
+OnFitted = Callable[[int, Fitted], None]
 
 
-class BestEpoch:
-    """Remembers which epoch did best on dev, and tells when to stop.
-
-    The first epoch is the best until a later one is strictly better, which an undefined
-    correlation never is.
-    """
-
-    def __init__(self, monitor: Monitor, patience_epochs: int) -> None:
-        self.epoch = 0
-        self._monitor, self._patience_epochs = monitor, patience_epochs
-        self._gain = -math.inf
-
-    def improves(self, epoch: int, result: DevResult) -> bool:
-        """Take note of an epoch; return whether it is the best so far."""
-        gain = result.gain(self._monitor)
-        better = epoch == 0 or gain > self._gain
-        if better:
-            self.epoch, self._gain = epoch, gain
-        return better
-
-    def stops(self, epoch: int) -> bool:
-        """Return whether patience ends with this epoch."""
-        return epoch - self.epoch >= self._patience_epochs
-
-    def why(self) -> str:
-        """Say in words why training stopped."""
-        undefined = ", which was never defined" if self._gain == -math.inf else ""
-        watched = f"dev {self._monitor}{undefined}"
-        return f"{self._patience_epochs} epochs without improvement of {watched}"
+def stack_key(config: TrainConfig) -> tuple[object, ...]:
+    """Return what two configurations must have in common to be fitted together."""
+    options = config.aggregators.get(config.aggregator), config.heads.get(config.head)
+    shapes = config.aggregator, config.head, repr(options), config.batch_size
+    return (config.manifest, config.cache, *shapes, config.device, config.threads)
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Return Adam's rate in `epoch`, counted from 0: decayed every so many epochs."""
-    return config.learning_rate * config.learning_rate_decay ** (epoch // config.decay_every_epochs)
+def fit_together(
+    examples: Examples,
+    configs: Sequence[TrainConfig],
+    *,
+    on_fitted: OnFitted,
+    on_epoch: OnEpoch | None = None,
+) -> list[TrainingError | None]:
+    """Train one model for each configuration; keep of each the epoch that does best on dev.
 
+    They take each step together, but nothing of one depends on another: each has its own orders,
+    dropout, optimiser and end, and but for rounding the history that it has alone. torch's
+    generators and thread count are left as they were.
 
-def fit(
-    examples: Examples, config: TrainConfig, seed: int, on_epoch: OnEpoch | None = None
-) -> Fitted:
-    """Train one model; keep the epoch that does best on dev.
+    Args:
+        examples: with scored videos in train and dev.
+        configs: of one seed each and one `stack_key`, their options filled in.
+        on_fitted: called with a configuration's number and its model, as soon as that is ready.
+        on_epoch: called with a configuration's number after each epoch of its model.
 
-    On one machine the same arguments give the same model to the last bit on a CPU. The caller's
-    global generators and thread count are left as they were.
+    Returns:
+        For each configuration what went wrong, such as a loss that is no longer a number, or None.
 
     Raises:
-        TrainingError: the loss is no longer a number, or GPU memory ran out.
+        TrainingError: GPU memory ran out.
         UnknownNameError, ConfigError: aggregator, head, their options, or the device.
     """
-    device = resolve_device(config.device)
-    with cpu_threads(config.threads), seeded(seed, device):
-        options = (
-            config.aggregators.get(config.aggregator, {}),
-            config.heads.get(config.head, {}),
-        )
-        names = config.aggregator, config.head
-        regressor = build_regressor(examples.table.spec.dim, *names, *options).to(device)
-        try:
-            return _Fit(examples, config, seed, regressor, device).run(on_epoch)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{device} ran out of memory in batches of {config.batch_size} videos; train with "
-                "a smaller --batch-size, or with --device cpu"
-            ) from error
+    first = configs[0]
+    device = resolve_device(first.device)
+    with cpu_threads(first.threads), seeded(first.seeds[0], device), _memory_errors(first, device):
+        data = _Data.of(examples, first, device)
+        models = [_Model.build(i, config, data) for i, config in enumerate(configs)]
+        errors: list[TrainingError | None] = [None] * len(models)
+        active, stack = models, Stack([model.regressor for model in models])
+        epoch = 0
+        while active:
+            start = time.perf_counter()
+            losses = _train(stack, active, data, epoch)
+            predicted = score_with_each(stack, data.dev)
+            seconds = (time.perf_counter() - start) / len(active)
+            left = []
+            for model, loss, scores in zip(active, losses, predicted, strict=True):
+                model.seconds += seconds
+                errors[model.index] = model.error(epoch, loss, scores)
+                if errors[model.index]:
+                    continue
+                report = model.judge(epoch, loss, DevResult.of(model.dev_scores, scores))
+                if on_epoch:
+                    on_epoch(model.index, report)
+                if model.stopped_because:
+                    on_fitted(model.index, model.fitted())
+                else:
+                    left.append(model)
+            if len(left) < len(active):
+                active = left
+                if active:
+                    stack = Stack([model.regressor for model in active])
+            epoch += 1
+    return errors
 
 
-class _Fit:
-    """One model's training."""
+@contextmanager
+def _memory_errors(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{device} ran out of memory in batches of {config.batch_size} videos; train with "
+            "a smaller --batch-size, fewer seeds at once, or with --device cpu"
+        ) from error
 
-    def __init__(
-        self,
-        examples: Examples,
-        config: TrainConfig,
-        seed: int,
-        regressor: Regressor,
-        device: torch.device,
-    ) -> None:
-        self.config, self.seed, self.regressor = config, seed, regressor
-        self.bank = FrameBank(examples.table.values, device)
-        rows, ids = examples.rows, examples.video_ids
+
+@dataclass(frozen=True)
+class _Data:
+    """What all models of a stack share."""
+
+    examples: Examples
+    train: Videos
+    dev: Videos
+
+    @classmethod
+    def of(cls, examples: Examples, config: TrainConfig, device: torch.device) -> "_Data":
+        videos = examples.videos(FrameBank(examples.table.values, device))
+        train, dev = (videos.of(examples.labelled(split)) for split in ("train", "dev"))
+        if AGGREGATORS.get(config.aggregator).of_the_mean:
+            train, dev = train.averaged(), dev.averaged()
+        return cls(examples, train, dev)
+
+
+@dataclass
+class _Model:
+    """One model on its way."""
+
+    index: int
+    config: TrainConfig
+    regressor: Regressor
+    generator: torch.Generator
+    shuffle: Shuffle
+    scores: NDArray[np.float64]
+    dev_scores: NDArray[np.float64]
+    optimizer: Adam
+    best: BestEpoch
+    history: list[EpochReport] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    stopped_because: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def build(cls, index: int, config: TrainConfig, data: _Data) -> "_Model":
+        device, (seed,) = data.train.bank.values.device, config.seeds
+        examples = data.examples
+        with seeded(seed, device):
+            regressor = build_regressor(
+                examples.table.spec.dim,
+                config.aggregator,
+                config.head,
+                config.aggregators.get(config.aggregator, {}),
+                config.heads.get(config.head, {}),
+            ).to(device)
+        own = np.random.default_rng([seed, DROPOUT]).integers(2**62)
         scores = examples.shuffled_scores(seed) if config.shuffle_labels else examples.scores
-        train, dev = examples.labelled("train"), examples.labelled("dev")
-        self.batches = EpochBatches(
-            self.bank,
-            [rows[i] for i in train],
-            [ids[i] for i in train],
-            torch.from_numpy(scores[train]).float(),
-            config.batch_size,
-            config.shuffle_frames,
-            seed,
+        return cls(
+            index,
+            config,
+            regressor,
+            torch.Generator(device).manual_seed(int(own)),
+            Shuffle(seed, config.shuffle_frames, config.length_buckets * config.batch_size),
+            scores[examples.labelled("train")],
+            scores[examples.labelled("dev")],
+            Adam(regressor.parameters(), weight_decay=config.weight_decay, fused=True),
+            BestEpoch(config.monitor, config.patience_epochs),
         )
-        self.dev_rows, self.dev_scores = [rows[i] for i in dev], scores[dev]
 
-    def run(self, on_epoch: OnEpoch | None) -> Fitted:
-        config = self.config
-        optimizer = Adam(self.regressor.parameters(), weight_decay=config.weight_decay, fused=True)
-        best = BestEpoch(config.monitor, config.patience_epochs)
-        history: list[EpochReport] = []
-        weights = {}
-        stopped_because = f"all {config.max_epochs} epochs done"
-        for epoch in range(config.max_epochs):
-            rate = learning_rate(config, epoch)
-            train_l1 = self._train(optimizer, epoch, rate)
-            predicted = score_rows(self.regressor, self.bank, self.dev_rows)
-            if not np.isfinite([train_l1, *predicted]).all():
-                raise TrainingError(
-                    f"seed {self.seed} diverged: in epoch {epoch}, at a learning rate of {rate}, "
-                    f"the loss is {train_l1} and dev has {np.isnan(predicted).sum()} predictions "
-                    "that are no numbers; lower --learning-rate, or look for damaged features "
-                    "with `memfeat cache verify`"
-                )
-            dev = DevResult.of(self.dev_scores, predicted)
-            improved = best.improves(epoch, dev)
-            if improved:
-                weights = {k: value.clone() for k, value in self.regressor.state_dict().items()}
-            report = EpochReport(self.seed, epoch, rate, train_l1, *dev, improved)
-            history.append(report)
-            if on_epoch:
-                on_epoch(report)
-            if best.stops(epoch):
-                stopped_because = best.why()
-                break
-        self.regressor.load_state_dict(weights)
-        return Fitted(self.regressor.cpu().eval(), tuple(history), best.epoch, stopped_because)
+    def error(
+        self, epoch: int, loss: float, predicted: NDArray[np.float64]
+    ) -> TrainingError | None:
+        if np.isfinite([loss, *predicted]).all():
+            return None
+        rate = learning_rate(self.config, epoch)
+        return TrainingError(
+            f"seed {self.config.seeds[0]} diverged: in epoch {epoch}, at a learning rate of "
+            f"{rate}, the loss is {loss} and dev has {np.isnan(predicted).sum()} predictions that "
+            "are no numbers; lower --learning-rate, or look for damaged features with `memfeat "
+            "cache verify`"
+        )
 
-    def _train(self, optimizer: Optimizer, epoch: int, rate: float) -> float:
-        """Train for one epoch; return the mean loss over videos."""
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        self.regressor.train()
-        total, videos = torch.zeros((), dtype=torch.float64), 0
-        for batch in self.batches.epoch(epoch):
-            loss = self._step(optimizer, batch)
-            total = total.to(loss.device) + loss.double() * len(batch.scores)
-            videos += len(batch.scores)
-        return float(total) / videos
+    def judge(self, epoch: int, loss: float, dev: DevResult) -> EpochReport:
+        """Take note of an epoch's figures, keep its weights if it is the best, see if it ends."""
+        improved = self.best.improves(epoch, dev)
+        if improved:
+            self.weights = {k: value.clone() for k, value in self.regressor.state_dict().items()}
+        rate = learning_rate(self.config, epoch)
+        report = EpochReport(self.config.seeds[0], epoch, rate, loss, *dev, improved)
+        self.history.append(report)
+        if self.best.stops(epoch):
+            self.stopped_because = self.best.why()
+        elif epoch + 1 == self.config.max_epochs:
+            self.stopped_because = f"all {self.config.max_epochs} epochs done"
+        return report
 
-    def _step(self, optimizer: Optimizer, batch: Batch) -> torch.Tensor:
-        prediction: Prediction = self.regressor(batch.frames, batch.lengths)
-        loss = l1_loss(prediction.scores, batch.scores)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        return loss.detach()
+    def fitted(self) -> Fitted:
+        self.regressor.load_state_dict(self.weights)
+        regressor = self.regressor.cpu().eval()
+        best = self.best.epoch
+        return Fitted(regressor, tuple(self.history), best, self.stopped_because, self.seconds)
+
+
+def _train(stack: Stack, models: Sequence[_Model], data: _Data, epoch: int) -> list[float]:
+    """Train for one epoch; return each model's mean loss over videos."""
+    for model in models:
+        model.optimizer.param_groups[0]["lr"] = learning_rate(model.config, epoch)
+    generators = [model.generator for model in models]
+    batches = epoch_batches(
+        data.train,
+        [model.scores for model in models],
+        [model.shuffle for model in models],
+        epoch,
+        models[0].config.batch_size,
+    )
+    total = torch.zeros(len(models), dtype=torch.float64)
+    for batch in batches:
+        scores = stack.scores(batch.frames, batch.lengths, generators)
+        losses = (scores - batch.scores).abs().mean(1)
+        stack.backward(losses.sum())
+        for model in models:
+            model.optimizer.step()
+        total = total.to(losses.device) + losses.detach().double() * batch.scores.shape[1]
+    return (total / len(data.train)).tolist()

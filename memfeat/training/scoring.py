@@ -1,51 +1,56 @@
-"""Scoring videos with a trained regressor."""
+"""Scoring videos with trained regressors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from memfeat.cache import FeatureTable
-from memfeat.devices import CPU
-from memfeat.models import Prediction, Regressor
-from memfeat.training.batches import FrameBank, Rows
+from memfeat.models import Prediction, Regressor, Stack
+from memfeat.training.batches import Videos
 
 BATCH_SIZE = 32
 
 
-def score(
-    regressor: Regressor,
-    table: FeatureTable,
-    device: torch.device = CPU,
-    batch_size: int = BATCH_SIZE,
-) -> NDArray[np.float64]:
-    """Score every video of `table`; return float64 (videos,), each in [0, 1].
-
-    The regressor is on `device`.
-    """
-    rows = [np.arange(*table.offsets[i : i + 2]) for i in range(len(table.video_ids))]
-    return score_rows(regressor, FrameBank(table.values, device), rows, batch_size)
-
-
-def score_rows(
-    regressor: Regressor, bank: FrameBank, rows: Sequence[Rows], batch_size: int = BATCH_SIZE
-) -> NDArray[np.float64]:
-    """Score videos given as row numbers of `bank`; return float64 (videos,), each in [0, 1].
+def score(regressor: Regressor, videos: Videos) -> NDArray[np.float64]:
+    """Score videos with a regressor on their bank's device; return (videos,), each in [0, 1].
 
     The regressor is in evaluation mode for the while. Videos of similar length are scored
     together; but for rounding (1e-6) a score depends on no other video.
     """
-    by_length = sorted(range(len(rows)), key=lambda video: len(rows[video]))
-    scores = np.empty(len(rows))
+
+    def scores_of(frames: Tensor, lengths: Tensor) -> Tensor:
+        prediction: Prediction = regressor(frames, lengths)
+        return prediction.scores.unsqueeze(0)
+
     was_training = regressor.training
     regressor.eval()
     try:
-        with torch.inference_mode():
-            for start in range(0, len(rows), batch_size):
-                chosen = by_length[start : start + batch_size]
-                prediction: Prediction = regressor(*bank.gather([rows[i] for i in chosen]))
-                scores[chosen] = prediction.scores.cpu().numpy()
+        scores: NDArray[np.float64] = _in_batches(scores_of, videos, 1)[0]
     finally:
         regressor.train(was_training)
+    return scores
+
+
+def score_with_each(stack: Stack, videos: Videos) -> NDArray[np.float64]:
+    """Score videos with every regressor of a stack; return (models, videos), each in [0, 1]."""
+
+    def scores_of(frames: Tensor, lengths: Tensor) -> Tensor:
+        return stack.scores(frames.unsqueeze(0), lengths.unsqueeze(0))
+
+    return _in_batches(scores_of, videos, len(stack))
+
+
+def _in_batches(
+    scores_of: Callable[[Tensor, Tensor], Tensor], videos: Videos, models: int
+) -> NDArray[np.float64]:
+    by_length = np.argsort(videos.lengths, kind="stable")
+    starts, lengths = torch.from_numpy(videos.starts), torch.from_numpy(videos.lengths)
+    scores = np.empty((models, len(videos)))
+    with torch.inference_mode():
+        for first in range(0, len(videos), BATCH_SIZE):
+            chosen = by_length[first : first + BATCH_SIZE]
+            batch = videos.bank.gather(starts[chosen], lengths[chosen])
+            scores[:, chosen] = scores_of(batch, lengths[chosen]).cpu().numpy()
     return scores

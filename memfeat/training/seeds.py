@@ -1,10 +1,11 @@
-"""Training a run: each seed once, kept where it is already done, then the seeds summed up."""
+"""Training runs: each seed once, kept where it is already done, then the seeds summed up."""
 
+import math
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ import memfeat
 from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU, cpu_threads, resolve_device
-from memfeat.errors import CacheError, RunError, TrainingError
-from memfeat.manifest import Manifest, VideoRecord
+from memfeat.errors import CacheError, MemfeatError, RunError, TrainingError
+from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
 from memfeat.models import (
     NO_OPTIONS,
     parameter_count,
     resolve_aggregator_options,
     resolve_head_options,
+    stacking_pays,
 )
 from memfeat.runs import (
     Predictions,
@@ -37,8 +39,12 @@ from memfeat.runs import (
 )
 from memfeat.training.batches import FrameBank
 from memfeat.training.data import Examples
-from memfeat.training.fitting import OnEpoch, fit
-from memfeat.training.scoring import score_rows
+from memfeat.training.epochs import EpochReport
+from memfeat.training.fitting import Fitted, OnEpoch, fit_together, stack_key
+from memfeat.training.scoring import score
+
+MOST_STACKED = 8  # models trained together; more gain little, and each takes memory
+OnDone = Callable[[int], None]
 
 # The data's digest and the cache's spec compare by content what these name.
 PLACES = {"manifest", "cache", "run"}
@@ -49,7 +55,7 @@ def train(
     records: Sequence[VideoRecord],
     config: TrainConfig,
     *,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Run:
     """Train every seed of `config` and write the run folder `config.run`.
 
@@ -73,19 +79,120 @@ def train(
     resolve_device(config.device)
     examples = Examples.join(table, records)
     examples.require_splits()
-    facts = {
-        "datasets": examples.datasets,
-        "manifest_sha256": Manifest(config.manifest, tuple(records)).digest,
-        "data_sha256": examples.digest(),
-    }
-    alone = [_alone(config, seed) for seed in config.seeds]
-    summed_up = len(alone) == 1 or _is_done(config, table.spec, facts)
-    pending = [own for own in alone if not _is_done(own, table.spec, facts)]
-    for own in pending:
-        _train_seed(examples, own, facts, on_epoch)
-    if len(alone) > 1 and (pending or not summed_up):
-        write_summary(config, table.spec)
+    for stack in stacks(unfinished(config, table.spec, examples.facts), MOST_STACKED):
+        errors = train_stack(
+            examples, stack, on_epoch=on_epoch and (lambda _, report: on_epoch(report))
+        )
+        for error in errors:
+            if error:
+                raise error
+    finish(config, table.spec, examples.facts)
     return Run.load(config.run)
+
+
+def unfinished(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> list[TrainConfig]:
+    """Return the seeds that `config.run` does not hold yet, each as a run of its own.
+
+    Args:
+        config: with all options, as `resolve_options` fills them in.
+        spec: what made the features.
+        facts: `Examples.facts`.
+
+    Raises:
+        RunError: the folder holds a run of other settings or data, or a damaged one.
+    """
+    _is_done(config, spec, facts)
+    alone = [
+        config.model_copy(update={"seeds": (seed,), "run": seed_folder(config.run, config, seed)})
+        for seed in config.seeds
+    ]
+    return [own for own in alone if not _is_done(own, spec, facts)]
+
+
+def stacks(configs: Iterable[TrainConfig], most: int) -> list[tuple[TrainConfig, ...]]:
+    """Group runs of one seed by what is faster trained together, at most `most` in a group.
+
+    Groups of one kind differ in size by one at most; what gains nothing stays alone.
+
+    Raises:
+        ConfigError: a device is not here.
+    """
+    kinds: dict[object, list[TrainConfig]] = {}
+    for number, config in enumerate(configs):
+        device = resolve_device(config.device)
+        together = stacking_pays(config.aggregator, config.head, device)
+        kinds.setdefault(stack_key(config) if together else number, []).append(config)
+    groups = []
+    for same in kinds.values():
+        count = math.ceil(len(same) / most)
+        groups += [tuple(same[i::count]) for i in range(count)]
+    return groups
+
+
+def train_stack(
+    examples: Examples,
+    configs: Sequence[TrainConfig],
+    *,
+    on_epoch: OnEpoch | None = None,
+    on_done: OnDone | None = None,
+) -> list[MemfeatError | OSError | None]:
+    """Train runs of one seed together, and write each one's folder as soon as it is finished.
+
+    Args:
+        examples: what to learn from.
+        configs: one group of `stacks`.
+        on_epoch: called with a run's number after each of its epochs.
+        on_done: called with a run's number when its folder is complete.
+
+    Returns:
+        For each run what went wrong, or None. The others' folders are complete all the same.
+
+    Raises:
+        TrainingError: GPU memory ran out.
+    """
+    errors: list[MemfeatError | OSError | None] = [None] * len(configs)
+
+    def write(index: int, fitted: Fitted) -> None:
+        try:
+            _write(examples, configs[index], fitted)
+        except (MemfeatError, OSError) as error:
+            errors[index] = error
+        else:
+            if on_done:
+                on_done(index)
+
+    for index, config in enumerate(configs):
+        try:
+            begin_run(config, examples.table.spec)
+        except RunError as error:
+            errors[index] = error
+    able = [index for index, error in enumerate(errors) if error is None]
+    if able:
+        found = fit_together(
+            examples,
+            [configs[index] for index in able],
+            on_fitted=lambda i, fitted: write(able[i], fitted),
+            on_epoch=on_epoch and (lambda i, report: on_epoch(able[i], report)),
+        )
+        for index, failure in zip(able, found, strict=True):
+            errors[index] = errors[index] or failure
+    return errors
+
+
+def finish(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> None:
+    """Sum up the seeds of `config` in its folder, unless it has one seed or that is done.
+
+    Args:
+        config: as given to `unfinished`, all of whose seeds are complete now.
+        spec: what made the features.
+        facts: `Examples.facts`.
+
+    Raises:
+        RunError: a seed's folder is damaged, or `config.run` cannot be written to.
+        OSError: the disk is full, and so on; the run stays incomplete.
+    """
+    if len(config.seeds) > 1 and not _is_done(config, spec, facts):
+        write_summary(config, spec)
 
 
 def resolve_options(config: TrainConfig) -> TrainConfig:
@@ -130,8 +237,8 @@ def predict_run(run: Run, table: FeatureTable, records: Sequence[VideoRecord]) -
             f"none of the {len(records)} videos has features among the {len(table.video_ids)} of "
             "the cache; give the manifest and the cache of the same videos"
         )
-    bank, rows = FrameBank(table.values, CPU), examples.rows
-    return [examples.columns(score_rows(model, bank, rows)) for model in run.regressors()]
+    videos = examples.videos(FrameBank(table.values, CPU))
+    return [examples.columns(score(model, videos)) for model in run.regressors()]
 
 
 def evaluate_run(
@@ -145,11 +252,6 @@ def evaluate_run(
         RunError, TrainingError: as for `predict_run`.
     """
     return split_metrics(predict_run(run, table, records), bootstrap=run.config.bootstrap)
-
-
-def _alone(config: TrainConfig, seed: int) -> TrainConfig:
-    folder = seed_folder(config.run, config, seed)
-    return config.model_copy(update={"seeds": (seed,), "run": folder})
 
 
 def _is_done(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> bool:
@@ -177,24 +279,19 @@ def _is_done(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> 
     return found.config.seeds == config.seeds
 
 
-def _train_seed(
-    examples: Examples, config: TrainConfig, facts: Mapping[str, Any], on_epoch: OnEpoch | None
-) -> None:
+def _write(examples: Examples, config: TrainConfig, fitted: Fitted) -> None:
     start = time.perf_counter()
-    begin_run(config, examples.table.spec)
-    fitted = fit(examples, config, config.seeds[0], on_epoch)
     with cpu_threads(config.threads):
-        bank = FrameBank(examples.table.values, CPU)
-        scores = score_rows(fitted.regressor, bank, examples.rows)
+        scores = score(fitted.regressor, examples.videos(FrameBank(examples.table.values, CPU)))
     provenance = {
-        **facts,
+        **examples.facts,
         "versions": versions(),
         "git_commit": git_commit(),
         "device": str(resolve_device(config.device)),
         "parameters": parameter_count(fitted.regressor),
         "best_epoch": fitted.best_epoch,
         "stopped_because": fitted.stopped_because,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(fitted.seconds + time.perf_counter() - start, 3),
     }
     history = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in fitted.history]
     finish_seed(config, history, fitted.regressor, examples.columns(scores), provenance)
