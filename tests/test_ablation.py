@@ -2,23 +2,29 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import records, spec
+from made_up import SMALL, records, spec
 
-from memfeat.ablation import plan_cells, run_ablation
+from memfeat.ablation import Progress, plan_cells, run_ablation
+from memfeat.ablation.planning import balanced_stacks, by_cache, gpus_of_workers
+from memfeat.ablation.progress import Tally
 from memfeat.cache import EncodedVideo, write_shard
 from memfeat.config import AblationConfig
 from memfeat.errors import ConfigError, UnknownNameError
 from memfeat.manifest import write_manifest
 from memfeat.metrics import evaluate, paired_difference
+from memfeat.models.gru import using_backend
 from memfeat.runs import read_predictions
+from memfeat.training import EpochReport, resolve_options
 
 DIM = 6
 SPLITS = ["train"] * 12 + ["dev"] * 6 + ["test"] * 8
@@ -137,25 +143,250 @@ def test_an_unknown_aggregator_head_or_baseline_is_refused_with_the_choices(home
             plan_cells(grid(home, **changes), recipe(home))
 
 
-def test_a_failing_cell_is_listed_and_the_others_are_done(home):
-    config = grid(home)
+def row(name: str, aggregator: str = "avg", **train) -> dict:
+    return {"name": name, "cache": "a", "aggregator": aggregator, "head": "linear", "train": train}
+
+
+def test_whatever_goes_wrong_with_a_cell_costs_the_others_nothing(home):
+    rows = [row("sound"), row("wild", learning_rate=1e300), row("nowhere", device="cuda:99")]
+    rows += [row("blocked"), row("half")]
+    config = grid(home, rows=rows, aggregators=(), baselines=("ridge",), workers=2)
     cells = plan_cells(config, recipe(home))
-    (cells[0].config.run).parent.mkdir(parents=True)
-    cells[0].config.run.write_text("a file where a folder should be")
+    by_name = {cell.name: cell.config.run for cell in cells}
+    for path in (by_name["blocked"], by_name["half"] / "seed-1"):
+        path.parent.mkdir(parents=True)
+        path.write_text("a file where a folder should be")
+    ended = {}
+    table = run_ablation(
+        config, cells, on_cell=lambda done: ended.update({done.cell.name: done.error})
+    )
+    assert sorted(row["name"] for row in table["rows"]) == ["avg+ridge", "sound"]
+    errors = {failed["name"]: failed["error"] for failed in table["failed"]}
+    assert re.search("^seed 0 diverged: .*; seed 1 diverged: in epoch 0", errors.pop("wild"))
+    assert re.search("^device 'cuda:99' is not there.*without$", errors.pop("nowhere"))
+    assert "blocked" in errors.pop("blocked")
+    assert re.search("^seed 1: cannot write to run folder .*half/seed-1", errors.pop("half"))
+    assert errors == {}
+    assert (by_name["half"] / "seed-0" / "metrics.json").is_file()
+    assert {name for name, error in ended.items() if error is None} == {"avg+ridge", "sound"}
+    assert ended.keys() == by_name.keys()
+
+
+def test_a_cache_that_cannot_be_used_fails_its_own_cells(home):
+    other = records([0.5] * 26, ["train"] * 26)
+    write_manifest(home / "other.csv", other)
+    rows = [row("sound"), row("no dev"), row("no manifest")]
+    config = grid(home, rows=rows, aggregators=())
+    cells = plan_cells(config, recipe(home))
+    for index, name in ((1, "other.csv"), (2, "gone.csv")):
+        changed = cells[index].config.model_copy(update={"manifest": home / name})
+        cells[index] = replace(cells[index], config=changed)
     table = run_ablation(config, cells)
-    assert [row["name"] for row in table["rows"]] == ["linear-avg+linear"]
-    assert [failed["name"] for failed in table["failed"]] == ["avg+linear"]
+    assert [row["name"] for row in table["rows"]] == ["sound"]
+    errors = {failed["name"]: failed["error"] for failed in table["failed"]}
+    assert "the dev split has no video" in errors["no dev"]
+    assert "gone.csv" in errors["no manifest"]
 
 
-RUN = """
+@pytest.mark.parametrize(
+    ("models", "workers", "sizes"),
+    [
+        (12, 2, [6, 6]),
+        (5, 2, [3, 2]),
+        (5, 1, [5]),
+        (1, 4, [1]),
+        (3, 8, [1, 1, 1]),
+        (16, 2, [8, 8]),
+        (18, 2, [5, 5, 4, 4]),
+        (20, 1, [7, 7, 6]),
+    ],
+)
+def test_models_are_stacked_so_that_all_workers_have_as_much_to_do(home, models, workers, sizes):
+    config = grid(home, aggregators=("bigru",), seeds=tuple(range(models)))
+    (cell,) = plan_cells(config, recipe(home))
+    alone = [cell.config.model_copy(update={"seeds": (s,)}) for s in cell.config.seeds]
+    with using_backend("plain"):
+        stacked = balanced_stacks(alone, workers)
+    assert sorted(map(len, stacked), reverse=True) == sizes
+    assert sorted(c.seeds[0] for stack in stacked for c in stack) == list(range(models))
+
+
+def test_a_control_is_stacked_with_its_model_and_another_shape_is_not(home):
+    config = grid(home, aggregators=("bigru", "bigru-pool"), controls=("bigru+linear",), seeds=(0,))
+    cells = [resolve_options(cell.config) for cell in plan_cells(config, recipe(home))]
+    with using_backend("plain"):
+        one, two = (balanced_stacks(cells, workers) for workers in (1, 2))
+    assert [{(c.aggregator, c.shuffle_labels) for c in stack} for stack in one] == [
+        {("bigru", False), ("bigru", True)},
+        {("bigru-pool", False)},
+    ]
+    assert [len(stack) for stack in two] == [1, 1, 1]
+
+
+def test_the_cache_with_the_costliest_cell_comes_first(home):
+    rows = [row("cheap"), row("dear", "bigru") | {"cache": "b"}, row("more") | {"cache": "b"}]
+    groups = by_cache(plan_cells(grid(home, rows=rows, aggregators=()), recipe(home)))
+    assert [[cell.name for cell in group] for group in groups] == [
+        ["b dear", "b more"],
+        ["a cheap"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "seen"),
+    [
+        ("auto", 0, ["4", "2", "7"]),
+        ("auto", 2, ["4", "2"]),
+        ("auto", 4, ["4", "2", "7", "4"]),
+        ("cuda:1", 0, [None]),
+        ("cpu", 3, [None, None, None]),
+    ],
+)
+def test_each_gpu_gets_a_worker_that_sees_no_other(home, monkeypatch, device, workers, seen):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,2,7")
+    cells = plan_cells(grid(home), recipe(home, device=device))
+    assert gpus_of_workers(cells, workers) == seen
+
+
+def children() -> list[int]:
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in listed]
+
+
+def mapped(pid: int, name: str) -> set[str]:
+    """Return the files whose name contains `name` that a process has in its memory."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split(maxsplit=5)[5] for line in lines if name in line}
+
+
+def test_workers_share_one_table_and_leave_no_file(home):
+    seen: dict[int, set[str]] = {}
+
+    def look(progress: Progress) -> None:
+        assert len(list((home / "grid").glob(".*.part"))) == ("reading" not in progress.note)
+        if "dev L1" in progress.note:
+            for pid in children():
+                seen.setdefault(pid, set()).update(mapped(pid, "/grid/.features"))
+
+    config = grid(home, aggregators=("bigru",), seeds=(0, 1), workers=2)
+    made = recipe(home, max_epochs=40, patience_epochs=40, **SMALL)
+    run_ablation(config, plan_cells(config, made), on_progress=look)
+    assert list((home / "grid").glob(".*")) == []
+    tables = [files for files in seen.values() if files]
+    assert len(tables) == 2
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 1
+
+
+def test_a_table_is_given_up_before_the_next_is_made(home):
+    for name in "bc":
+        write_shard(home / name, spec(DIM), [video(i) for i in range(len(SPLITS))])
+    counts = []
+    config = grid(home, caches=("a", "b", "c"), aggregators=("avg",), baselines=("ridge",))
+    run_ablation(
+        config,
+        plan_cells(config, recipe(home)),
+        on_progress=lambda _: counts.append(len(list((home / "grid").glob(".*.part")))),
+    )
+    assert set(counts) == {0, 1}
+
+
+def test_progress_adds_up_to_all_epochs_weighted_by_cost(home):
+    told: list[Progress] = []
+    rows = [row("wild", learning_rate=1e300), row("stopped", max_epochs=50, patience_epochs=1)]
+    config = grid(home, rows=rows, aggregators=("avg", "bigru"), baselines=("ridge",), workers=2)
+    cells = plan_cells(config, recipe(home, max_epochs=3, **SMALL))
+    run_ablation(config, cells, on_progress=told.append)
+    # Two seeds of wild, avg and bigru, which costs 25; those of stopped; a baseline as an average.
+    whole = 2 * (3 + 3 + 25 * 3) + 2 * 50 + 3
+    assert {each.total for each in told} == {whole}
+    done = [each.done for each in told]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, whole)
+    # Each of the six models that do not fail is told about after each of its epochs.
+    assert len(set(done)) > 6
+    assert told[-1].note.startswith("9 of 9 models; ")
+    assert any(re.search(r"models; bigru\+linear seed 1: dev L1 0\.\d{4}$", t.note) for t in told)
+
+    again: list[Progress] = []
+    run_ablation(config, cells, on_progress=again.append)
+    # What is finished is taken off; wild is tried again, and a baseline sees for itself.
+    assert (again[-1].done, again[-1].total) == (2 * 3 + 3, 2 * 3 + 3)
+    assert again[-1].note.startswith("9 of 9 models")
+
+
+def test_a_model_that_is_trained_again_from_the_start_does_not_set_progress_back(home):
+    told: list[Progress] = []
+    cells = plan_cells(grid(home, aggregators=("avg",)), recipe(home, max_epochs=4))
+    tally = Tally(cells, told.append)
+    for epoch in (0, 1, 2, 0, 1, 2, 3):
+        report = EpochReport(0, epoch, 1e-4, 0.2, 0.2, None, None, best=False)
+        tally.epoch(cells[0].config.run / "seed-0", report)
+    assert [each.done for each in told] == [1, 2, 3, 3, 3, 3, 4]
+
+
+FATAL = """
+import os
+import signal
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
+import torch
+from memfeat.models.aggregators import AGGREGATORS, BiGruPool
 from test_ablation import grid, plan_cells, recipe, run_ablation
+
+@AGGREGATORS.register("fatal")
+class Fatal(BiGruPool):
+    def __init__(self, dim, options):
+        super().__init__(dim, options)
+        if torch.initial_seed() == 1:
+            if sys.argv[2] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ArithmeticError("a bug")
+
 if __name__ == "__main__":
     home = Path(sys.argv[1])
-    config = grid(home, aggregators=("bigru",), heads=("linear", "mlp"), workers=2)
-    run_ablation(config, plan_cells(config, recipe(home, max_epochs=int(sys.argv[2]))))
+    config = grid(home, aggregators=("avg", "fatal"))
+    run_ablation(config, plan_cells(config, recipe(home)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("kill", "seed 1: its process died, perhaps for want of memory; run the same command"),
+        ("raise", "seed 1: ArithmeticError: a bug"),
+    ],
+)
+def test_of_a_stack_that_breaks_down_only_the_model_at_fault_is_blamed(home, way, reason):
+    script = home / "fatal.py"
+    script.write_text(FATAL)
+    plain = os.environ | {"MEMFEAT_NATIVE": "0"}  # where recurrences are stacked
+    subprocess.run([sys.executable, script, home, way], check=True, timeout=120, env=plain)
+    table = json.loads((home / "grid" / "ablation.json").read_text())
+    assert [row["name"] for row in table["rows"]] == ["avg+linear"]
+    ((name, error),) = ((failed["name"], failed["error"]) for failed in table["failed"])
+    assert name == "fatal+linear"
+    assert error.startswith(reason)
+    finished = (home / "grid" / "cells" / "fatal+linear").glob("*/metrics.json")
+    assert [path.parent.name for path in finished] == ["seed-0"]
+
+
+RUN = """
+import signal
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_ablation import SMALL, grid, plan_cells, recipe, row, run_ablation
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    home = Path(sys.argv[1])
+    long = {"max_epochs": int(sys.argv[2]), "patience_epochs": 10**6} | SMALL
+    rows = [row("one", "bigru", **long), row("two", "bigru", **long), row("quick")]
+    config = grid(home, rows=rows, aggregators=(), workers=int(sys.argv[3]))
+    run_ablation(config, plan_cells(config, recipe(home)))
 """
 
 
@@ -164,10 +395,11 @@ def workers_of(pid: int) -> list[int]:
     return [p for p in map(int, listed) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
-def start(home: Path, epochs: int) -> subprocess.Popen:
-    command = [sys.executable, "-c", RUN, home, str(epochs)]
+def start(home: Path, epochs: int, workers: int, until: str) -> subprocess.Popen:
+    """Run the grid in a process of its own; return when two files `until` are there."""
+    command = [sys.executable, "-c", RUN, home, str(epochs), str(workers)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while len(list((home / "grid").rglob("config.json"))) < 2 and process.poll() is None:
+    while len(list((home / "grid").rglob(until))) < 2 and process.poll() is None:
         time.sleep(0.02)
     return process
 
@@ -180,25 +412,47 @@ def exists(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_its_parent(home, number):
-    process = start(home, 100_000)
+    process = start(home, 10**6, 2, "config.json")
     workers = workers_of(process.pid)
-    os.kill(process.pid, number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to all of them
+    else:
+        os.kill(process.pid, number)
     process.communicate(timeout=30)
     deadline = time.monotonic() + 20
     while not gone(workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(workers) == 2
     assert gone(workers)
+    if number == signal.SIGINT:
+        assert list((home / "grid").glob(".features.*")) == []
 
 
 def test_a_killed_worker_costs_no_cell(home):
-    process = start(home, 40)
+    process = start(home, 60, 2, "config.json")
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 0
     table = json.loads((home / "grid" / "ablation.json").read_text())
-    assert sorted(row["name"] for row in table["rows"]) == ["bigru+linear", "bigru+mlp"]
+    assert sorted(row["name"] for row in table["rows"]) == ["one", "quick", "two"]
     assert table["failed"] == []
     assert "Error" not in stderr
+
+
+def test_after_a_kill_the_same_command_trains_only_what_is_missing(home):
+    process = start(home, 20, 2, "metrics.json")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    finished = {path.parent: path.stat() for path in (home / "grid").rglob("metrics.json")}
+    assert 2 <= len(finished) < 9  # six seeds, three cells
+    assert len(list((home / "grid").glob(".features.*"))) == 1
+    process = start(home, 20, 2, "ablation.json")
+    assert "Error" not in process.communicate(timeout=120)[1]
+    table = json.loads((home / "grid" / "ablation.json").read_text())
+    assert sorted(row["name"] for row in table["rows"]) == ["one", "quick", "two"]
+    assert list((home / "grid").glob(".features.*")) == []
+    for folder, before in finished.items():
+        after = (folder / "metrics.json").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -19,7 +19,7 @@ from memfeat.errors import RunError
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
 from memfeat.report import write_report
 from memfeat.runs import Run
-from memfeat.training import train
+from memfeat.training import Examples, train
 from memfeat.video import read_frames, write_video
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)> & more'
@@ -430,7 +430,7 @@ def test_what_an_ablation_writes_is_what_the_report_reads(study, tmp_path):
     records = read_manifest(study / "clips.csv").records
     for cell in cells:
         if cell.kind == "baseline":
-            run_baseline(cell.config.head, features, records, cell.config)
+            run_baseline(cell.config.head, Examples.join(features, records), cell.config)
         else:
             train(features, records, cell.config)
     result = table_of(grid, cells, {"avg+svr": "no such luck"})

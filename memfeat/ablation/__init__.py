@@ -1,7 +1,9 @@
 """A grid of systems, trained from the cache and compared in one table."""
 
 from memfeat.ablation.grid import Cell, plan_cells
+from memfeat.ablation.ledger import CellDone
+from memfeat.ablation.progress import Progress
 from memfeat.ablation.results import RESULT, table_of
-from memfeat.ablation.running import CellDone, run_ablation
+from memfeat.ablation.running import run_ablation
 
-__all__ = ["RESULT", "Cell", "CellDone", "plan_cells", "run_ablation", "table_of"]
+__all__ = ["RESULT", "Cell", "CellDone", "Progress", "plan_cells", "run_ablation", "table_of"]

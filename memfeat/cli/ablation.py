@@ -22,8 +22,8 @@ from memfeat.errors import ConfigError, ExitCode
 def ablation_command(grid: Path, manifest: Path | None, as_json: bool, **flags: Any) -> int:
     """Train a grid of systems and compare them.
 
-    GRID.toml names the systems in its [ablation] table; its [train] table gives the recipe. Cells
-    run in parallel; finished ones are kept, so the same command resumes. Rows whose cache is not
+    GRID.toml names the systems in its [ablation] table; its [train] table gives the recipe. Models
+    train in parallel; finished ones are kept, so the same command resumes. Rows whose cache is not
     there are listed with the command that makes it. Exit code 1: a row failed.
     """
     tables = read_pipeline(grid)
@@ -34,12 +34,12 @@ def ablation_command(grid: Path, manifest: Path | None, as_json: bool, **flags: 
     recipe = tables.get("train", {}) | ({"manifest": manifest} if manifest else {})
 
     from memfeat.ablation import plan_cells, run_ablation
-    from memfeat.cli.progress import step_progress
+    from memfeat.cli.progress import grid_progress
     from memfeat.cli.tables import print_ablation
 
     cells = plan_cells(config, recipe)
-    with step_progress("cells", len(cells)) as progress:
-        result = run_ablation(config, cells, on_cell=lambda done: progress.advance(done.cell.name))
+    with grid_progress() as show:
+        result = run_ablation(config, cells, on_progress=show)
     if as_json:
         print_json(result)
     else:

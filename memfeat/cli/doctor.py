@@ -29,6 +29,7 @@ def doctor_command(as_json: bool) -> None:
         "packages": {name: _version(name) for name in (*PACKAGES, *EXTRAS)},
         "devices": _devices(),
         "cpu_cores": cpu_cores(),
+        "recurrence": _recurrence(),
         "weights": _weights(),
     }
     findings["advice"] = _advice(findings)
@@ -39,6 +40,7 @@ def doctor_command(as_json: bool) -> None:
     for name, number in findings["packages"].items():
         click.echo(f"  {name:<34} {number or 'not installed'}")
     click.echo(f"devices: {', '.join(findings['devices'])}; {findings['cpu_cores']} CPU cores")
+    click.echo(f"recurrent layers on the CPU: {findings['recurrence']}")
     click.echo("pretrained weights on this machine:")
     for name, path in findings["weights"].items():
         click.echo(f"  {name:<34} {path or 'not here'}")
@@ -58,6 +60,12 @@ def _devices() -> list[str]:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count))]
+
+
+def _recurrence() -> str:
+    from memfeat.models.native import kernel
+
+    return "C++, built here" if kernel() else "plain torch, half as fast as C++"
 
 
 def _weights() -> dict[str, str | None]:
@@ -81,6 +89,10 @@ def _advice(findings: dict[str, Any]) -> list[str]:
                 "on first use; without a connection, copy the hub's cache folder from a machine "
                 "that has one, or give a checkpoint with --weights FILE"
             )
+    if findings["recurrence"].startswith("plain"):
+        advice.append(
+            "recurrent layers: install a C++ compiler (Debian: g++; macOS: xcode-select --install)"
+        )
     if findings["devices"] == ["cpu"]:
         advice.append("no GPU: the paper's encoder costs 382 GFLOP a frame; extract on a GPU")
     return advice

@@ -1,6 +1,6 @@
 """Progress on stderr: a live line on a terminal, its last state in a log."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,19 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 if TYPE_CHECKING:
+    from memfeat.ablation import Progress as GridProgress
     from memfeat.extraction import VideoOutcome
     from memfeat.training import EpochReport
+
+SPEED_FROM_SECONDS = 3600.0  # there may be minutes between two epochs, and it takes several
 
 
 class VideoProgress:
@@ -85,26 +90,44 @@ class EpochProgress:
         self._progress = progress
         self._max_epochs = max_epochs
         self._task = progress.add_task("epochs", total=num_seeds * max_epochs, note="")
-        self._seeds: list[int] = []
+        self._done: dict[int, int] = {}
 
     def advance(self, report: "EpochReport") -> None:
         """Count one epoch."""
-        if report.seed not in self._seeds:
-            self._seeds.append(report.seed)
-        done = (len(self._seeds) - 1) * self._max_epochs + report.epoch + 1
+        done = report.epoch + 1
+        self._done[report.seed] = done
+        for seed, epochs in self._done.items():
+            # Seeds in training are at most an epoch apart, so any other has stopped.
+            if epochs not in (done - 1, done):
+                self._done[seed] = self._max_epochs
         srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
         note = f"seed {report.seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
-        self._progress.update(self._task, completed=done, note=note)
+        self._progress.update(self._task, completed=sum(self._done.values()), note=note)
 
 
-def _bar(last: TextColumn) -> Progress:
+@contextmanager
+def grid_progress() -> Iterator["Callable[[GridProgress], None]"]:
+    """Show how far a grid has come, in percent of the work, and the latest news."""
+    with _bar(TextColumn("{task.fields[note]}"), TaskProgressColumn()) as bar:
+        task = bar.add_task("grid", total=None, note="")
+
+        def show(progress: "GridProgress") -> None:
+            # Where an earlier run left nothing to do, all of it is done.
+            done, total = (progress.done, progress.total) if progress.total else (1, 1)
+            bar.update(task, completed=done, total=total, note=escape(progress.note))
+
+        yield show
+
+
+def _bar(last: TextColumn, count: ProgressColumn | None = None) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        count or MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         last,
         console=Console(stderr=True),
+        speed_estimate_period=SPEED_FROM_SECONDS,
     )
