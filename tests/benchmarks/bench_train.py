@@ -4,25 +4,22 @@ Features and scores are made up: random unit vectors of the paper's shape. Nothi
 they take means anything.
 """
 
-import os
-import platform
+import shutil
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import islice
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
 import h5py
-import numpy as np
 import torch
+from features import DIM, EPOCH_FRAMES, records, write_cache
+from measuring import Timings, in_turn, machine, peak_memory, timed
 from naive import (
     BATCH_SIZE,
-    DIM,
     NaiveModel,
     NaiveVideos,
     collate,
@@ -30,136 +27,92 @@ from naive import (
     naive_epoch,
 )
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from memfeat.cache import Cache, CacheSpec, EncodedVideo, FeatureTable, write_shard
-from memfeat.config import ExtractConfig, TrainConfig
+from memfeat.ablation import plan_cells, run_ablation
+from memfeat.cache import Cache, FeatureTable
+from memfeat.config import AblationConfig, AblationRow, TrainConfig
 from memfeat.files import write_json
-from memfeat.manifest import VideoRecord
+from memfeat.manifest import write_manifest
 from memfeat.models import build_regressor
-from memfeat.training import Examples
-from memfeat.training.fitting import fit
+from memfeat.models.gru import Backend, using_backend
+from memfeat.models.native import kernel
+from memfeat.training import MOST_STACKED, Examples, fit_together, resolve_options, stacks
 
-FRAMES = 60, 100  # of a video: the fewest, the most
-EPOCH_FRAMES = 7_000 * sum(FRAMES) // 2  # Memento10k's training split, of such videos
 CACHED_VIDEOS = 1_920  # about 315 MB
+BIG_VIDEOS = 7_900  # about 1.3 GB: Memento10k's training and dev splits
 MATRIX = 2_048
-
-
-@dataclass
-class Timings:
-    """Each figure's values, one a round."""
-
-    rounds: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, **values: float) -> None:
-        for name, value in values.items():
-            self.rounds.setdefault(name, []).append(value)
-
-    def median(self, name: str) -> float:
-        return median(self.rounds[name])
-
-    def spread(self, name: str) -> dict[str, float]:
-        values = self.rounds[name]
-        return {"min": min(values), "median": median(values), "max": max(values)}
+STACKED = 8
+KINDS = list(product(("bigru", "bigru-pool"), ("mlp", "linear")))
+RATES = 5e-5, 1e-4, 2e-4  # with the kinds, twelve cells
 
 
 def require_same_model(videos: NaiveVideos) -> None:
     """Raise AssertionError unless both sides give the same scores under the same weights."""
     frames, lengths, _ = collate([videos[i] for i in range(BATCH_SIZE)])
-    ours, naive = build_regressor(DIM, "bigru", "mlp").eval(), NaiveModel().eval()
-    weights = ours.state_dict().values()
-    naive.load_state_dict(dict(zip(naive.state_dict(), weights, strict=True)))
-    with torch.inference_mode():
-        torch.testing.assert_close(ours(frames, lengths).scores, naive(frames, lengths))
+    for kind in KINDS:
+        ours, naive = build_regressor(DIM, *kind).eval(), NaiveModel(*kind).eval()
+        weights = ours.state_dict().values()
+        naive.load_state_dict(dict(zip(naive.state_dict(), weights, strict=True)))
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(frames, lengths).scores, naive(frames, lengths))
 
 
-def made_up_videos(count: int) -> Iterator[EncodedVideo]:
-    source = np.random.default_rng(0)
-    for i in range(count):
-        frames = source.standard_normal((source.integers(*FRAMES, endpoint=True), DIM), np.float32)
-        frames /= np.linalg.norm(frames, axis=1, keepdims=True)
-        yield EncodedVideo(f"v{i:04}", frames.astype(np.float16), np.arange(len(frames)) / 30)
+def ours(examples: Examples, backend: Backend, models: int) -> None:
+    """Train one epoch of each of so many seeds, as `memfeat train --seeds` does."""
+    folder = Path("unused")
+    config = TrainConfig(manifest=folder, cache=folder, max_epochs=1, device="cpu", threads=1)
+    seeds = [config.model_copy(update={"seeds": (seed,)}) for seed in range(models)]
+    with using_backend(backend):
+        for group in stacks(map(resolve_options, seeds), MOST_STACKED):
+            fit_together(examples, group, on_fitted=lambda *_: None)
 
 
-def write_cache(folder: Path) -> Cache:
-    spec = CacheSpec(
-        encoder="made up",
-        weights="random",
-        weights_sha256="",
-        trained_on="nothing: made up for a benchmark",
-        activation="none",
-        dim=DIM,
-        image_size=336,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        precision="float32",
-        batch_size=32,
-    )
-    videos = made_up_videos(CACHED_VIDEOS)
-    size = ExtractConfig.model_fields["videos_per_shard"].default
-    for _ in range(0, CACHED_VIDEOS, size):
-        write_shard(folder, spec, list(islice(videos, size)))
-    return Cache.open(folder)
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Return the seconds `work` takes; its result is freed once they are taken."""
-    start = time.perf_counter()
-    result = work()
-    seconds = time.perf_counter() - start
-    del result
-    return seconds
-
-
-def in_turn(number: int, first: Callable[[], object], second: Callable[[], object]) -> list[float]:
-    """Time both, the other one first every second round."""
-    if number % 2:
-        return [timed(second), timed(first)][::-1]
-    return [timed(first), timed(second)]
+def naive_copy(table: FeatureTable, videos: int, path: Path) -> dict[str, float]:
+    """Write videos the naive way, one dataset each; return their scores."""
+    with h5py.File(path, "w") as file:
+        for i, name in enumerate(table.video_ids[:videos]):
+            file[name] = table.frames(i)
+    return {r.video_id: r.score or 0.0 for r in records(table.video_ids[:videos], videos - 1)}
 
 
 def time_training(table: FeatureTable, folder: Path, rounds: int, timings: Timings) -> float:
     """Time epochs over all videos of `table` but the last; return the FLOPs of a whole epoch.
 
-    Ours is `fit` itself for one epoch, so it also scores a dev split: that last video.
+    Ours is the real thing for one epoch, so it also builds its model, and scores a dev split:
+    that last video.
     """
-    ids = table.video_ids
-    scores = dict(zip(ids, np.random.default_rng(0).random(len(ids)).tolist(), strict=True))
-    records = [
-        VideoRecord(video_id=name, path=folder, score=score, split="train")
-        for name, score in scores.items()
-    ]
-    records[-1] = records[-1].model_copy(update={"split": "dev"})
-    examples = Examples.join(table, records)
-    config = TrainConfig(manifest=folder, cache=folder, max_epochs=1, device="cpu", threads=1)
-    path = folder / "one-dataset-per-video.h5"
-    with h5py.File(path, "w") as file:
-        for i, name in enumerate(ids[:-1]):
-            file[name] = table.frames(i)
+    count = len(table) - 1
+    examples = Examples.join(table, records(table.video_ids, count))
+    path = folder / "naive.h5"
+    scores = naive_copy(table, count, path)
+    whole = EPOCH_FRAMES / int(table.offsets[-2])
+    square = torch.randn(MATRIX, MATRIX)
     with h5py.File(path) as file:
-        videos = NaiveVideos(file, dict(list(scores.items())[:-1]))
+        videos = NaiveVideos(file, scores)
         require_same_model(videos)
-        per_frame = flops_per_frame(videos)
-        flops = per_frame * EPOCH_FRAMES
-        whole = EPOCH_FRAMES / int(table.offsets[-2])
-        square = torch.randn(MATRIX, MATRIX)
+        flops = flops_per_frame(videos) * EPOCH_FRAMES
+        backends: tuple[Backend, ...] = ("plain", "native") if kernel() else ("plain",)
+        sides: dict[str, Callable[[], object]] = {"naive": partial(naive_epoch, videos)}
+        for backend in backends:
+            sides[backend] = partial(ours, examples, backend, 1)
+            sides[f"stacked8_{backend}"] = partial(ours, examples, backend, STACKED)
         for number in track(range(rounds), "training", transient=True):
             torch.manual_seed(number)
-            naive, ours = in_turn(
-                number, lambda: naive_epoch(videos), lambda: fit(examples, config, seed=0)
-            )
+            seconds = in_turn(number, sides)
             rate = 2 * MATRIX**3 / min(timed(lambda: square @ square) for _ in range(3))
-            timings.add(
-                naive_seconds=naive * whole,
-                ours_seconds=ours * whole,
-                plain_ratio=naive / ours,
-                matrix_gflops=rate / 1e9,
-                ours_gflops=flops / (ours * whole) / 1e9,
-                ours_over_matrix=flops / (ours * whole) / rate,
-            )
+            timings.add(naive_seconds=seconds["naive"] * whole, matrix_gflops=rate / 1e9)
+            for name in list(sides)[1:]:
+                models = STACKED if name.startswith("stacked8") else 1
+                own = seconds[name] / models
+                timings.add(
+                    **{
+                        f"{name}_seconds": own * whole,
+                        f"{name}_ratio": seconds["naive"] / own,
+                        f"{name}_gflops": flops / (own * whole) / 1e9,
+                        f"{name}_over_matrix": flops / (own * whole) / rate,
+                    }
+                )
     return flops
 
 
@@ -168,96 +121,168 @@ def time_reading(cache: Cache, rounds: int, timings: Timings) -> int:
     table = cache.load()
     arrays: list[NDArray[Any]] = [table.values, table.pts_seconds]
     size = sum(array.nbytes for array in arrays)
-
-    def copy_arrays() -> list[NDArray[Any]]:
-        return [array.copy() for array in arrays]
-
-    in_turn(0, copy_arrays, cache.load)  # a virtual machine's memory is slow when first used
+    sides: dict[str, Callable[[], object]] = {
+        "copy": lambda: [array.copy() for array in arrays],
+        "load": cache.load,
+    }
+    in_turn(0, sides)  # a virtual machine's memory is slow when first used
     for number in track(range(rounds), "reading", transient=True):
-        copy, load = in_turn(number, copy_arrays, cache.load)
+        seconds = in_turn(number, sides)
         timings.add(
             open_seconds=timed(lambda: Cache.open(cache.folder)),
-            load_gb_per_second=size / load / 1e9,
-            copy_gb_per_second=size / copy / 1e9,
-            read_over_copy=copy / load,
+            load_gb_per_second=size / seconds["load"] / 1e9,
+            copy_gb_per_second=size / seconds["copy"] / 1e9,
+            read_over_copy=seconds["copy"] / seconds["load"],
         )
     return size
 
 
-def machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).date().isoformat(),
+def grid(home: Path, cache: Cache, train: int, epochs: int) -> Callable[[], dict[str, Any]]:
+    """Return what runs the twelve-cell grid afresh, as `memfeat ablation` does, and its table."""
+    ids = cache.usable()
+    write_manifest(home / "made-up.csv", records(ids, train))
+    rows = [
+        AblationRow(
+            name=f"{aggregator}+{head} {rate}",
+            cache=cache.folder,
+            aggregator=aggregator,
+            head=head,
+            train={"learning_rate": rate},
+        )
+        for (aggregator, head), rate in product(KINDS, RATES)
+    ]
+    config = AblationConfig(
+        title="Benchmark", run=home / "grid", cache_root=home, rows=tuple(rows), seeds=(0,)
+    )
+    recipe = {
+        "manifest": home / "made-up.csv",
+        "max_epochs": epochs,
+        "device": "cpu",
+        "bootstrap": 0,
     }
+
+    def run() -> dict[str, Any]:
+        shutil.rmtree(config.run, ignore_errors=True)
+        result = run_ablation(config, plan_cells(config, recipe))
+        if result["failed"]:
+            raise RuntimeError(f"the grid failed: {result['failed']}")
+        return result
+
+    return run
+
+
+def time_grid(cache: Cache, home: Path, epochs: int, rounds: int, timings: Timings) -> None:
+    """Time the whole grid, and the naive way of its kinds on some of its videos.
+
+    The naive seconds are for the same frames, epochs and cells one after another; what it takes
+    to start, to score and to write is left out of them, but not of ours.
+    """
+    count, few = len(cache.usable()) - 2, 64
+    run = grid(home, cache, count, epochs)
+    table = cache.load(cache.usable()[:count])
+    path = home / "naive-grid.h5"
+    scores = naive_copy(table, few, path)
+    whole = epochs * len(RATES) * int(table.offsets[-1]) / int(table.offsets[few])
+    del table
+    with h5py.File(path) as file:
+        videos = NaiveVideos(file, scores)
+
+        def naive() -> None:
+            for kind in KINDS:
+                naive_epoch(videos, *kind)
+
+        for number in track(range(rounds), "grid", transient=True):
+            seconds = in_turn(number, {"naive": naive, "grid": run})
+            timings.add(
+                naive_grid_seconds=seconds["naive"] * whole,
+                grid_seconds=seconds["grid"],
+                grid_ratio=seconds["naive"] * whole / seconds["grid"],
+            )
+
+
+def measure_memory(home: Path, timings: Timings) -> int:
+    """Measure the peak of `memfeat ablation` over a table of 1.3 GB; return the table's bytes."""
+    cache = write_cache(home / "big", BIG_VIDEOS)
+    write_manifest(home / "big.csv", records(cache.usable(), 256))
+    pipeline = home / "big.toml"
+    pipeline.write_text(
+        f"[train]\nmanifest = '{home / 'big.csv'}'\nmax_epochs = 1\ndevice = 'cpu'\n"
+        f"[ablation]\ntitle = 'Benchmark'\nrun = '{home / 'big-grid'}'\ncaches = ['big']\n"
+        f"cache_root = '{home}'\naggregators = ['bigru', 'linear-avg']\nheads = ['mlp']\n"
+        "seeds = '0-1'\n"
+    )
+    command = [sys.executable, "-m", "memfeat", "ablation", str(pipeline)]
+    timings.add(grid_peak_gb=peak_memory(command) / 1e9)
+    return sum(entry.num_frames for entry in cache.entries.values()) * (2 * DIM + 8)
 
 
 ROWS = {
     "naive_seconds": ("naive: s an epoch", 1),
-    "ours_seconds": ("ours: s an epoch", 1),
-    "plain_ratio": ("naive / ours", 2),
-    "ours_gflops": ("ours: GFLOP/s", 1),
+    "plain_seconds": ("plain torch: s an epoch", 1),
+    "native_seconds": ("C++ loops: s an epoch", 1),
+    "stacked8_plain_seconds": ("8 seeds, plain torch: s a model's epoch", 1),
+    "stacked8_native_seconds": ("8 seeds, C++ loops: s a model's epoch", 1),
+    "plain_ratio": ("naive / plain torch", 2),
+    "native_ratio": ("naive / C++ loops", 2),
+    "stacked8_plain_ratio": ("naive / plain torch, 8 seeds", 2),
+    "stacked8_native_ratio": ("naive / C++ loops, 8 seeds", 2),
     "matrix_gflops": ("this core's matrix rate: GFLOP/s", 1),
-    "ours_over_matrix": ("ours / matrix rate", 3),
+    "plain_over_matrix": ("plain torch / matrix rate", 3),
+    "native_over_matrix": ("C++ loops / matrix rate", 3),
+    "naive_grid_seconds": ("12 cells one after another, naive: s", 1),
+    "grid_seconds": ("12 cells, ours: s", 1),
+    "grid_ratio": ("naive / ours, 12 cells", 2),
+    "grid_peak_gb": ("a grid over a 1.3 GB table: peak GB", 2),
     "open_seconds": ("Cache.open: s", 3),
     "load_gb_per_second": ("Cache.load: GB/s", 2),
     "copy_gb_per_second": ("numpy copy: GB/s", 2),
     "read_over_copy": ("load / copy", 2),
 }
-RATIOS = "plain_ratio", "ours_over_matrix", "read_over_copy"
-
-
-def show(timings: Timings, title: str, caption: str) -> None:
-    table = Table(title=title, caption=caption)
-    table.add_column("figure")
-    for column in ("min", "median", "max"):
-        table.add_column(column, justify="right")
-    for name, (label, digits) in ROWS.items():
-        values = [f"{value:,.{digits}f}" for value in timings.spread(name).values()]
-        table.add_row(label, *values, style="bold" if name in RATIOS else None)
-    Console(width=100).print(table)
 
 
 @click.command()
 @click.option("--videos", default=96, show_default=True, help="Videos trained on in a round.",
               type=click.IntRange(BATCH_SIZE, CACHED_VIDEOS - 1))  # fmt: skip
-@click.option("--rounds", default=15, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=9, show_default=True, type=click.IntRange(1))
+@click.option("--grid-rounds", default=3, show_default=True, type=click.IntRange(0))
+@click.option("--grid-epochs", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--memory/--no-memory", default=True, help="Whether to measure a big grid's peak.")
 @click.option("--output", default=Path("runs/bench-train.json"), show_default=True,
               type=click.Path(dir_okay=False, path_type=Path))  # fmt: skip
-def main(videos: int, rounds: int, output: Path) -> None:
-    """Time stage 2 beside the naive way, on made-up features, in one thread."""
+def main(
+    videos: int, rounds: int, grid_rounds: int, grid_epochs: int, memory: bool, output: Path
+) -> None:
+    """Time stage 2 beside the naive way, on made-up features, one thread a process."""
     torch.set_num_threads(1)
     timings, facts = Timings(), machine()
     with tempfile.TemporaryDirectory(prefix="bench-train-") as name:
-        cache = write_cache(Path(name))
+        home = Path(name)
+        cache = write_cache(home / "cache", CACHED_VIDEOS)
         table = cache.load(cache.usable()[: videos + 1])
-        flops = time_training(table, Path(name), rounds, timings)
+        flops = time_training(table, home, rounds, timings)
         size = time_reading(cache, rounds, timings)
+        time_grid(cache, home, grid_epochs, grid_rounds, timings)
+        big = measure_memory(home, timings) if memory else None
     what = (
         f"{flops / 1e12:.2f} TFLOP an epoch of 7,000 videos, from {videos}; "
-        f"cache of {size / 1e6:.0f} MB in {len(cache.shards)} shards"
+        f"cache of {size / 1e6:.0f} MB in {len(cache.shards)} shards; grid of {CACHED_VIDEOS - 2} "
+        f"videos, {grid_epochs} epochs, {facts['cores']} processes"
     )
-    show(
-        timings,
-        f"Stage 2 in one thread, {rounds} rounds, made-up features",
+    timings.show(
+        ROWS,
+        f"Stage 2, one thread a process, {rounds} rounds, made-up features",
         f"{what}\n{facts['cpu']}, {facts['cores']} cores, load {facts['load']} at the start; "
         f"torch {facts['torch']}, {facts['date']}",
     )
-    result = {name: timings.median(name) for name in ROWS} | {
+    result = {name: timings.median(name) for name in timings.rounds} | {
         "features": "made up: random unit vectors",
         "epoch_flops": flops,
         "epoch_videos": 7_000,
         "timed_videos": videos,
         "cache_bytes": size,
+        "big_table_bytes": big,
         "machine": facts,
-        "spread": {name: timings.spread(name) for name in ROWS},
+        "spread": {name: timings.spread(name) for name in timings.rounds},
         "rounds": timings.rounds,
     }
     write_json(output, result)

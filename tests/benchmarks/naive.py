@@ -6,6 +6,7 @@ It keeps to what people write: each video read from HDF5 when its turn comes, pa
 
 import h5py
 import torch
+from features import DIM
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
@@ -13,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 BATCH_SIZE = 8
-DIM = 1024
 
 Item = tuple[Tensor, float]
 NaiveBatch = tuple[Tensor, Tensor, Tensor]
@@ -35,13 +35,17 @@ class NaiveVideos(Dataset[Item]):
 
 
 class NaiveModel(nn.Module):
-    """The paper's Bi-GRU attention and MLP as one writes them down; parameters in our order."""
+    """The paper's Bi-GRU models as one writes them down; parameters in our order."""
 
-    def __init__(self) -> None:
+    def __init__(self, aggregator: str = "bigru", head: str = "mlp") -> None:
         super().__init__()
         self.gru = nn.GRU(DIM, 64, 6, batch_first=True, bidirectional=True, dropout=0.2)
-        self.weight = nn.Linear(128, 1)
-        layers = nn.Linear(DIM, 512), nn.ReLU(), nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 1)
+        self.weight = nn.Linear(128, 1) if aggregator == "bigru" else None
+        width = DIM if aggregator == "bigru" else 128
+        layers: list[nn.Module] = [nn.Linear(width, 1)]
+        if head == "mlp":
+            layers = [nn.Linear(width, 512), nn.ReLU(), nn.Linear(512, 128), nn.ReLU()]
+            layers.append(nn.Linear(128, 1))
         self.head = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.2)
 
@@ -49,8 +53,10 @@ class NaiveModel(nn.Module):
         packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
         real = torch.arange(frames.shape[1]) < lengths.unsqueeze(1)
-        weights = self.weight(self.dropout(states)) * real.unsqueeze(-1)
-        vector = (weights * frames).sum(1) / lengths.unsqueeze(1)
+        states = self.dropout(states) * real.unsqueeze(-1)
+        if self.weight is not None:
+            states = self.weight(states) * real.unsqueeze(-1) * frames
+        vector = states.sum(1) / lengths.unsqueeze(1)
         return torch.sigmoid(self.head(vector)).squeeze(-1)
 
 
@@ -69,8 +75,8 @@ def naive_step(model: NaiveModel, optimizer: torch.optim.Optimizer, batch: Naive
     return loss.item()
 
 
-def naive_epoch(videos: NaiveVideos) -> float:
-    model = NaiveModel()
+def naive_epoch(videos: NaiveVideos, aggregator: str = "bigru", head: str = "mlp") -> float:
+    model = NaiveModel(aggregator, head)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = DataLoader(videos, BATCH_SIZE, shuffle=True, collate_fn=collate)
     return sum(naive_step(model, optimizer, batch) for batch in loader)
