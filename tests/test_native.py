@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from memfeat.errors import MemfeatError
+from memfeat.models.dropout import Dropout
 from memfeat.models.native import kernel
 
 DIM = 5
@@ -60,16 +61,23 @@ class Case:
     def b_new(self):
         return self.parameter("bias_hh")[..., 2 * self.hidden :].contiguous()
 
-    def projected(self):
+    @property
+    def bias(self):
         bias = self.parameter("bias_ih")
         bias[..., : 2 * self.hidden] += self.parameter("bias_hh")[..., : 2 * self.hidden]
-        products = torch.einsum("krx,kdgx->krdg", self.inputs, self.parameter("weight_ih"))
-        return (products + bias.unsqueeze(1)).contiguous()
+        return bias
+
+    def projected(self):
+        weights = self.parameter("weight_ih")
+        return torch.einsum("krx,kdgx->krdg", self.inputs, weights).contiguous()
 
     def run(self, projected=None):
         """What the loops give: all of forward, then all of backward."""
         gates = self.projected() if projected is None else projected
-        states, new_hidden = kernel().forward(gates, self.w_hidden, self.b_new, self.lengths)
+        states, new_hidden, kept = kernel().forward(
+            gates, self.bias, self.w_hidden, self.b_new, self.lengths
+        )
+        assert kept is states
         saved = gates, new_hidden, states
         return (
             states,
@@ -152,6 +160,28 @@ def test_a_model_of_no_frames_may_stand_among_others(dtype):
 
 
 @needs_compiler
+@pytest.mark.parametrize("hidden", HIDDENS)
+@every_dtype
+def test_dropout_is_what_it_is_around_the_loops(dtype, hidden):
+    case = Case(MIXED, hidden, dtype)
+    bits = torch.randint(-(2**15), 2**15, case.d_states.shape).to(torch.int16)
+    dropout = Dropout(bits, -7000, 1.3)
+    plain = case.run()
+    gates = case.projected()
+    weights = case.bias, case.w_hidden, case.b_new, case.lengths
+    states, new_hidden, kept = kernel().forward(gates, *weights, dropout)
+    for found, expected in zip((states, new_hidden, gates), plain, strict=False):
+        assert torch.equal(found, expected)
+    assert 0.5 < (kept[states != 0] != 0).double().mean() < 0.9
+    torch.testing.assert_close(kept, dropout.of(states), rtol=1e-6, atol=0)
+    saved = gates, new_hidden, states
+    back = kernel().backward(case.d_states, *saved, case.w_hidden, case.lengths, dropout)
+    case.d_states = dropout.of(case.d_states)
+    for found, expected in zip(back, case.run()[3:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
 @every_dtype
 def test_repeated_calls_are_identical(dtype):
     case = Case(MIXED, 65, dtype)
@@ -171,7 +201,9 @@ def test_a_model_among_others_and_a_sequence_among_others_are_as_alone(dtype):
             one = slice(model, model + 1)
             gates = projected[one, rows].contiguous()
             lengths = torch.tensor([[length]])
-            states, new_hidden = kernel().forward(gates, w_hidden[one], b_new[one], lengths)
+            states, new_hidden, _ = kernel().forward(
+                gates, case.bias[one], w_hidden[one], b_new[one], lengths
+            )
             d_states = case.d_states[one, rows].contiguous()
             saved = gates, new_hidden, states
             back = kernel().backward(d_states, *saved, w_hidden[one], lengths)
@@ -185,8 +217,9 @@ def loops_of_one_unit(inputs):
     projected = inputs.view(1, -1, 1, 1).expand(-1, -1, 2, GATES).contiguous()
     batch = len(inputs)
     weights = torch.zeros(1, 2, GATES, 1, dtype=inputs.dtype)
-    bias = torch.zeros(1, 2, 1, dtype=inputs.dtype)
-    kernel().forward(projected, weights, bias, torch.ones(1, batch, dtype=torch.int64))
+    biases = [torch.zeros(1, 2, n, dtype=inputs.dtype) for n in (3, 1)]
+    lengths = torch.ones(1, batch, dtype=torch.int64)
+    kernel().forward(projected, biases[0], weights, biases[1], lengths)
     assert torch.equal(projected[:, :, 0].nan_to_num(2), projected[:, :, 1].nan_to_num(2))
     return projected[0, :, 0].unbind(1)
 
@@ -241,7 +274,7 @@ def test_nan_comes_through(dtype, hidden):
 @needs_compiler
 @pytest.mark.parametrize("lengths", [[2, 3], [4, -1], [4, 3]])
 def test_lengths_that_do_not_fit_are_refused(lengths):
-    arguments = torch.zeros(1, 6, 2, 9), torch.zeros(1, 2, 9, 3), torch.zeros(1, 2, 3)
+    arguments = map(torch.zeros, ((1, 6, 2, 9), (1, 2, 9), (1, 2, 9, 3), (1, 2, 3)))
     message = rf"sequence lengths \[\[{lengths[0]}, {lengths[1]}\]\] .* no more than 6 frames"
     with pytest.raises(MemfeatError, match=message):
         kernel().forward(*arguments, torch.tensor([lengths]))
@@ -249,7 +282,7 @@ def test_lengths_that_do_not_fit_are_refused(lengths):
 
 @needs_compiler
 def test_a_type_that_has_no_loops_is_refused():
-    arguments = torch.zeros(1, 6, 2, 9), torch.zeros(1, 2, 9, 3), torch.zeros(1, 2, 3)
+    arguments = map(torch.zeros, ((1, 6, 2, 9), (1, 2, 9), (1, 2, 9, 3), (1, 2, 3)))
     message = r"no loops for a layer of torch.float16; .* torch.float32, torch.float64"
     with pytest.raises(MemfeatError, match=message):
         kernel().forward(*(each.half() for each in arguments), torch.tensor([[3, 2]]))
@@ -260,18 +293,23 @@ def test_a_type_that_has_no_loops_is_refused():
     ("change", "message"),
     [
         ({0: torch.zeros(1, 6, 2, 8)}, r"gates is torch.float32 \(1, 6, 2, 8\) .* \(1, 6, 2, 9\)"),
-        ({1: torch.zeros(2, 2, 9, 3)}, r"w_hidden is torch.float32 \(2, 2, 9, 3\)"),
-        ({1: torch.zeros(1, 2, 3, 9).mT}, "w_hidden is .* not contiguous"),
-        ({2: torch.zeros(1, 2, 3).double()}, "b_new is torch.float64 .* must be torch.float32"),
-        ({3: torch.ones(2, 2).long()}, r"lengths is torch.int64 \(2, 2\)"),
-        ({3: torch.ones(1, 2)}, r"lengths is torch.float32 \(1, 2\) .* must be torch.int64"),
-        ({0: torch.zeros(1, 6, 2, 9).half()}, "w_hidden is torch.float32 .* be torch.float16"),
+        ({1: torch.zeros(1, 2, 3)}, r"bias is torch.float32 \(1, 2, 3\) .* \(1, 2, 9\)"),
+        ({2: torch.zeros(2, 2, 9, 3)}, r"w_hidden is torch.float32 \(2, 2, 9, 3\)"),
+        ({2: torch.zeros(1, 2, 3, 9).mT}, "w_hidden is .* not contiguous"),
+        ({3: torch.zeros(1, 2, 3).double()}, "b_new is torch.float64 .* must be torch.float32"),
+        ({4: torch.ones(2, 2).long()}, r"lengths is torch.int64 \(2, 2\)"),
+        ({4: torch.ones(1, 2)}, r"lengths is torch.float32 \(1, 2\) .* must be torch.int64"),
+        ({0: torch.zeros(1, 6, 2, 9).half()}, "bias is torch.float32 .* be torch.float16"),
+        (
+            {5: Dropout(torch.zeros(1, 6, 6), 0, 1.0)},
+            r"dropout is torch.float32 .* must be torch.int16 \(1, 6, 6\)",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(change, message):
     arguments = [
-        *(torch.zeros(1, 6, 2, 9), torch.zeros(1, 2, 9, 3), torch.zeros(1, 2, 3)),
-        torch.tensor([[3, 2]]),
+        *map(torch.zeros, ((1, 6, 2, 9), (1, 2, 9), (1, 2, 9, 3), (1, 2, 3))),
+        *(torch.tensor([[3, 2]]), None),
     ]
     for i, other in change.items():
         arguments[i] = other
@@ -279,11 +317,14 @@ def test_tensors_that_do_not_fit_are_refused(change, message):
         kernel().forward(*arguments)
 
 
-ARGUMENTS = torch.ones(1, 2, 2, 6), torch.ones(1, 2, 6, 2), torch.ones(1, 2, 2), torch.tensor([[2]])
+SHAPES = (1, 2, 2, 6), (1, 2, 6), (1, 2, 6, 2), (1, 2, 2)
+ARGUMENTS = *map(torch.ones, SHAPES), torch.tensor([[2]])
 USE = """
 import torch
+from memfeat.models.dropout import Dropout
 from memfeat.models.native import kernel
-arguments = torch.ones(1, 2, 2, 6), torch.ones(1, 2, 6, 2), torch.ones(1, 2, 2), torch.tensor([[2]])
+shapes = (1, 2, 2, 6), (1, 2, 6), (1, 2, 6, 2), (1, 2, 2)
+arguments = *map(torch.ones, shapes), torch.tensor([[2]])
 print(kernel().forward(*arguments)[0].tolist())
 """
 

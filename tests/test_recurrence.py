@@ -12,7 +12,7 @@ from memfeat.errors import ConfigError, MemfeatError
 from memfeat.models.gru import BACKENDS, GruWeights, backend_for, gru_layer, using_backend
 from memfeat.models.native import kernel
 from memfeat.models.packing import Packing
-from memfeat.models.recurrence import BiGru, _kept
+from memfeat.models.recurrence import BiGru
 
 DIM, HIDDEN, LAYERS, TIME = 12, 8, 3, 103
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -252,25 +252,6 @@ def test_dropout_is_drawn_from_torchs_generator():
         found.append(gru(frames, lengths))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
-
-
-@pytest.mark.parametrize("dropout", [0.2, 0.5, 0.07])
-def test_dropout_keeps_each_state_with_its_probability_and_the_mean(dropout):
-    generators = [torch.Generator().manual_seed(i) for i in range(2)]
-    frames = [3000, 2000]
-    kept = _kept(torch.empty(2, 3000, 64), frames, dropout, generators)
-    assert not kept[1, 2000:].any()
-    for rows, count in zip(kept, frames, strict=True):
-        states = rows[:count]
-        dropped = states == 0
-        # Four standard errors of a share, over all states and over each unit's.
-        error = 4 * (dropout * (1 - dropout)) ** 0.5
-        assert abs(dropped.float().mean() - dropout) < error / (count * 64) ** 0.5
-        assert ((dropped.float().mean(0) - dropout).abs() < error / count**0.5).all()
-        torch.testing.assert_close(states[~dropped].unique(), torch.tensor([1 / (1 - dropout)]))
-        pairs = dropped.float().T.corrcoef()
-        assert (pairs - torch.eye(64)).abs().max() < 5 / count**0.5
-    assert not torch.equal(kept[0, :2000], kept[1, :2000])
 
 
 def test_the_frames_gradient_is_computed_only_where_needed():

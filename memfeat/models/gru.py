@@ -16,6 +16,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from memfeat.errors import ConfigError
 from memfeat.models import plain
+from memfeat.models.dropout import Dropout
 from memfeat.models.native import kernel
 from memfeat.models.packing import DIRECTIONS, Packing
 
@@ -71,13 +72,16 @@ def using_backend(name: Backend) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def gru_layer(frames: Tensor, weights: GruWeights, packing: Packing) -> Tensor:
+def gru_layer(
+    frames: Tensor, weights: GruWeights, packing: Packing, dropout: Dropout | None = None
+) -> Tensor:
     """Run one bidirectional layer of each model.
 
     Args:
         frames: (models, rows, dim), packed; (1, rows, dim) where models share them.
         weights: the layer's weights, of the same floating type.
         packing: what packed the frames.
+        dropout: of the layer's states, if any.
 
     Returns:
         (models, rows, 2 * hidden), packed: the states of the forward, then of the backward
@@ -85,8 +89,9 @@ def gru_layer(frames: Tensor, weights: GruWeights, packing: Packing) -> Tensor:
     """
     backend = backend_for(frames.device)
     if backend == "library":
-        return _library_layer(frames, weights, packing)
-    return _GruLayer.apply(frames, packing, backend == "native", *weights)  # type: ignore[no-any-return]
+        states = _library_layer(frames, weights, packing)
+        return states if dropout is None else dropout.of(states)
+    return _GruLayer.apply(frames, packing, dropout, backend == "native", *weights)  # type: ignore[no-any-return]
 
 
 class _GruLayer(Function):
@@ -94,28 +99,35 @@ class _GruLayer(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, frames: Tensor, packing: Packing, native: bool, *weights: Tensor
+        ctx: Any,
+        frames: Tensor,
+        packing: Packing,
+        dropout: Dropout | None,
+        native: bool,
+        *weights: Tensor,
     ) -> Tensor:
         w_input, w_hidden, b_input, b_hidden = weights
         models, _, width, hidden = w_hidden.shape
         both = 2 * hidden
         bias = b_input.clone()
         bias[..., :both] += b_hidden[..., :both]
-        projected = _product(
-            frames.expand(models, -1, -1), w_input.flatten(1, 2).mT, bias.flatten(1)
-        ).view(models, -1, DIRECTIONS, width)
         b_new = b_hidden[..., both:].contiguous()
+        every, weight = frames.expand(models, -1, -1), w_input.flatten(1, 2).mT
         loops = kernel() if native else None
         saved: tuple[Tensor, ...]
         if loops:
-            states, c = loops.forward(projected, w_hidden, b_new, packing.lengths)
-            saved = projected, c, states
+            gates = _product(every, weight).view(models, -1, DIRECTIONS, width)
+            states, c, kept = loops.forward(gates, bias, w_hidden, b_new, packing.lengths, dropout)
+            saved = gates, c, states
         else:
+            projected = _product(every, weight, bias.flatten(1))
+            projected = projected.view(models, -1, DIRECTIONS, width)
             states, *others = plain.forward(projected, w_hidden, b_new, packing)
+            kept = states if dropout is None else dropout.of(states)
             saved = tuple(others)
-        ctx.packing, ctx.loops = packing, loops
+        ctx.packing, ctx.dropout, ctx.loops = packing, dropout, loops
         ctx.save_for_backward(frames, w_input, w_hidden, *saved)
-        return states
+        return kept
 
     @staticmethod
     @once_differentiable
@@ -126,9 +138,11 @@ class _GruLayer(Function):
         if ctx.loops:
             gates, c, states = saved
             d_gates, d_n, before = ctx.loops.backward(
-                gradient, gates, c, states, w_hidden, ctx.packing.lengths
+                gradient, gates, c, states, w_hidden, ctx.packing.lengths, ctx.dropout
             )
         else:
+            if ctx.dropout is not None:
+                gradient = ctx.dropout.of(gradient)
             d_gates, d_n, before = plain.backward(gradient, tuple(saved), w_hidden, ctx.packing)
         d_w_hidden = torch.stack(
             [_product(d_gates[:, :, i].mT, before[:, :, i]) for i in range(DIRECTIONS)], dim=1
@@ -146,7 +160,7 @@ class _GruLayer(Function):
             d_frames = _product(d_projected, w_input.flatten(1, 2))
             if len(frames) < models:
                 d_frames = d_frames.sum(0, keepdim=True)
-        return d_frames, None, None, d_w_input, d_w_hidden, d_b_input, d_b_hidden
+        return d_frames, None, None, None, d_w_input, d_w_hidden, d_b_input, d_b_hidden
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -48,10 +48,26 @@ typedef float Floats __attribute__((vector_size(kBytes)));
 typedef double Doubles __attribute__((vector_size(kBytes)));
 typedef std::uint32_t Bits __attribute__((vector_size(kBytes)));
 
+typedef std::int32_t FloatsInts __attribute__((vector_size(kBytes)));
+typedef std::int64_t DoublesInts __attribute__((vector_size(kBytes)));
+typedef std::int16_t FloatsShorts __attribute__((vector_size(kBytes / 2)));
+typedef std::int16_t DoublesShorts __attribute__((vector_size(kBytes / 4)));
+
+// Vectors of numbers, and of as many integers.
 template <class T> struct VectorOf;
-template <> struct VectorOf<float> { using type = Floats; };
-template <> struct VectorOf<double> { using type = Doubles; };
+template <> struct VectorOf<float> {
+  using type = Floats;
+  using integers = FloatsInts;
+  using shorts = FloatsShorts;
+};
+template <> struct VectorOf<double> {
+  using type = Doubles;
+  using integers = DoublesInts;
+  using shorts = DoublesShorts;
+};
 template <class T> using Vec = typename VectorOf<T>::type;
+template <class T> using Integers = typename VectorOf<T>::integers;
+template <class T> using Shorts = typename VectorOf<T>::shorts;
 template <class T> constexpr int kLanes = kBytes / sizeof(T);
 
 template <class T> Vec<T> load(const T* from) {
@@ -287,10 +303,26 @@ template <class T> void pack_backward(const T* weight, int64_t hidden, T* panels
       std::memcpy(panels, weight + k * hidden + j, std::min(wide, hidden - j) * sizeof(T));
 }
 
+// Dropout of a layer's states: of each, 16 random bits decide. Without it `bits` is null.
+template <class T> struct Dropout {
+  Rows<const std::int16_t> bits;
+  int threshold;
+  T scale;
+
+  // What is left of some states, or of their gradients, of which the first is `at` in `row`.
+  template <class Count> Vec<T> keep(Vec<T> x, int64_t row, int64_t at, Count count) const {
+    if (!bits.first) return x;
+    Shorts<T> drawn{};
+    std::memcpy(&drawn, bits[row] + at, std::min<int64_t>(count, kLanes<T>) * sizeof drawn[0]);
+    return __builtin_convertvector(drawn, Integers<T>) >= threshold ? x * scale : Vec<T>{};
+  }
+};
+
 // The arrays of the forward pass of one direction.
 template <class T> struct Forward {
-  Rows<T> gates, states, new_hidden;
-  const T* b_new;
+  Rows<T> gates, states, new_hidden, kept;
+  const T *bias, *b_new;
+  Dropout<T> dropout;
 };
 
 // Turns the products of some rows with the panel of outputs j... into gates and states. `count` is
@@ -298,14 +330,16 @@ template <class T> struct Forward {
 template <class T, class Count>
 void apply_gates(const Forward<T>& a, int64_t row, int64_t rows, int64_t hidden, int64_t j,
                  Count count, Rows<const T> products, Rows<T> h, Rows<T> h_next) {
-  const Vec<T> bias = load(a.b_new + j, count);
+  const T* bias = a.bias + j;
+  const Vec<T> b_r = load(bias, count), b_z = load(bias + hidden, count);
+  const Vec<T> b_n = load(bias + 2 * hidden, count), b_c = load(a.b_new + j, count);
   for (int64_t i = 0; i < rows; ++i) {
     T* gate = a.gates[row + i] + j;
     const T* product = products[i];
-    const Vec<T> r = sigmoid(load(gate, count) + load(product));
-    const Vec<T> z = sigmoid(load(gate + hidden, count) + load(product + kLanes<T>));
-    const Vec<T> c = load(product + 2 * kLanes<T>) + bias;
-    const Vec<T> n = tanh(load(gate + 2 * hidden, count) + r * c);
+    const Vec<T> r = sigmoid(load(gate, count) + b_r + load(product));
+    const Vec<T> z = sigmoid(load(gate + hidden, count) + b_z + load(product + kLanes<T>));
+    const Vec<T> c = load(product + 2 * kLanes<T>) + b_c;
+    const Vec<T> n = tanh(load(gate + 2 * hidden, count) + b_n + r * c);
     const Vec<T> next = n + z * (load(h[i] + j) - n);
     store(gate, r, count);
     store(gate + hidden, z, count);
@@ -313,6 +347,8 @@ void apply_gates(const Forward<T>& a, int64_t row, int64_t rows, int64_t hidden,
     store(a.new_hidden[row + i] + j, c, count);
     store(a.states[row + i] + j, next, count);
     store(h_next[i] + j, next);
+    if (a.dropout.bits.first)
+      store(a.kept[row + i] + j, a.dropout.keep(next, row + i, j, count), count);
   }
 }
 
@@ -351,6 +387,7 @@ void run_forward(const Way& way, const Forward<T>& a, const T* panels, Rows<T> h
 template <class T> struct Backward {
   Rows<const T> d_states, gates, new_hidden, states;
   Rows<T> d_gates, d_new, before;
+  Dropout<T> dropout;
 };
 
 // One row's gradients before the nonlinearities. `h` is the state before; `carry` what later steps
@@ -364,7 +401,7 @@ void apply_gradients(const Backward<T>& a, int64_t row, int64_t hidden, const T*
     const Vec<T> r = load(gates + j, count), z = load(gates + hidden + j, count);
     const Vec<T> n = load(gates + 2 * hidden + j, count), c = load(new_hidden + j, count);
     const Vec<T> past = load(h + j, count);
-    const Vec<T> d = load(d_states + j, count) + load(carry + j);
+    const Vec<T> d = a.dropout.keep(load(d_states + j, count), row, j, count) + load(carry + j);
     const Vec<T> d_n = d * (T{1} - z) * (T{1} - n * n);
     const Vec<T> d_c = d_n * r;
     store(d_gates + j, d_c * c * (T{1} - r), count);
@@ -420,27 +457,42 @@ Rows<T> part(T* array, Sizes s, int64_t model, int64_t direction, int64_t width)
   return {array + (model * s.rows * 2 + direction) * width, 2 * width};
 }
 
+// Likewise of the bits, which there may be none of.
+template <class T>
+Dropout<T> part(const std::int16_t* bits, int threshold, double scale, Sizes s, int64_t model,
+                int64_t direction) {
+  if (!bits) return {};
+  return {part(bits, s, model, direction, s.hidden), threshold, static_cast<T>(scale)};
+}
+
 template <class T> void clear_rows(Rows<T> of, int64_t from, int64_t to, int64_t width) {
   for (int64_t row = from; row < to; ++row) std::fill_n(of[row], width, T{0});
 }
 
 template <class T>
-bool forward(Sizes s, const int64_t* lengths, T* projected, const T* w_hidden, const T* b_new,
-             T* states, T* new_hidden) {
+bool forward(Sizes s, const int64_t* lengths, T* projected, const T* bias, const T* w_hidden,
+             const T* b_new, T* states, T* new_hidden, T* kept, const std::int16_t* bits,
+             int threshold, double scale) {
   const int64_t hidden = s.hidden, gates = kGates * hidden, width = round_up(hidden, kLanes<T>);
   Scratch<T> panels(width * gates);
   Times times;
   for (int64_t k = 0; k < s.models; ++k, lengths += s.batch) {
     if (!times.plan(lengths, s.batch, s.rows)) return false;
-    for (int64_t d = 0; d < 2; ++d, w_hidden += gates * hidden, b_new += hidden) {
-      const Forward<T> a{part(projected, s, k, d, gates), part(states, s, k, d, hidden),
-                         part(new_hidden, s, k, d, hidden), b_new};
+    for (int64_t d = 0; d < 2; ++d, w_hidden += gates * hidden, bias += gates, b_new += hidden) {
+      const Forward<T> a{part(projected, s, k, d, gates),
+                         part(states, s, k, d, hidden),
+                         part(new_hidden, s, k, d, hidden),
+                         part(kept, s, k, d, hidden),
+                         bias,
+                         b_new,
+                         part<T>(bits, threshold, scale, s, k, d)};
       Scratch<T> h(s.batch * width), h_next(s.batch * width);
       pack_forward(w_hidden, hidden, panels.get());
       run_forward<T>({times, hidden, d}, a, panels.get(), {h.get(), width}, {h_next.get(), width});
       clear_rows(a.gates, times.frames(), s.rows, gates);
       clear_rows(a.states, times.frames(), s.rows, hidden);
       clear_rows(a.new_hidden, times.frames(), s.rows, hidden);
+      if (bits) clear_rows(a.kept, times.frames(), s.rows, hidden);
     }
   }
   return true;
@@ -449,7 +501,7 @@ bool forward(Sizes s, const int64_t* lengths, T* projected, const T* w_hidden, c
 template <class T>
 bool backward(Sizes s, const int64_t* lengths, const T* d_states, const T* gates,
               const T* new_hidden, const T* states, const T* w_hidden, T* d_gates, T* d_new,
-              T* before) {
+              T* before, const std::int16_t* bits, int threshold, double scale) {
   const int64_t hidden = s.hidden, depth = kGates * hidden;
   const int64_t width = round_up(hidden, kWide * kLanes<T>);
   Scratch<T> panels(width * depth), zeros(hidden);
@@ -457,10 +509,14 @@ bool backward(Sizes s, const int64_t* lengths, const T* d_states, const T* gates
   for (int64_t k = 0; k < s.models; ++k, lengths += s.batch) {
     if (!times.plan(lengths, s.batch, s.rows)) return false;
     for (int64_t d = 0; d < 2; ++d, w_hidden += depth * hidden) {
-      const Backward<T> a{part(d_states, s, k, d, hidden),   part(gates, s, k, d, depth),
-                          part(new_hidden, s, k, d, hidden), part(states, s, k, d, hidden),
-                          part(d_gates, s, k, d, depth),     part(d_new, s, k, d, hidden),
-                          part(before, s, k, d, hidden)};
+      const Backward<T> a{part(d_states, s, k, d, hidden),
+                          part(gates, s, k, d, depth),
+                          part(new_hidden, s, k, d, hidden),
+                          part(states, s, k, d, hidden),
+                          part(d_gates, s, k, d, depth),
+                          part(d_new, s, k, d, hidden),
+                          part(before, s, k, d, hidden),
+                          part<T>(bits, threshold, scale, s, k, d)};
       Scratch<T> carry(s.batch * width);
       pack_backward(w_hidden, hidden, panels.get());
       run_backward<T>({times, hidden, d}, a, panels.get(), zeros.get(), {carry.get(), width});
@@ -477,17 +533,19 @@ bool backward(Sizes s, const int64_t* lengths, const T* d_states, const T* gates
 // Shapes are those of native.py. False: the lengths do not fit the rows. Nothing is thrown but for
 // want of memory, and that ends the process.
 #define MEMFEAT_EXPORT(T)                                                                         \
-  extern "C" bool memfeat_forward_##T(Sizes s, const int64_t* lengths, T* projected,              \
-                                      const T* w_hidden, const T* b_new, T* states,               \
-                                      T* new_hidden) noexcept {                                   \
-    return forward(s, lengths, projected, w_hidden, b_new, states, new_hidden);                   \
+  extern "C" bool memfeat_forward_##T(                                                            \
+      Sizes s, const int64_t* lengths, T* projected, const T* bias, const T* w_hidden,            \
+      const T* b_new, T* states, T* new_hidden, T* kept, const std::int16_t* bits, int threshold, \
+      double scale) noexcept {                                                                    \
+    return forward(s, lengths, projected, bias, w_hidden, b_new, states, new_hidden, kept, bits,  \
+                   threshold, scale);                                                             \
   }                                                                                               \
-  extern "C" bool memfeat_backward_##T(Sizes s, const int64_t* lengths, const T* d_states,        \
-                                       const T* gates, const T* new_hidden, const T* states,      \
-                                       const T* w_hidden, T* d_gates, T* d_new,                   \
-                                       T* before) noexcept {                                      \
+  extern "C" bool memfeat_backward_##T(                                                           \
+      Sizes s, const int64_t* lengths, const T* d_states, const T* gates, const T* new_hidden,    \
+      const T* states, const T* w_hidden, T* d_gates, T* d_new, T* before,                        \
+      const std::int16_t* bits, int threshold, double scale) noexcept {                           \
     return backward(s, lengths, d_states, gates, new_hidden, states, w_hidden, d_gates, d_new,    \
-                    before);                                                                      \
+                    before, bits, threshold, scale);                                              \
   }
 
 MEMFEAT_EXPORT(float)

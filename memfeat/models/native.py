@@ -21,6 +21,7 @@ from torch import Tensor
 
 from memfeat.errors import MemfeatError
 from memfeat.files import remove_stale_parts, write_atomically
+from memfeat.models.dropout import Dropout
 from memfeat.models.packing import DIRECTIONS
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -32,7 +33,7 @@ GATES = 3
 TYPES = {torch.float32: "float", torch.float64: "double"}
 # What the functions take behind sizes and lengths, and of what shape.
 TENSORS = {
-    "forward": ("gates", "w_hidden", "b_new", "states", "new_hidden"),
+    "forward": ("gates", "bias", "w_hidden", "b_new", "states", "new_hidden", "states"),
     "backward": (
         *("states", "gates", "new_hidden", "states", "w_hidden"),
         *("gates", "new_hidden", "new_hidden"),
@@ -63,23 +64,33 @@ class NativeLoops:
         }
         for (way, _), function in self._functions.items():
             function.restype = ctypes.c_bool
-            function.argtypes = [_Sizes, *[ctypes.c_void_p] * (1 + len(TENSORS[way]))]
+            pointers = [ctypes.c_void_p] * (2 + len(TENSORS[way]))  # with lengths and bits
+            function.argtypes = [_Sizes, *pointers, ctypes.c_int, ctypes.c_double]
 
-    def forward(
-        self, projected: Tensor, w_hidden: Tensor, b_new: Tensor, lengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(  # noqa: PLR0917
+        self,
+        projected: Tensor,
+        bias: Tensor,
+        w_hidden: Tensor,
+        b_new: Tensor,
+        lengths: Tensor,
+        dropout: Dropout | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run through time.
 
         Args:
-            projected: (models, rows, 2, 3 * hidden), what the inputs give each gate, with all
-                biases but `b_new`. Afterwards it holds the gates behind their nonlinearities.
+            projected: (models, rows, 2, 3 * hidden), what the inputs give each gate, without
+                biases. Afterwards it holds the gates behind their nonlinearities.
+            bias: (models, 2, 3 * hidden), all biases but `b_new`.
             w_hidden: (models, 2, 3 * hidden, hidden).
             b_new: (models, 2, hidden), the hidden bias of the new gate.
             lengths: int64 (models, batch).
+            dropout: of the states, if any.
 
         Returns:
-            The states, (models, rows, 2 * hidden), the forward direction's first; and for
-            `backward` what the reset gate is multiplied with, (models, rows, 2, hidden).
+            The states, (models, rows, 2 * hidden), the forward direction's first; for `backward`
+            what the reset gate is multiplied with, (models, rows, 2, hidden); and what dropout
+            leaves of the states.
 
         Raises:
             MemfeatError: types, shapes or lengths do not fit together.
@@ -87,10 +98,12 @@ class NativeLoops:
         models, rows, hidden = *projected.shape[:2], w_hidden.shape[-1]
         states = projected.new_empty(models, rows, DIRECTIONS * hidden)
         new_hidden = projected.new_empty(models, rows, DIRECTIONS, hidden)
-        self._run("forward", lengths, projected, w_hidden, b_new, states, new_hidden)
-        return states, new_hidden
+        kept = states if dropout is None else torch.empty_like(states)
+        tensors = projected, bias, w_hidden, b_new, states, new_hidden, kept
+        self._run("forward", lengths, dropout, *tensors)
+        return states, new_hidden, kept
 
-    def backward(  # noqa: PLR0917
+    def backward(  # noqa: PLR0913, PLR0917
         self,
         d_states: Tensor,
         gates: Tensor,
@@ -98,17 +111,19 @@ class NativeLoops:
         states: Tensor,
         w_hidden: Tensor,
         lengths: Tensor,
+        dropout: Dropout | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run back through time.
 
         Args:
-            d_states: (models, rows, 2 * hidden), the loss's gradient of each state, without what
-                it owes to later steps.
+            d_states: (models, rows, 2 * hidden), the loss's gradient of what dropout left of each
+                state, without what it owes to later steps.
             gates: what `forward` left in `projected`.
             new_hidden: what `forward` returned second.
             states: what it returned first.
             w_hidden: (models, 2, 3 * hidden, hidden).
             lengths: int64 (models, batch).
+            dropout: as given to `forward`.
 
         Returns:
             The gradients of the reset and update gate before their sigmoid and of `new_hidden`,
@@ -120,16 +135,18 @@ class NativeLoops:
         """
         d_gates, d_new, before = map(torch.empty_like, (gates, new_hidden, new_hidden))
         saved = gates, new_hidden, states
-        self._run("backward", lengths, d_states, *saved, w_hidden, d_gates, d_new, before)
+        tensors = d_states, *saved, w_hidden, d_gates, d_new, before
+        self._run("backward", lengths, dropout, *tensors)
         return d_gates, d_new, before
 
-    def _run(self, way: str, lengths: Tensor, *tensors: Tensor) -> None:
+    def _run(self, way: str, lengths: Tensor, dropout: Dropout | None, *tensors: Tensor) -> None:
         names = TENSORS[way]
         hidden = tensors[names.index("w_hidden")].shape[-1]
         models, rows = tensors[0].shape[:2]
         both = DIRECTIONS * hidden
         shapes = {
             "gates": (models, rows, DIRECTIONS, GATES * hidden),
+            "bias": (models, DIRECTIONS, GATES * hidden),
             "w_hidden": (models, DIRECTIONS, GATES * hidden, hidden),
             "b_new": (models, DIRECTIONS, hidden),
             "states": (models, rows, both),
@@ -144,7 +161,12 @@ class NativeLoops:
             allowed = ", ".join(map(str, TYPES))
             raise MemfeatError(f"no loops for a layer of {dtype}; give it one of {allowed}")
         sizes = _Sizes(models, lengths.shape[1], rows, hidden)
-        if not function(sizes, *(tensor.data_ptr() for tensor in (lengths, *tensors))):
+        bits, threshold, scale = None, 0, 1.0
+        if dropout is not None:
+            _check("dropout", dropout.bits, shapes["states"], torch.int16)
+            bits, threshold, scale = dropout.bits.data_ptr(), dropout.threshold, dropout.scale
+        pointers = [tensor.data_ptr() for tensor in (lengths, *tensors)]
+        if not function(sizes, *pointers, bits, threshold, scale):
             raise MemfeatError(
                 f"sequence lengths {lengths.tolist()} must descend within each model, be 0 or more "
                 f"and have no more than {rows} frames, the rows given"

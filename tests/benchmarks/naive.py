@@ -82,6 +82,15 @@ def naive_epoch(videos: NaiveVideos, aggregator: str = "bigru", head: str = "mlp
     return sum(naive_step(model, optimizer, batch) for batch in loader)
 
 
+def naive_scores(videos: NaiveVideos, aggregator: str, head: str) -> list[float]:
+    model = NaiveModel(aggregator, head).eval()
+    scores: list[float] = []
+    with torch.inference_mode():
+        for frames, lengths, _ in DataLoader(videos, 32, collate_fn=collate):
+            scores += model(frames, lengths).tolist()
+    return scores
+
+
 def flops_per_frame(videos: NaiveVideos) -> float:
     """Count a naive step's products; packed, they are of real frames alone, as are ours."""
     model = NaiveModel()
