@@ -82,7 +82,8 @@ def fit_together(
     """
     first = configs[0]
     device = resolve_device(first.device)
-    with cpu_threads(first.threads), seeded(first.seeds[0], device), _memory_errors(first, device):
+    own = _dropout_seed(first)
+    with cpu_threads(first.threads), seeded(own, device), _memory_errors(first, device):
         data = _Data.of(examples, first, device)
         models = [_Model.build(i, config, data) for i, config in enumerate(configs)]
         errors: list[TrainingError | None] = [None] * len(models)
@@ -112,6 +113,10 @@ def fit_together(
                     stack = Stack([model.regressor for model in active])
             epoch += 1
     return errors
+
+
+def _dropout_seed(config: TrainConfig) -> int:
+    return int(np.random.default_rng([config.seeds[0], DROPOUT]).integers(2**62))
 
 
 @contextmanager
@@ -172,13 +177,12 @@ class _Model:
                 config.aggregators.get(config.aggregator, {}),
                 config.heads.get(config.head, {}),
             ).to(device)
-        own = np.random.default_rng([seed, DROPOUT]).integers(2**62)
         scores = examples.shuffled_scores(seed) if config.shuffle_labels else examples.scores
         return cls(
             index,
             config,
             regressor,
-            torch.Generator(device).manual_seed(int(own)),
+            torch.Generator(device).manual_seed(_dropout_seed(config)),
             Shuffle(seed, config.shuffle_frames, config.length_buckets * config.batch_size),
             scores[examples.labelled("train")],
             scores[examples.labelled("dev")],

@@ -41,6 +41,7 @@ from memfeat.models.native import kernel
 from memfeat.training import MOST_STACKED, Examples, fit_together, resolve_options, stacks
 
 CACHED_VIDEOS = 1_920  # about 315 MB
+GRID_VIDEOS = 960
 BIG_VIDEOS = 7_900  # about 1.3 GB: Memento10k's training and dev splits
 MATRIX = 2_048
 STACKED = 8
@@ -59,13 +60,17 @@ def require_same_model(videos: NaiveVideos) -> None:
             torch.testing.assert_close(ours(frames, lengths).scores, naive(frames, lengths))
 
 
-def ours(examples: Examples, backend: Backend, models: int) -> None:
-    """Train one epoch of each of so many seeds, as `memfeat train --seeds` does."""
+def ours(examples: Examples, backend: Backend, models: int, *, joint: bool = False) -> None:
+    """Train one epoch of each of so many seeds.
+
+    They are stacked where `memfeat train --seeds` stacks them, or, if `joint`, in any case.
+    """
     folder = Path("unused")
     config = TrainConfig(manifest=folder, cache=folder, max_epochs=1, device="cpu", threads=1)
-    seeds = [config.model_copy(update={"seeds": (seed,)}) for seed in range(models)]
+    alone = [config.model_copy(update={"seeds": (seed,)}) for seed in range(models)]
+    seeds = tuple(map(resolve_options, alone))
     with using_backend(backend):
-        for group in stacks(map(resolve_options, seeds), MOST_STACKED):
+        for group in [seeds] if joint else stacks(seeds, MOST_STACKED):
             fit_together(examples, group, on_fitted=lambda *_: None)
 
 
@@ -98,13 +103,15 @@ def time_training(table: FeatureTable, folder: Path, rounds: int, timings: Timin
         for backend in backends:
             sides[backend] = partial(ours, examples, backend, 1)
             sides[f"stacked8_{backend}"] = partial(ours, examples, backend, STACKED)
+        if kernel():
+            sides["joint8_native"] = partial(ours, examples, "native", STACKED, joint=True)
         for number in track(range(rounds), "training", transient=True):
             torch.manual_seed(number)
             seconds = in_turn(number, sides)
             rate = 2 * MATRIX**3 / min(timed(lambda: square @ square) for _ in range(3))
             timings.add(naive_seconds=seconds["naive"] * whole, matrix_gflops=rate / 1e9)
             for name in list(sides)[1:]:
-                models = STACKED if name.startswith("stacked8") else 1
+                models = STACKED if "8" in name else 1
                 own = seconds[name] / models
                 timings.add(
                     **{
@@ -138,10 +145,10 @@ def time_reading(cache: Cache, rounds: int, timings: Timings) -> int:
     return size
 
 
-def grid(home: Path, cache: Cache, train: int, epochs: int) -> Callable[[], dict[str, Any]]:
+def grid(home: Path, cache: Cache, epochs: int) -> Callable[[], dict[str, Any]]:
     """Return what runs the twelve-cell grid afresh, as `memfeat ablation` does, and its table."""
-    ids = cache.usable()
-    write_manifest(home / "made-up.csv", records(ids, train))
+    ids = cache.usable()[:GRID_VIDEOS]
+    write_manifest(home / "made-up.csv", records(ids, len(ids) - 2))
     rows = [
         AblationRow(
             name=f"{aggregator}+{head} {rate}",
@@ -179,8 +186,8 @@ def time_grid(cache: Cache, home: Path, epochs: int, rounds: int, timings: Timin
     extrapolated to the grid's frames, epochs and cells, one after another; starting,
     reading and writing are left out of them, but not of ours.
     """
-    count, few = len(cache.usable()) - 2, 64
-    run = grid(home, cache, count, epochs)
+    count, few = GRID_VIDEOS - 2, 64
+    run = grid(home, cache, epochs)
     table = cache.load(cache.usable()[:count])
     path = home / "naive-grid.h5"
     scores = naive_copy(table, few, path)
@@ -230,10 +237,12 @@ ROWS = {
     "native_seconds": ("C++ loops: s an epoch", 1),
     "stacked8_plain_seconds": ("8 seeds, plain torch: s a model's epoch", 1),
     "stacked8_native_seconds": ("8 seeds, C++ loops: s a model's epoch", 1),
+    "joint8_native_seconds": ("8 seeds as one, C++ loops: s a model's epoch", 1),
     "plain_ratio": ("naive / plain torch", 2),
     "native_ratio": ("naive / C++ loops", 2),
     "stacked8_plain_ratio": ("naive / plain torch, 8 seeds", 2),
     "stacked8_native_ratio": ("naive / C++ loops, 8 seeds", 2),
+    "joint8_native_ratio": ("naive / C++ loops, 8 seeds as one", 2),
     "matrix_gflops": ("this core's matrix rate: GFLOP/s", 1),
     "plain_over_matrix": ("plain torch / matrix rate", 3),
     "native_over_matrix": ("C++ loops / matrix rate", 3),
@@ -249,11 +258,11 @@ ROWS = {
 
 
 @click.command()
-@click.option("--videos", default=96, show_default=True, help="Videos trained on in a round.",
+@click.option("--videos", default=256, show_default=True, help="Videos trained on in a round.",
               type=click.IntRange(BATCH_SIZE, CACHED_VIDEOS - 1))  # fmt: skip
-@click.option("--rounds", default=9, show_default=True, type=click.IntRange(1))
-@click.option("--grid-rounds", default=3, show_default=True, type=click.IntRange(0))
-@click.option("--grid-epochs", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--grid-rounds", default=2, show_default=True, type=click.IntRange(0))
+@click.option("--grid-epochs", default=10, show_default=True, type=click.IntRange(1))
 @click.option("--memory/--no-memory", default=True, help="Whether to measure a big grid's peak.")
 @click.option("--output", default=Path("runs/bench-train.json"), show_default=True,
               type=click.Path(dir_okay=False, path_type=Path))  # fmt: skip
@@ -273,7 +282,7 @@ def main(
         big = measure_memory(home, timings) if memory else None
     what = (
         f"{flops / 1e12:.2f} TFLOP an epoch of 7,000 videos, from {videos}; "
-        f"cache of {size / 1e6:.0f} MB in {len(cache.shards)} shards; grid of {CACHED_VIDEOS - 2} "
+        f"cache of {size / 1e6:.0f} MB in {len(cache.shards)} shards; grid of {GRID_VIDEOS} "
         f"videos, {grid_epochs} epochs, {facts['cores']} processes"
     )
     timings.show(
