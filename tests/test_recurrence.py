@@ -288,6 +288,7 @@ def test_an_unknown_backend_is_refused_with_the_choices():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", [None], indirect=True)
 def test_a_gpu_gives_the_same_states_and_gradients():
     frames, lengths, weight = batch(1, torch.float64)
     gru = BiGru(DIM, HIDDEN, LAYERS, dropout=0.0).double()
