@@ -165,6 +165,7 @@ def grid(home: Path, cache: Cache, epochs: int) -> Callable[[], dict[str, Any]]:
     recipe = {
         "manifest": home / "made-up.csv",
         "max_epochs": epochs,
+        "patience_epochs": epochs,  # so that none stops early
         "device": "cpu",
         "bootstrap": 0,
     }
