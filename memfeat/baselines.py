@@ -92,7 +92,7 @@ def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> F
     baseline = BASELINES.get(name)
     examples.require_splits()
     train, dev = examples.labelled("train"), examples.labelled("dev")
-    features, scores = _averages(examples), examples.scores
+    features, scores = examples.means, examples.scores
     points: list[tuple[float, dict[str, float], NDArray[np.float64]]] = []
     for point in ParameterGrid(dict(baseline.grid)):
         regressor = baseline.build(**point).fit(features[train], scores[train])
@@ -133,9 +133,3 @@ def run_baseline(name: str, examples: Examples, config: TrainConfig) -> None:
     (config.run / METRICS).unlink(missing_ok=True)
     write_json(config.run / PROVENANCE, provenance)
     write_scores(config.run, fitted.predictions, bootstrap=config.bootstrap)
-
-
-def _averages(examples: Examples) -> NDArray[np.float64]:
-    """Return each video's mean over time, float64 (videos, dim)."""
-    frames = map(examples.table.frames, examples.positions.tolist())
-    return np.stack([video.mean(axis=0, dtype=np.float64) for video in frames])

@@ -124,15 +124,6 @@ def test_a_read_only_table_is_trained_from():
     np.testing.assert_array_equal(frames[1, 0], values[0])
 
 
-def test_averaged_videos_are_their_mean_frames():
-    made, _ = dataset(train=4)
-    averaged = videos_of(made).of(np.array([3, 1])).averaged()
-    assert averaged.lengths.tolist() == [1, 1]
-    for row, video in zip(averaged.bank.values, (3, 1), strict=True):
-        expected = made.frames(video).astype(np.float64).mean(0)
-        np.testing.assert_allclose(row, expected, atol=1e-6)
-
-
 def test_scores_come_in_the_tables_order_and_equal_those_of_each_video_alone():
     made, _ = dataset(train=20)
     torch.manual_seed(0)

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from made_up import records, spec, splits
+from made_up import dataset, records, spec, splits
 
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest
-from memfeat.training import select_records
+from memfeat.training import Examples, select_records
 
 
 @pytest.fixture
@@ -46,3 +46,11 @@ def test_videos_that_were_never_extracted_are_an_error_with_the_command(tmp_path
     assert "'v3', 'v4', 'v5' and 3 more" in message
     assert f"memfeat extract --manifest '{tmp_path / 'my m.csv'}' --cache" in message
     assert message.endswith("--encoder made-up")
+
+
+def test_means_are_each_videos_mean_frame():
+    made, labels = dataset(train=4)
+    examples = Examples.join(made, labels[::-2])
+    for mean, record in zip(examples.means, examples.records, strict=True):
+        frames = made.frames(made.video_ids.index(record.video_id)).astype(np.float64)
+        np.testing.assert_allclose(mean, frames.mean(0), atol=1e-12)

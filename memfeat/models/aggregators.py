@@ -34,14 +34,12 @@ class Aggregator(nn.Module):
         width: length of the vector it makes.
         gru: the recurrence, or None.
         cost: roughly how long it takes, the average taking 1.
-        recurrent: whether it has one.
         stacks: whether several train as one: `pool` draws nothing at random, and `torch.vmap`
             takes it. The recurrence always does.
         of_the_mean: whether a video's mean frame alone gives what its frames give.
     """
 
     cost: ClassVar[int] = 1
-    recurrent: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
     of_the_mean: ClassVar[bool] = False
 
@@ -104,29 +102,31 @@ class LinearAverage(Aggregator):
         return Aggregated(self.linear(mean_over_time(frames, lengths)), None)
 
 
-class GruOptions(Settings):
-    """The paper's recurrence (section 2)."""
-
-    hidden: int = Field(64, ge=1, description="units per direction")
-    layers: int = Field(6, ge=1, description="bidirectional layers")
-    dropout: float = Field(0.2, ge=0, lt=1, description="after each layer, the last included")
-
-
-@AGGREGATORS.register("bigru-pool")
-class BiGruPool(Aggregator):
-    """The mean over time of the Bi-GRU's states (Table 1, rows 2-3; pooling ours)."""
+class Recurrent(Aggregator):
+    """Base of those that pool the states of a Bi-GRU."""
 
     cost = 25
-    recurrent = True
     stacks = True
 
-    class Options(GruOptions):
-        """The paper's recurrence."""
+    class Options(Settings):
+        """The paper's recurrence (section 2)."""
+
+        hidden: int = Field(64, ge=1, description="units per direction")
+        layers: int = Field(6, ge=1, description="bidirectional layers")
+        dropout: float = Field(0.2, ge=0, lt=1, description="after each layer, the last included")
 
     def __init__(self, dim: int, options: Options) -> None:
         super().__init__(dim, options)
-        self.width = 2 * options.hidden
         self.gru = BiGru(dim, options.hidden, options.layers, options.dropout)
+
+
+@AGGREGATORS.register("bigru-pool")
+class BiGruPool(Recurrent):
+    """The mean over time of the Bi-GRU's states (Table 1, rows 2-3; pooling ours)."""
+
+    def __init__(self, dim: int, options: Recurrent.Options) -> None:
+        super().__init__(dim, options)
+        self.width = 2 * options.hidden
 
     @override
     def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
@@ -135,23 +135,15 @@ class BiGruPool(Aggregator):
 
 
 @AGGREGATORS.register("bigru")
-class BiGruAttention(Aggregator):
+class BiGruAttention(Recurrent):
     """The paper's temporal attention (section 2, Eq. 1): e_v = 1/T sum_t e_t w_t.
 
     w_t is linear in the Bi-GRU's state, with no softmax or sigmoid, so it may be negative; T is
     the video's own length, not the batch's.
     """
 
-    cost = 25
-    recurrent = True
-    stacks = True
-
-    class Options(GruOptions):
-        """The paper's recurrence."""
-
-    def __init__(self, dim: int, options: Options) -> None:
+    def __init__(self, dim: int, options: Recurrent.Options) -> None:
         super().__init__(dim, options)
-        self.gru = BiGru(dim, options.hidden, options.layers, options.dropout)
         self.weight = nn.Linear(2 * options.hidden, 1)
 
     @override

@@ -14,8 +14,7 @@ WORD = 2**16  # what sixteen bits can tell apart
 class Dropout(NamedTuple):
     """Sixteen random bits for each state, and the least that keeps it.
 
-    So a probability is met to within 2 ** -17; drawing by the word takes a tenth of the time of
-    `bernoulli_`.
+    So a probability is met to within 2 ** -17. Words are drawn much faster than `bernoulli_` draws.
 
     Attributes:
         bits: int16 (models, rows, width), packed; anything in rows that are no frames.

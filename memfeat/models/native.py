@@ -1,18 +1,11 @@
 """The time loops of a GRU layer in C++, built with the machine's own compiler when first needed.
 
-The build knows nothing of torch, so it takes two seconds and a C++17 compiler. Where there is none,
-the loops in plain torch do the same work, several times slower.
+Where there is none, the loops in plain torch do the same work at half the speed.
 """
 
 import ctypes
-import hashlib
 import logging
 import os
-import shlex
-import shutil
-import subprocess
-import tempfile
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,15 +13,11 @@ import torch
 from torch import Tensor
 
 from memfeat.errors import MemfeatError
-from memfeat.files import remove_stale_parts, write_atomically
+from memfeat.models.compiling import CompileError, compiled
 from memfeat.models.dropout import Dropout
 from memfeat.models.packing import DIRECTIONS
 
 SOURCE = Path(__file__).with_name("native.cpp")
-COMPILERS = "c++", "g++", "clang++"
-FLAGS = "-O3", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC"
-FOR_THIS_MACHINE = "-march=native"
-BUILD_SECONDS = 300
 GATES = 3
 TYPES = {torch.float32: "float", torch.float64: "double"}
 # What the functions take behind sizes and lengths, and of what shape.
@@ -187,99 +176,16 @@ def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype
 def kernel() -> NativeLoops | None:
     """Return the loops built for this machine, or None where they cannot be, which is logged.
 
-    They are kept in the user's cache folder, under a name that tells source, compiler and machine,
-    so that only the first process builds. `MEMFEAT_NATIVE=0` in the environment asks for None.
+    `MEMFEAT_NATIVE=0` in the environment asks for None.
     """
     if os.environ.get("MEMFEAT_NATIVE") == "0":
         return None
     try:
-        return _kept_or_built()
-    except (OSError, ValueError, subprocess.SubprocessError, _BuildError) as err:
+        return NativeLoops(compiled(SOURCE, "gru"))
+    except (OSError, ValueError, CompileError) as err:
         _log.warning(
-            "recurrent layers run in plain torch, several times slower, as their C++ cannot be "
-            "built here: %s",
+            "recurrent layers run in plain torch, at half the speed, as their C++ cannot be built "
+            "here: %s",
             err,
         )
     return None
-
-
-class _BuildError(Exception):
-    """Why there is no library."""
-
-
-def _kept_or_built() -> NativeLoops:
-    compiler = _compiler()
-    target, machine = _target(compiler)
-    command = [*compiler, *FLAGS, *target]
-    key = _digest(SOURCE.read_bytes() + "\0".join(command).encode() + machine)
-    folder = _user_cache()
-    for path in sorted(folder.glob(f"gru-{key}-*.so")) if folder else []:
-        with suppress(OSError):
-            if path.stem.endswith(_digest(path.read_bytes())):
-                return _load(path)
-            # Loading damaged code could end the process.
-            path.unlink()
-    with tempfile.TemporaryDirectory(prefix="memfeat-") as temporary:
-        built = Path(temporary) / "gru.so"
-        _ask([*command, "-o", str(built), str(SOURCE)])
-        content = built.read_bytes()
-        # Without a cache folder that can be written, or run from, each process builds its own.
-        with suppress(OSError):
-            if folder:
-                kept = folder / f"gru-{key}-{_digest(content)}.so"
-                remove_stale_parts(folder)
-                write_atomically(kept, content)
-                return _load(kept)
-        return _load(built)
-
-
-def _load(path: Path) -> NativeLoops:
-    return NativeLoops(ctypes.CDLL(str(path)))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _user_cache() -> Path | None:
-    """Return the folder for what this user's processes build, if there is one."""
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    with suppress(RuntimeError):
-        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "memfeat"
-    return None
-
-
-def _compiler() -> list[str]:
-    chosen = os.environ.get("CXX")
-    if chosen:
-        return shlex.split(chosen)
-    found = next(filter(shutil.which, COMPILERS), None)
-    if found is None:
-        raise _BuildError(
-            f"there is none of {', '.join(COMPILERS)}; install one, or set CXX to one"
-        )
-    return [found]
-
-
-def _target(compiler: list[str]) -> tuple[list[str], bytes]:
-    """Return the flags that ask for all that this CPU can, and what is built under them.
-
-    A home may be shared by machines that the same flags mean different code on.
-    """
-    list_macros = ["-dM", "-E", "-x", "c++", os.devnull]
-    with suppress(_BuildError):
-        return [FOR_THIS_MACHINE], _ask([*compiler, FOR_THIS_MACHINE, *list_macros])
-    # Some compilers know no such flag, and build for the CPU they run on as they are.
-    return [], _ask([*compiler, *list_macros])
-
-
-def _ask(command: list[str]) -> bytes:
-    """Run a compiler; return what it printed."""
-    done = subprocess.run(  # noqa: S603
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=BUILD_SECONDS, check=False
-    )
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = next((line for line in said if "error" in line), *said[-1:] or ["it said nothing"])
-        raise _BuildError(f"{shlex.join(command)} ended with {done.returncode}: {reason}")
-    return done.stdout

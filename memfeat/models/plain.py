@@ -7,6 +7,7 @@ before is done for all steps at once, before or after the loop.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import torch
@@ -101,15 +102,9 @@ class Stepping:
     before: Tensor
 
     @classmethod
+    @lru_cache(maxsize=1)  # for the layers of one batch
     def of(cls, packing: Packing) -> Self:
-        """Order a packing's rows by steps; the layers of one batch share what is found."""
-        known: Self | None = packing.__dict__.get("stepping")
-        if known is None:
-            known = packing.__dict__["stepping"] = cls._of(packing)
-        return known
-
-    @classmethod
-    def _of(cls, packing: Packing) -> Self:
+        """Order a packing's rows by steps."""
         ordered, real = packing.lengths, packing.real
         models, batch = ordered.shape
         groups = models * DIRECTIONS

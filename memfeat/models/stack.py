@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from memfeat.models.aggregators import AGGREGATORS
+from memfeat.models.aggregators import AGGREGATORS, Recurrent
 from memfeat.models.gru import GruWeights, backend_for
 from memfeat.models.heads import HEADS
 from memfeat.models.recurrence import run_layers
@@ -139,7 +139,7 @@ def stacking_pays(aggregator: str, head: str, device: torch.device) -> bool:
     """
     if not can_stack(aggregator, head):
         return False
-    is_recurrent = AGGREGATORS.get(aggregator).recurrent
+    is_recurrent = issubclass(AGGREGATORS.get(aggregator), Recurrent)
     return device.type != "cpu" or (is_recurrent and backend_for(device) == "plain")
 
 

@@ -3,7 +3,7 @@
 from memfeat.training.batches import FrameBank, Videos
 from memfeat.training.data import Examples, Selection, select_records
 from memfeat.training.epochs import DevResult, EpochReport, learning_rate
-from memfeat.training.fitting import Fitted, OnEpoch, fit_together
+from memfeat.training.fitting import fit_together
 from memfeat.training.scoring import score
 from memfeat.training.seeds import (
     MOST_STACKED,
@@ -23,9 +23,7 @@ __all__ = [
     "DevResult",
     "EpochReport",
     "Examples",
-    "Fitted",
     "FrameBank",
-    "OnEpoch",
     "Selection",
     "Videos",
     "evaluate_run",

@@ -20,12 +20,9 @@ class FrameBank:
         device: where batches are made.
     """
 
-    def __init__(self, values: NDArray[Any] | Tensor, device: torch.device) -> None:
-        if not isinstance(values, Tensor):
-            # torch takes no read-only arrays, such as memory maps: those, and only those, are
-            # copied.
-            values = torch.from_numpy(np.require(values, requirements=["C", "W"]))
-        self.values = values.to(device)
+    def __init__(self, values: NDArray[Any], device: torch.device) -> None:
+        # torch takes no read-only arrays, such as memory maps: those, and only those, are copied.
+        self.values = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
 
     def gather(self, starts: Tensor, lengths: Tensor, order: Tensor | None = None) -> Tensor:
         """Return frames, float32 (..., batch, time, dim); frames of the bank where padded.
@@ -64,14 +61,6 @@ class Videos:
     def of(self, chosen: NDArray[np.int64]) -> Self:
         """Return some of the videos, by number."""
         return type(self)(self.bank, self.starts[chosen], self.lengths[chosen])
-
-    def averaged(self) -> Self:
-        """Return each video as one frame, the mean of its own."""
-        values = self.bank.values
-        spans = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
-        means = [values[start : start + length].float().mean(0) for start, length in spans]
-        bank = FrameBank(torch.stack(means), values.device)
-        return type(self)(bank, np.arange(len(self)), np.ones(len(self), np.int64))
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,12 @@ class Examples:
         """Return each video's frames in a bank of the table's values."""
         return Videos(bank, self.table.offsets[self.positions], self.table.lengths[self.positions])
 
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        """Each video's mean over time, (videos, dim)."""
+        frames = map(self.table.frames, self.positions.tolist())
+        return np.stack([video.mean(axis=0, dtype=np.float64) for video in frames])
+
     def labelled(self, split: Split) -> NDArray[np.int64]:
         """Return the indices of a split's videos with a score, in order."""
         chosen = [r.split == split and r.score is not None for r in self.records]

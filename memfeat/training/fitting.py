@@ -140,10 +140,13 @@ class _Data:
 
     @classmethod
     def of(cls, examples: Examples, config: TrainConfig, device: torch.device) -> "_Data":
-        videos = examples.videos(FrameBank(examples.table.values, device))
-        train, dev = (videos.of(examples.labelled(split)) for split in ("train", "dev"))
         if AGGREGATORS.get(config.aggregator).of_the_mean:
-            train, dev = train.averaged(), dev.averaged()
+            means = FrameBank(examples.means.astype(np.float32), device)
+            count = len(examples.records)
+            videos = Videos(means, np.arange(count), np.ones(count, np.int64))
+        else:
+            videos = examples.videos(FrameBank(examples.table.values, device))
+        train, dev = (videos.of(examples.labelled(split)) for split in ("train", "dev"))
         return cls(examples, train, dev)
 
 

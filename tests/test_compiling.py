@@ -1,0 +1,211 @@
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+
+from memfeat.models.native import kernel
+
+needs_compiler = pytest.mark.skipif(kernel() is None, reason="needs a C++ compiler")
+SHAPES = (1, 2, 2, 6), (1, 2, 6), (1, 2, 6, 2), (1, 2, 2)
+ARGUMENTS = *map(torch.ones, SHAPES), torch.tensor([[2]])
+USE = """
+import torch
+from memfeat.models.dropout import Dropout
+from memfeat.models.native import kernel
+shapes = (1, 2, 2, 6), (1, 2, 6), (1, 2, 6, 2), (1, 2, 2)
+arguments = *map(torch.ones, shapes), torch.tensor([[2]])
+print(kernel().forward(*arguments)[0].tolist())
+"""
+
+
+def answer(loops):
+    return loops.forward(ARGUMENTS[0].clone(), *ARGUMENTS[1:])[0].tolist()
+
+
+def libraries(home):
+    return sorted((home / "memfeat").iterdir())
+
+
+def identity(path):
+    return path.name, path.stat().st_ino, path.stat().st_mtime_ns
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    home = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home))
+        kernel.__wrapped__()
+    return home
+
+
+@pytest.fixture
+def home(filled, tmp_path, monkeypatch):
+    """A cache folder of its own for the test, with the library in it, as for a new process."""
+    copy = tmp_path / "home"
+    shutil.copytree(filled, copy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(copy))
+    return copy
+
+
+@pytest.fixture
+def new_kernel(caplog):
+    """What a new process gets of `kernel()`, and what it logs."""
+
+    def call():
+        caplog.clear()
+        return kernel.__wrapped__()
+
+    return call
+
+
+@needs_compiler
+def test_only_the_first_process_builds(home, new_kernel, caplog):
+    (path,) = libraries(home)
+    before = identity(path)
+    assert answer(new_kernel()) == answer(kernel())
+    assert [identity(each) for each in libraries(home)] == [before]
+    assert not caplog.records
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+def test_a_damaged_library_is_built_again(home, new_kernel, caplog, damage):
+    (path,) = libraries(home)
+    good = path.read_bytes()
+    middle = len(good) // 2
+    bad = {
+        "cut": good[:middle],
+        "changed": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
+        "emptied": b"",
+    }
+    path.write_bytes(bad[damage])
+    assert answer(new_kernel()) == answer(kernel())
+    (again,) = libraries(home)
+    assert again.read_bytes() != bad[damage]
+    assert hashlib.sha256(again.read_bytes()).hexdigest()[:32] in again.name
+    assert not caplog.records
+
+
+@needs_compiler
+def test_two_processes_may_build_at_once(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", USE]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out, err) == (0, f"{answer(kernel())}\n", "")
+    assert all(path.suffix == ".so" for path in libraries(tmp_path))
+
+
+@needs_compiler
+def test_a_cache_folder_that_cannot_be_written_is_done_without(
+    tmp_path, monkeypatch, new_kernel, caplog
+):
+    blocked, temporary = tmp_path / "file", tmp_path / "temporary"
+    blocked.write_text("")
+    temporary.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert answer(new_kernel()) == answer(kernel())
+    assert not any(temporary.iterdir())
+    assert not caplog.records
+
+
+@needs_compiler
+def test_another_machine_or_compiler_builds_its_own(home, tmp_path, monkeypatch, new_kernel):
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    other = tmp_path / "another c++"
+    monkeypatch.setenv("CXX", f"'{other}'")
+    expected = set(libraries(home))
+    for machine in (1, 2):
+        other.write_text(f'#!/bin/sh\nexec {compiler} -DMACHINE={machine} "$@"\n')
+        other.chmod(0o755)
+        assert answer(new_kernel()) == answer(kernel())
+        assert len(libraries(home)) == machine + 1
+        assert expected < set(libraries(home))
+        expected = set(libraries(home))
+
+
+@needs_compiler
+def test_a_compiler_that_does_not_know_its_machine_is_used_without(
+    home, tmp_path, monkeypatch, new_kernel, caplog
+):
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    other = tmp_path / "c++"
+    other.write_text(f'#!/bin/sh\ncase "$*" in *-march*) exit 1;; esac\nexec {compiler} "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("CXX", str(other))
+    torch.testing.assert_close(answer(new_kernel()), answer(kernel()))
+    assert not caplog.records
+
+
+def no_compiler(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def absent_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+
+def unreadable_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "c++ 'unclosed")
+
+
+def failing_compiler(tmp_path, monkeypatch):
+    path = tmp_path / "fails"
+    path.write_text("#!/bin/sh\necho some words >&2\necho 'an error: no stdlib' >&2\nexit 3\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+
+
+def compiler_of_nonsense(tmp_path, monkeypatch):
+    path = tmp_path / "nonsense"
+    path.write_text(
+        '#!/bin/sh\nfor each; do [ "$was" = -o ] && echo no > "$each"; was=$each; done\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason"),
+    [
+        (no_compiler, r"there is none of c\+\+, g\+\+, clang\+\+; install one, or set CXX to one"),
+        (absent_compiler, "no-such-compiler"),
+        (unreadable_compiler, "No closing quotation"),
+        (failing_compiler, "ended with 3: an error: no stdlib"),
+        (compiler_of_nonsense, "gru.so"),
+    ],
+)
+def test_where_nothing_can_be_built_one_line_says_why(
+    tmp_path, monkeypatch, new_kernel, caplog, obstacle, reason
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    obstacle(tmp_path, monkeypatch)
+    assert new_kernel() is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "run in plain torch" in record.message
+    assert "\n" not in record.message
+    assert re.search(reason, record.message)
+
+
+def test_the_environment_turns_it_off(monkeypatch, new_kernel, caplog):
+    monkeypatch.setenv("MEMFEAT_NATIVE", "0")
+    assert new_kernel() is None
+    assert not caplog.records
+
+
+@needs_compiler
+def test_a_process_asks_once():
+    assert kernel() is kernel()
