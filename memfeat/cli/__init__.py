@@ -18,9 +18,9 @@ COMMANDS = {
     "ablation": "ablation",
     "predict": "predict",
     "report": "report",
-    "cache": "inspect",
-    "manifest": "inspect",
-    "list": "inspect",
+    "cache": "cache",
+    "manifest": "manifest",
+    "list": "names",
     "doctor": "doctor",
     "demo": "demo",
 }

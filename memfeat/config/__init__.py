@@ -1,0 +1,27 @@
+"""What to run: frozen settings whose defaults stand here and nowhere else.
+
+The defaults are the paper's recipe (Agarla et al. 2022, section 3); where the paper is silent the
+field says "ours". A pipeline file is TOML with a table for each command that reads it, such as
+`[extract]` and `[train]`; a command reads its own table and its flags override it.
+"""
+
+from memfeat.config.ablation import AblationConfig, AblationRow, PaperFigures
+from memfeat.config.extract import ExtractConfig
+from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
+from memfeat.config.train import Monitor, TrainConfig
+
+__all__ = [
+    "AblationConfig",
+    "AblationRow",
+    "ExtractConfig",
+    "Monitor",
+    "PaperFigures",
+    "Place",
+    "Seeds",
+    "Settings",
+    "Split",
+    "TrainConfig",
+    "build",
+    "parse_seeds",
+    "read_pipeline",
+]

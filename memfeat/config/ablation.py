@@ -1,0 +1,45 @@
+"""Settings of a grid of systems."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from memfeat.config.settings import Place, Seeds, Settings, Split
+
+
+class PaperFigures(Settings):
+    """What the paper reports for a row (Table 1)."""
+
+    plcc: float | None = None
+    srocc: float | None = None
+
+
+class AblationRow(Settings):
+    """One system of a table: a cache, an aggregator and a head, trained over the table's seeds."""
+
+    name: str | None = Field(None, description="label [aggregator+head]")
+    cache: Place = Field(description="below `cache_root`")
+    aggregator: str
+    head: str
+    train: dict[str, Any] = Field(default_factory=dict, description="settings for this row alone")
+    paper: PaperFigures | None = None
+
+
+class AblationConfig(Settings):
+    """A grid of systems: rows one by one, the product of lists, or both."""
+
+    title: str = Field(description="heading of the table")
+    run: Place = Field(description="folder the table and the cells' runs go to")
+    split: Split = Field("dev", description="split that the table reports (the paper: dev)")
+    seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
+    cache_root: Place = Field(Path("cache"), description="folder that the rows' caches lie in")
+    caches: tuple[Place, ...] = Field((), description="with aggregators and heads: their product")
+    aggregators: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    rows: tuple[AblationRow, ...] = ()
+    baselines: tuple[str, ...] = Field((), description="scikit-learn models on averaged frames")
+    controls: tuple[str, ...] = Field(
+        (), description="`aggregator+head` cells to train on shuffled labels"
+    )
+    workers: int = Field(0, ge=0, description="processes; 0 for one per CPU core")

@@ -1,0 +1,36 @@
+"""Settings of stage 1."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from memfeat.config.settings import Place, Settings
+
+
+class ExtractConfig(Settings):
+    """Stage 1: which videos, which encoder, where the cache goes."""
+
+    manifest: Place = Field(description="which videos")
+    root: Place | None = Field(
+        None, description="folder that the manifest's paths start from [the manifest's own]"
+    )
+    cache: Place = Field(description="folder of shards")
+    encoder: str = Field("ViT-L-14-336", description="frame encoder; `memfeat list` names them")
+    weights: str | None = Field(
+        None, description="tag, checkpoint file, or `random` [the encoder's own: openai, imagenet]"
+    )
+    activation: Literal["auto", "gelu", "quickgelu"] = Field(
+        "auto", description="only for a checkpoint file that does not tell"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU (ours)"
+    )
+    batch_size: int = Field(32, ge=1, le=65_536, description="frames per encoder call")
+    videos_per_shard: int = Field(32, ge=1, description="videos in one HDF5 file")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda, cuda:1, or several with commas: one worker each"
+    )
+    decoders: int = Field(2, ge=1, description="videos decoded at once, per worker")
+    limit: int | None = Field(None, ge=1, description="only the first so many videos")
+    max_frames: int | None = Field(None, ge=1, description="only each video's first so many frames")
+    retry_failed: bool = Field(False, description="try videos again that failed before")

@@ -1,0 +1,103 @@
+"""What all settings are: frozen, typed, closed to unknown keys; and how a file gives them."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from memfeat.errors import ConfigError
+from memfeat.registry import unknown_name
+
+TABLES = ("extract", "train", "ablation")
+Split = Literal["train", "dev", "test"]
+
+
+def _check_place(value: Any) -> Any:
+    if isinstance(value, str | Path) and (not str(value) or "\0" in str(value)):
+        raise ValueError("it is not a path; name a file or folder")
+    return value
+
+
+Place = Annotated[Path, BeforeValidator(_check_place)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, typed, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """Read seeds as people write them: `3`, `"0-4"`, `"0,2,7"`, or a list of numbers.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    seeds: list[int] = []
+    for part in str(value).split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"seeds {value!r} are not numbers or ranges; write 0, 0-4 or 0,2,7")
+        seeds.extend(range(int(first), int(last if dash else first) + 1))
+    return tuple(seeds)
+
+
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
+    Field(min_length=1),
+    BeforeValidator(parse_seeds),
+]
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_pipeline(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a pipeline file's tables, each a plain dictionary, none validated yet.
+
+    Raises:
+        ConfigError: no such file, not TOML, or a table that no command knows.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read pipeline {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    for name, table in tables.items():
+        if name not in TABLES:
+            raise ConfigError(f"{path}: {unknown_name('table', name, TABLES)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name!r} is {table!r}, not a table; write [{name}]")
+    return tables
+
+
+def build(settings: type[S], values: dict[str, Any], source: str) -> S:
+    """Validate `values` as `settings`.
+
+    Args:
+        settings: the class to build.
+        values: field names to values, as TOML or the command line gives them.
+        source: where the values come from, for the message.
+
+    Raises:
+        ConfigError: an unknown field, a missing one, or a value that is not allowed; the message
+            names the field, the value and the rule.
+    """
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # A misspelt setting explains a missing one, so it comes first.
+        problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
+        field = ".".join(str(part) for part in problem["loc"]) or settings.__name__
+        if problem["type"] == "extra_forbidden":
+            message = str(unknown_name("setting", field, settings.model_fields))
+        elif problem["type"] == "missing":
+            message = f"{field} is missing; set it there or give --{field.replace('_', '-')}"
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            message = f"{field} = {problem['input']!r} is not allowed: {reason}"
+        raise ConfigError(f"{source}: {message}") from error
