@@ -235,6 +235,12 @@ def frames_at(
 def _build_encoder(run: Run, device: str, weights: str | Path | None) -> FrameEncoder:
     """Build the encoder that `run.spec` describes, or refuse."""
     spec = run.spec
+    if spec.is_imported:
+        raise RunError(
+            f"{run.folder} was trained on features that were made elsewhere ({spec.trained_on}), "
+            "and memfeat cannot make them for another video; import that video's features, and "
+            "use `memfeat evaluate`"
+        )
     from_file = spec.weights.startswith(_FILE)
     if from_file and weights is None:
         raise RunError(
@@ -245,10 +251,13 @@ def _build_encoder(run: Run, device: str, weights: str | Path | None) -> FrameEn
         spec.encoder,
         spec.weights if weights is None else str(weights),
         activation=spec.activation if from_file and spec.activation in _CHOOSABLE else "auto",
-        precision=spec.precision,
+        tokens=spec.tokens,
+        precision=spec.precision or "auto",
         device=device,
     )
-    built: CacheSpec = encoder.spec(batch_size=spec.batch_size, max_frames=spec.max_frames)
+    built: CacheSpec = encoder.spec(
+        batch_size=spec.batch_size or 1, max_frames=spec.max_frames, sampling=spec.sampling
+    )
     try:
         spec.require(built, f"{run.folder} was trained on another encoder than this one")
     except CacheError as error:

@@ -47,7 +47,12 @@ def table(videos: list[np.ndarray], **changes) -> FeatureTable:
     values = np.concatenate(videos).astype(np.float16)
     ids = tuple(f"v{i}" for i in range(len(videos)))
     return FeatureTable(
-        values, np.zeros(len(values)), offsets, ids, spec(values.shape[1], **changes)
+        values,
+        np.zeros(len(values)),
+        np.ones(len(values), np.int32),
+        offsets,
+        ids,
+        spec(values.shape[1], **changes),
     )
 
 

@@ -316,7 +316,7 @@ STRANGE = {
     "falling offsets": lambda f: f["offsets"].__setitem__(1, 99),
     "no spec": lambda f: f.attrs.__delitem__("spec"),
     "a newer schema": lambda f: f.attrs.__setitem__(
-        "spec", f.attrs["spec"].replace('"schema_version":1', '"schema_version":2')
+        "spec", f.attrs["spec"].replace('"schema_version":2', '"schema_version":3')
     ),
 }
 

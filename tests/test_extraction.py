@@ -16,11 +16,13 @@ from memfeat.encoders import create_encoder
 from memfeat.errors import CacheError, VideoError
 from memfeat.extraction import encode_video, extract
 from memfeat.extraction.decoding import decode_ahead
+from memfeat.extraction.sampling import Sampling
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.video import read_frames, write_video
 
 FRAMES = [5, 9, 1, 6, 4, 7, 3]  # of each clip: batches of 4 run across them
 ENCODER = "efficientnet-lite0"
+EVERY = Sampling.parse("every")
 
 
 def moving_noise(frames: int, seed: int) -> list[np.ndarray]:
@@ -187,7 +189,7 @@ def test_a_newer_memfeats_shard_is_refused_and_left_alone(clips, whole, tmp_path
     for name, content in files(whole).items():
         (tmp_path / name).write_bytes(content)
     newer = sorted(tmp_path.iterdir())[1]
-    newer.write_bytes(newer.read_bytes().replace(b'"schema_version":1', b'"schema_version":2'))
+    newer.write_bytes(newer.read_bytes().replace(b'"schema_version":2', b'"schema_version":3'))
     before = files(tmp_path)
     with pytest.raises(CacheError, match="schema_version"):
         extract(manifest(clips), config(tmp_path))
@@ -198,7 +200,7 @@ def test_a_video_that_changes_while_it_is_read_is_not_cached(clips, tmp_path):
     clip = tmp_path / "v.mp4"
     write_video(clip, moving_noise(200, 0), fps=10)  # more than are decoded ahead
     records = [VideoRecord(video_id="v", path=clip, score=None, split="test")]
-    with decode_ahead(records, size=64, max_frames=None, decoders=1) as videos:
+    with decode_ahead(records, size=64, max_frames=None, sampling=EVERY, decoders=1) as videos:
         video = next(videos)
         frames = iter(video)
         next(frames)

@@ -3,13 +3,15 @@
 A cache is a folder of HDF5 shards. What is done is what the shards say; there is no other record.
 """
 
-from memfeat.cache.shard import write_shard
+from memfeat.cache.shard import MOST_COVERED, write_shard
 from memfeat.cache.shared import SharedTable, shared_table
-from memfeat.cache.spec import CacheSpec
+from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.table import Cache, FeatureTable, set_aside_damaged, verify
 from memfeat.cache.video import EncodedVideo, Status, VideoEntry
 
 __all__ = [
+    "IMPORTED",
+    "MOST_COVERED",
     "Cache",
     "CacheSpec",
     "EncodedVideo",

@@ -51,15 +51,21 @@ class StoredRows:
         file: which file that was.
         embeddings_at: byte at which the first frame's embedding begins.
         pts_seconds_at: byte at which the first frame's time begins.
+        covers_at: byte at which the first number of frames covered begins.
     """
 
     path: Path
     file: FileIdentity
     embeddings_at: int
     pts_seconds_at: int
+    covers_at: int
 
     def read_into(
-        self, values: NDArray[np.float16], pts_seconds: NDArray[np.float64], spans: Sequence[Span]
+        self,
+        values: NDArray[np.float16],
+        pts_seconds: NDArray[np.float64],
+        covers: NDArray[np.int32],
+        spans: Sequence[Span],
     ) -> bool:
         """Read spans into a table's arrays, which lie without gaps.
 
@@ -77,6 +83,7 @@ class StoredRows:
                 rows = slice(target, target + stop - start)
                 _fill(values[rows], file, self.embeddings_at + start * values.strides[0])
                 _fill(pts_seconds[rows], file, self.pts_seconds_at + start * pts_seconds.itemsize)
+                _fill(covers[rows], file, self.covers_at + start * covers.itemsize)
         return True
 
 

@@ -5,8 +5,10 @@ A shard holds some videos' frames end to end:
 =================  ==================  ==========================================================
 dataset            shape, type         meaning
 =================  ==================  ==========================================================
-embeddings         (frames, dim) f2    unit vectors, contiguous and uncompressed
+embeddings         (frames, width) f2  unit vectors, contiguous and uncompressed
 pts_seconds        (frames,) f8        presentation time of each frame
+covers             (frames,) i4        frames, or clips, that each stands for: itself, and
+                                       what a sampler left out after it
 offsets            (videos + 1,) i8    video i has the frames offsets[i]:offsets[i + 1]
 video_ids          (videos,) UTF-8     as in the manifest
 status, reason     (videos,) UTF-8     ok, partial or failed, and why
@@ -38,11 +40,13 @@ from memfeat.errors import CacheError, DamagedShardError
 from memfeat.files import write_atomically
 
 NORM_BLOCK = 4096  # rows checked at once, so that the check stays in the CPU's cache
+MOST_COVERED = 65_535  # by one frame, so that a small file cannot claim a video without end
 NORM_TOLERANCE = 2e-3  # float16 rounding of a unit vector's entries stays well below
 TEXTS = ("video_ids", "status", "reason", "source_sha256")
 NUMBERS = {
     "embeddings": h5py.h5t.IEEE_F16LE,
     "pts_seconds": h5py.h5t.IEEE_F64LE,
+    "covers": h5py.h5t.STD_I32LE,
     "offsets": h5py.h5t.STD_I64LE,
     "source_bytes": h5py.h5t.STD_I64LE,
     "frames_expected": h5py.h5t.STD_I64LE,
@@ -103,15 +107,13 @@ class Shard:
             offsets, expected = (
                 self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
             )
+            covered = np.cumsum([0, *self.datasets["covers"][()]], dtype=np.int64)[offsets]
+            numbers = offsets[:-1], offsets[1:], np.diff(covered).tolist(), expected
             for status in columns[1]:
                 if status not in STATUSES:
                     raise ValueError(f"a status is {status!r}, not one of {', '.join(STATUSES)}")
-            return [
-                VideoEntry(video_id, status, reason, start, stop, frames_expected, self.path)
-                for (video_id, status, reason), start, stop, frames_expected in zip(
-                    zip(*columns, strict=True), offsets[:-1], offsets[1:], expected, strict=True
-                )
-            ]
+            videos = zip(*columns, *numbers, strict=True)
+            return [VideoEntry(*video, shard=self.path) for video in videos]
 
     def verify(self) -> None:
         """Read everything and check it.
@@ -152,19 +154,25 @@ def open_shard(path: Path) -> Iterator[Shard]:
 
 
 def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[int, str] | None:
-    """Find a row that is not finite or not of the length that the spec promises, if there is one.
+    """Find a vector that is not finite or not of the length that the spec promises, if any.
+
+    Args:
+        embeddings: float16 (rows, width).
+        spec: what made them.
 
     Returns:
-        Its number, and what is wrong in words.
+        Its row, and what is wrong in words.
     """
     if spec.normalisation != "l2":
         return None
-    for start in range(0, len(embeddings), NORM_BLOCK):
-        block = embeddings[start : start + NORM_BLOCK].astype(np.float32)
+    vectors = embeddings.reshape(-1, spec.dim)
+    for start in range(0, len(vectors), NORM_BLOCK):
+        block = vectors[start : start + NORM_BLOCK].astype(np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         odd = np.flatnonzero(~(np.abs(norms - 1) < NORM_TOLERANCE))
         if len(odd):
-            return start + int(odd[0]), f"a vector's length is {norms[odd[0]]:.6g}, not 1"
+            row = (start + int(odd[0])) // spec.num_tokens
+            return row, f"a vector's length is {norms[odd[0]]:.6g}, not 1"
     return None
 
 
@@ -177,8 +185,9 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     frames, videos = len(datasets["embeddings"]), len(datasets["video_ids"])
     expected_shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys((*TEXTS, "source_bytes", "frames_expected"), (videos,)),
-        "embeddings": (frames, spec.dim),
+        "embeddings": (frames, spec.width),
         "pts_seconds": (frames,),
+        "covers": (frames,),
         "offsets": (videos + 1,),
     }
     for name, shape in expected_shapes.items():
@@ -193,7 +202,10 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     # Compared and not subtracted, for a difference may overflow.
     if offsets[0] != 0 or offsets[-1] != frames or np.any(offsets[1:] < offsets[:-1]):
         raise damage(path, f"offsets do not rise from 0 to {frames}")
-    at = (datasets[name].id.get_offset() or 0 for name in ("embeddings", "pts_seconds"))
+    covers = datasets["covers"][()]
+    if frames and not 1 <= covers.min() <= covers.max() <= MOST_COVERED:
+        raise damage(path, f"covers are not all from 1 to {MOST_COVERED}")
+    at = (datasets[name].id.get_offset() or 0 for name in ("embeddings", "pts_seconds", "covers"))
     return Shard(path, file.attrs, datasets, spec, StoredRows(path, identity, *at))
 
 
@@ -237,10 +249,11 @@ def _read_spec(path: Path, file: h5py.File) -> CacheSpec:
 def _shard_bytes(spec: CacheSpec, videos: Sequence[EncodedVideo]) -> bytes:
     """Lay a shard out in memory; the bytes depend on nothing but the arguments."""
     frames = [len(video.embeddings) for video in videos]
-    nothing = np.empty((0, spec.dim), np.float16)
+    nothing = np.empty((0, spec.width), np.float16)
     arrays: dict[str, NDArray[Any]] = {
         "embeddings": np.concatenate([nothing, *(video.embeddings for video in videos)]),
         "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
+        "covers": np.concatenate([np.empty(0, np.int32), *map(_covers, videos)]),
         "offsets": np.cumsum([0, *frames], dtype=np.int64),
         "video_ids": _encoded(video.video_id for video in videos),
         "status": _encoded(video.status for video in videos),
@@ -261,6 +274,12 @@ def _shard_bytes(spec: CacheSpec, videos: Sequence[EncodedVideo]) -> bytes:
         file.flush()
         image: bytes = file.id.get_file_image()
     return image
+
+
+def _covers(video: EncodedVideo) -> NDArray[np.int32]:
+    if video.covers is None:
+        return np.ones(len(video.embeddings), np.int32)
+    return video.covers
 
 
 def _encoded(texts: Iterable[str]) -> NDArray[np.bytes_]:

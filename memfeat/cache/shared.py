@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,12 +58,13 @@ class SharedTable:
 
     def map(self, file: BinaryIO, access: int) -> FeatureTable:
         """Map `file`, which is this table's, with an access of the `mmap` module."""
-        frames, dim = int(self.offsets[-1]), self.spec.dim
-        times_at, size = _layout(frames, dim)
-        memory = mmap.mmap(file.fileno(), size, access=access)
-        values = np.frombuffer(memory, np.float16, frames * dim).reshape(frames, dim)
-        pts_seconds = np.frombuffer(memory, np.float64, frames, times_at)
-        return FeatureTable(values, pts_seconds, self.offsets, self.video_ids, self.spec)
+        frames, width = int(self.offsets[-1]), self.spec.width
+        layout = _Layout.of(frames, width)
+        memory = mmap.mmap(file.fileno(), layout.size, access=access)
+        values = np.frombuffer(memory, np.float16, frames * width).reshape(frames, width)
+        pts_seconds = np.frombuffer(memory, np.float64, frames, layout.times_at)
+        covers = np.frombuffer(memory, np.int32, frames, layout.covers_at)
+        return FeatureTable(values, pts_seconds, covers, self.offsets, self.video_ids, self.spec)
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def shared_table(cache: Cache, video_ids: Sequence[str], folder: Path) -> Iterat
     """
     ids = tuple(video_ids)
     offsets = cache.offsets_of(ids)
-    _, size = _layout(int(offsets[-1]), cache.spec.dim)
+    size = _Layout.of(int(offsets[-1]), cache.spec.width).size
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -127,13 +128,21 @@ def _reserve(file: BinaryIO, size: int) -> None:
         left -= os.write(file.fileno(), ZEROS[:left])
 
 
-def _layout(frames: int, dim: int) -> tuple[int, int]:
-    """Return where in the file the times begin, after the values, and the file's size in bytes.
+class _Layout(NamedTuple):
+    """Where in the file the times and covers begin, after the values, and its size, in bytes.
 
     It has some, even without frames, for an empty file cannot be mapped.
     """
-    times_at = _aligned(frames * dim * np.float16().itemsize)
-    return times_at, _aligned(times_at + frames * np.float64().itemsize + 1)
+
+    times_at: int
+    covers_at: int
+    size: int
+
+    @classmethod
+    def of(cls, frames: int, width: int) -> Self:
+        times_at = _aligned(frames * width * np.float16().itemsize)
+        covers_at = _aligned(times_at + frames * np.float64().itemsize)
+        return cls(times_at, covers_at, _aligned(covers_at + frames * np.int32().itemsize + 1))
 
 
 def _aligned(size: int) -> int:

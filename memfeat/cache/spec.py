@@ -2,34 +2,47 @@
 
 from typing import Literal
 
-from memfeat.config import Settings
+from pydantic import Field
+
+from memfeat.config import Settings, Tokens, token_grid
 from memfeat.errors import CacheError
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+IMPORTED = "imported"
 
 
 class CacheSpec(Settings):
     """What made the embeddings. Two caches may be mixed or swapped only if their specs are equal.
 
     `mean` and `std` are for pixels in [0, 1]. `trained_on` says in words where the weights come
-    from, so that no table made with random weights can pass for another.
+    from, so that no table made with random weights can pass for another. Of features made
+    elsewhere and imported, `trained_on` says where they come from, and what is not known is None.
+
+    Attributes:
+        dim: length of one vector.
+        tokens: which vectors of each frame: its class token, and with `cls+2x2` also the means
+            of its patch tokens over a grid of 2 rows and 2 columns.
+        clip_frames: consecutive frames that one vector is made of.
+        sampling: which frames are kept; see `memfeat.extraction.sampling`.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     encoder: str
     weights: str
     weights_sha256: str
     trained_on: str
     activation: str
-    dim: int
-    image_size: int
-    interpolation: str = "antialiased bicubic, squashed"
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    sampling: str = "every frame"
+    dim: int = Field(ge=1)
+    tokens: Tokens = "cls"
+    clip_frames: int = Field(1, ge=1)
+    image_size: int | None
+    interpolation: str | None = "antialiased bicubic, squashed"
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+    sampling: str = "every"
     max_frames: int | None = None
-    precision: str
-    batch_size: int
+    precision: str | None
+    batch_size: int | None
     normalisation: str = "l2"
     dtype: str = "float16"
 
@@ -38,11 +51,33 @@ class CacheSpec(Settings):
         """Whether the encoder's weights were never trained."""
         return self.weights == "random"
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether the features were made elsewhere, so that memfeat cannot make more of them."""
+        return self.weights == IMPORTED
+
+    @property
+    def num_tokens(self) -> int:
+        """Vectors a frame."""
+        rows, columns = token_grid(self.tokens)
+        return 1 + rows * columns
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of a shard: all of a frame's vectors, end to end."""
+        return self.dim * self.num_tokens
+
     def describe(self) -> str:
         """Name encoder and weights in one line, for tables and pictures."""
+        tokens = f" x {self.num_tokens} tokens ({self.tokens})" if self.num_tokens > 1 else ""
+        clips = f", one vector for {self.clip_frames} frames" if self.clip_frames > 1 else ""
+        sampled = f", frames sampled by {self.sampling}" if self.sampling != "every" else ""
+        how = f"{self.dim}-d{tokens}{clips}{sampled}"
         if self.is_random:
-            return f"{self.encoder} with RANDOM WEIGHTS: its features carry no learned content"
-        return f"{self.encoder}, {self.weights} weights ({self.trained_on}), {self.dim}-d"
+            return (
+                f"{self.encoder} with RANDOM WEIGHTS: its features carry no learned content ({how})"
+            )
+        return f"{self.encoder}, {self.weights} weights ({self.trained_on}), {how}"
 
     def require(self, other: "CacheSpec", message: str) -> None:
         """Refuse `other` unless it equals this spec.

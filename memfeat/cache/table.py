@@ -21,8 +21,9 @@ class FeatureTable:
     """Embeddings of many videos as one flat table.
 
     Attributes:
-        values: float16 (total_frames, dim), contiguous.
+        values: float16 (total_frames, width), contiguous.
         pts_seconds: float64 (total_frames,).
+        covers: int32 (total_frames,), how many decoded frames, or clips, each one stands for.
         offsets: int64 (videos + 1,); video i has the rows offsets[i]:offsets[i + 1].
         video_ids: (videos,).
         spec: what made them.
@@ -30,6 +31,7 @@ class FeatureTable:
 
     values: NDArray[np.float16]
     pts_seconds: NDArray[np.float64]
+    covers: NDArray[np.int32]
     offsets: NDArray[np.int64]
     video_ids: tuple[str, ...]
     spec: CacheSpec
@@ -43,7 +45,7 @@ class FeatureTable:
         return np.diff(self.offsets)
 
     def frames(self, index: int) -> NDArray[np.float16]:
-        """Return a view of video `index`'s embeddings, (time, dim)."""
+        """Return a view of video `index`'s embeddings, (time, width)."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def require_sound(self) -> None:
@@ -128,9 +130,10 @@ class Cache:
         """
         ids = self.usable() if video_ids is None else tuple(video_ids)
         offsets = self.offsets_of(ids)
-        values = np.empty((int(offsets[-1]), self.spec.dim), np.float16)
-        pts_seconds = np.empty(int(offsets[-1]), np.float64)
-        table = FeatureTable(values, pts_seconds, offsets, ids, self.spec)
+        frames = int(offsets[-1])
+        values = np.empty((frames, self.spec.width), np.float16)
+        pts_seconds, covers = np.empty(frames, np.float64), np.empty(frames, np.int32)
+        table = FeatureTable(values, pts_seconds, covers, offsets, ids, self.spec)
         self.fill(table)
         return table
 
@@ -158,10 +161,11 @@ class Cache:
             entry = self.entries[video_id]
             wanted.setdefault(entry.shard, []).append(Span(entry.start, entry.stop, target))
         for path, spans in wanted.items():
-            if self.rows[path].read_into(table.values, table.pts_seconds, spans):
+            columns = table.values, table.pts_seconds, table.covers
+            if self.rows[path].read_into(*columns, spans):
                 continue
             rows = self._checked_again(path)
-            if not rows.read_into(table.values, table.pts_seconds, spans):
+            if not rows.read_into(*columns, spans):
                 raise CacheError(f"{path} keeps changing; run the same command again when it rests")
 
     def _checked_again(self, path: Path) -> StoredRows:
@@ -187,6 +191,7 @@ class Cache:
             "videos": {status: statuses[status] for status in STATUSES},
             "reasons": dict(sorted(reasons.items())),
             "frames": sum(entry.num_frames for entry in self.entries.values()),
+            "frames_covered": sum(entry.num_covered for entry in self.entries.values()),
             "shards": len(self.shards),
             "damaged_shards": len(self.damaged),
             "bytes": sum(path.stat().st_size for path in self.shards),

@@ -17,13 +17,16 @@ class EncodedVideo:
 
     Attributes:
         video_id: as in the manifest.
-        embeddings: float16 (frames, dim), unit L2 norm; no rows if the video failed.
+        embeddings: float16 (frames, width), each vector of unit L2 norm; no rows if the video
+            failed.
         pts_seconds: float64 (frames,).
         status: `ok`, `partial` (some frames could not be decoded) or `failed`.
         reason: stable code of why it is not ok; empty otherwise.
         source_bytes: size of the file, or -1.
         source_sha256: hash of the file, or empty.
         frames_expected: what the container promises, if it does.
+        covers: int32 (frames,), how many decoded frames, or clips, each one stands for, itself
+            included; None for one each.
     """
 
     video_id: str
@@ -34,13 +37,15 @@ class EncodedVideo:
     source_bytes: int = -1
     source_sha256: str = ""
     frames_expected: int | None = None
+    covers: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
 class VideoEntry:
     """What a cache knows of one video.
 
-    `start` and `stop` are rows of its shard; `frames_expected` is -1 where the container is silent.
+    `start` and `stop` are rows of its shard, which cover `num_covered` decoded frames, or clips;
+    `frames_expected` is -1 where the container is silent.
     """
 
     video_id: str
@@ -48,6 +53,7 @@ class VideoEntry:
     reason: str
     start: int
     stop: int
+    num_covered: int
     frames_expected: int
     shard: Path
 

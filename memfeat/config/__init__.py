@@ -6,7 +6,7 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 """
 
 from memfeat.config.ablation import AblationConfig, AblationRow, PaperFigures
-from memfeat.config.extract import ExtractConfig
+from memfeat.config.extract import ExtractConfig, Tokens, token_grid
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
 from memfeat.config.train import Monitor, TrainConfig
 
@@ -20,8 +20,10 @@ __all__ = [
     "Seeds",
     "Settings",
     "Split",
+    "Tokens",
     "TrainConfig",
     "build",
     "parse_seeds",
     "read_pipeline",
+    "token_grid",
 ]

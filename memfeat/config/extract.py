@@ -1,10 +1,21 @@
 """Settings of stage 1."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from memfeat.config.settings import Place, Settings
+
+Tokens = Annotated[str, Field(pattern=r"^cls(\+[1-9][0-9]?x[1-9][0-9]?)?$")]
+
+
+def token_grid(tokens: Tokens) -> tuple[int, int]:
+    """Return rows and columns of the grid of patch tokens, such as (2, 2) for `cls+2x2`.
+
+    They are (0, 0) for `cls`, the class token alone.
+    """
+    rows, _, columns = tokens.partition("+")[2].partition("x")
+    return int(rows or 0), int(columns or 0)
 
 
 class ExtractConfig(Settings):
@@ -24,6 +35,12 @@ class ExtractConfig(Settings):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 on a GPU (ours)"
+    )
+    tokens: Tokens = Field(
+        "cls", description="vectors a frame: cls, or cls+2x2 with a grid of patches too (ours)"
+    )
+    sampler: str = Field(
+        "every", description="frames kept: every, stride:N, thumbnail:X, embedding:X (paper: every)"
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="frames per encoder call")
     videos_per_shard: int = Field(32, ge=1, description="videos in one HDF5 file")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
+from memfeat.config import Tokens, token_grid
 from memfeat.devices import resolve_device
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
 from memfeat.errors import EncoderError
@@ -19,7 +20,7 @@ PRECISIONS = {
 
 
 class FrameEncoder:
-    """A frozen image encoder: frames to unit vectors (paper, section 2.1).
+    """A frozen image encoder: frames, or clips of several, to unit vectors (paper, section 2.1).
 
     The same weights, precision, device, number of threads and batch size give the same vector for
     the same frame, to the last bit, wherever it stands in the batch.
@@ -37,26 +38,43 @@ class FrameEncoder:
         self.trained_on = tower.trained_on
         self.activation = tower.activation
         self.dim = tower.dim
+        self.tokens = tower.tokens
+        self.clip_frames = tower.clip_frames
         self.image_size = tower.image_size
         self.mean = tower.mean
         self.std = tower.std
         self.device = resolve_device(device)
         self.precision = _precision(precision, self.device)
         self._dtype = PRECISIONS[self.precision]
-        # Frames arrive channels last, and convolutions are up to twice as fast when they stay so.
-        self._module = tower.module.eval().requires_grad_(False)
-        self._module.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        self._module = tower.module.eval().requires_grad_(False).to(self.device, self._dtype)
+        if self.clip_frames == 1:
+            # Frames arrive channels last, and convolutions are up to twice as fast if they stay so.
+            self._module.to(memory_format=torch.channels_last)
         self._shift = self._per_channel(self.mean)
         self._scale = self._per_channel(self.std)
 
+    @property
+    def width(self) -> int:
+        """Numbers in a row: `dim` for each token."""
+        rows, columns = token_grid(self.tokens)
+        return self.dim * (1 + rows * columns)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what one row is made of: (image_size, image_size, 3), or a clip of those."""
+        frame = (self.image_size, self.image_size, 3)
+        return frame if self.clip_frames == 1 else (self.clip_frames, *frame)
+
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode a batch of frames.
+        """Encode a batch of frames, or of clips.
 
         Args:
-            pixels: uint8 (batch, image_size, image_size, 3), RGB.
+            pixels: uint8 (batch, image_size, image_size, 3), RGB; or with clips (batch,
+                clip_frames, image_size, image_size, 3).
 
         Returns:
-            float32 (batch, dim) on the CPU; rows have unit L2 norm, taken in float32.
+            float32 (batch, width) on the CPU: each input's vectors end to end, each of unit L2
+            norm, taken in float32.
 
         Raises:
             EncoderError: pixels of another type or shape, too little memory, or a feature that
@@ -65,7 +83,7 @@ class FrameEncoder:
         self._check(pixels)
         try:
             with torch.inference_mode():
-                images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+                images = pixels.to(self.device, non_blocking=True).movedim(-1, 1).float()
                 images = images.sub_(self._shift).div_(self._scale).to(self._dtype)
                 features: Tensor = self._module(images).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
@@ -73,17 +91,20 @@ class FrameEncoder:
                 f"{len(pixels)} frames at once do not fit into {self.device}'s memory with "
                 f"{self.name}; give a smaller --batch-size"
             ) from error
-        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        bad = ~(norms.isfinite() & (norms > 0)).squeeze(1)
+        vectors = features.view(len(pixels), -1, self.dim)
+        norms = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
+        bad = ~(norms.isfinite() & (norms > 0)).flatten(1).all(1)
         if bad.any():
             raise EncoderError(
                 f"{self.name} in {self.precision} made a feature that is zero or not finite for "
                 f"{int(bad.sum())} of {len(pixels)} frames, the first at position "
                 f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
             )
-        return features.div(norms)
+        return vectors.div(norms).flatten(1)
 
-    def spec(self, *, batch_size: int, max_frames: int | None = None) -> CacheSpec:
+    def spec(
+        self, *, batch_size: int, max_frames: int | None = None, sampling: str = "every"
+    ) -> CacheSpec:
         """Return what a cache of this encoder's embeddings records."""
         return CacheSpec(
             encoder=self.name,
@@ -92,26 +113,27 @@ class FrameEncoder:
             trained_on=self.trained_on,
             activation=self.activation,
             dim=self.dim,
+            tokens=self.tokens,
+            clip_frames=self.clip_frames,
             image_size=self.image_size,
             mean=self.mean,
             std=self.std,
+            sampling=sampling,
             max_frames=max_frames,
             precision=self.precision,
             batch_size=batch_size,
         )
 
     def _per_channel(self, values: tuple[float, float, float]) -> Tensor:
-        return (
-            torch.tensor(values, dtype=torch.float64).mul(255).float().view(3, 1, 1).to(self.device)
-        )
+        scaled = torch.tensor(values, dtype=torch.float64).mul(255).float().to(self.device)
+        return scaled.view(3, *[1] * (len(self.input_shape) - 1))
 
     def _check(self, pixels: Tensor) -> None:
-        frame = (self.image_size, self.image_size, 3)
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != frame:
+        if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != self.input_shape:
+            shape = ", ".join(map(str, ("batch", *self.input_shape)))
             raise EncoderError(
-                f"{self.name} takes uint8 RGB frames of shape (batch, {self.image_size}, "
-                f"{self.image_size}, 3), not {pixels.dtype} {tuple(pixels.shape)}; "
-                f"resize them to {self.image_size} x {self.image_size} first"
+                f"{self.name} takes uint8 RGB frames of shape ({shape}), not {pixels.dtype} "
+                f"{tuple(pixels.shape)}; resize them to {self.image_size} x {self.image_size} first"
             )
         if len(pixels) == 0:
             raise EncoderError(f"{self.name} was given no frames; give at least one")
@@ -127,6 +149,7 @@ def create_encoder(
     weights: str | None = None,
     *,
     activation: str = "auto",
+    tokens: Tokens = "cls",
     precision: str = "auto",
     device: str = "cpu",
     seed: int = 0,
@@ -137,6 +160,7 @@ def create_encoder(
         name: one of `encoder_names()`.
         weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
         activation: `gelu` or `quickgelu` for a checkpoint file that does not tell; else `auto`.
+        tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
         precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
         device: such as `cpu`, `cuda` or `cuda:1`.
         seed: of the weights if they are random.
@@ -145,6 +169,7 @@ def create_encoder(
         UnknownNameError: no such encoder, or no such weights for it.
         EncoderError: the weights cannot be had, do not fit, or contradict `activation`; or the
             device or precision cannot be used.
+        ConfigError: `tokens` that the encoder cannot give.
     """
     family = _family_of(name)
     _precision(
@@ -152,7 +177,8 @@ def create_encoder(
     )  # a mistake here should not cost a model's loading
     if activation not in ("auto", "gelu", "quickgelu"):
         raise unknown_name("activation", activation, ("auto", "gelu", "quickgelu"))
-    tower = family.build(name, weights or family.default_weights, activation, seed)
+    weights = weights or family.default_weights
+    tower = family.build(name, weights, activation, seed, tokens=tokens)
     return FrameEncoder(tower, precision=precision, device=device)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from memfeat.config import Tokens
 from memfeat.devices import seeded
 from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tensors_sha256
 from memfeat.encoders.family import (
@@ -22,6 +23,7 @@ from memfeat.encoders.family import (
     Tower,
     built_activation,
     refuse_activation,
+    refuse_tokens,
 )
 from memfeat.errors import EncoderError, UnknownNameError
 
@@ -54,14 +56,18 @@ class EfficientNetLite(EncoderFamily):
             return None
 
     @staticmethod
-    def build(name: str, weights: str, activation: str, seed: int) -> Tower:
+    def build(
+        name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
+    ) -> Tower:
         """Build the tower: the pooled feature (1280,) that the classifier would see.
 
         Raises:
             UnknownNameError: weights other than `imagenet`, `random` or a file.
             EncoderError: the extra is not installed, the weights do not fit, or another activation
                 than its own is asked for.
+            ConfigError: tokens other than `cls`.
         """
+        refuse_tokens(name, tokens)
         with seeded(seed):
             network = _package("efficientnet_lite_pytorch").EfficientNet.from_name(name)
         label, trained_on = weights, UNTRAINED

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from memfeat.errors import EncoderError
+from memfeat.config import Tokens
+from memfeat.errors import ConfigError, EncoderError
 from memfeat.registry import Registry
 
 RANDOM = "random"
@@ -32,11 +33,15 @@ class Tower:
         weights_sha256: over the image tower's tensors, whatever file they came in.
         trained_on: in words.
         activation: as found in the built modules.
-        dim: length of its feature.
+        dim: length of one vector.
         image_size: height and width of its input in pixels.
         mean: per channel, for pixels in [0, 1].
         std: likewise.
-        module: float32 (batch, 3, image_size, image_size), normalised -> (batch, dim).
+        module: float32 (batch, 3, image_size, image_size), normalised -> (batch, width), where the
+            width is `dim` times the number of tokens; or (batch, 3, clip_frames, image_size,
+            image_size) of a tower that takes clips.
+        tokens: which vectors of a frame it gives, such as `cls` or `cls+2x2`.
+        clip_frames: consecutive frames that it makes one vector of.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Tower:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     module: nn.Module
+    tokens: Tokens = "cls"
+    clip_frames: int = 1
 
 
 class EncoderFamily(ABC):
@@ -73,7 +80,9 @@ class EncoderFamily(ABC):
 
     @staticmethod
     @abstractmethod
-    def build(name: str, weights: str, activation: str, seed: int) -> Tower:
+    def build(
+        name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
+    ) -> Tower:
         """Build an encoder's tower with the weights asked for."""
 
 
@@ -95,6 +104,19 @@ def refuse_activation(name: str, built: str, asked: str) -> None:
     if asked not in ("auto", *built.split("+")):
         raise EncoderError(
             f"{name} is built with {built}, which --activation {asked} cannot change; leave it out"
+        )
+
+
+def refuse_tokens(name: str, tokens: Tokens) -> None:
+    """Refuse patch tokens where the architecture has none to give.
+
+    Raises:
+        ConfigError: `tokens` is not `cls`.
+    """
+    if tokens != "cls":
+        raise ConfigError(
+            f"{name} gives one vector a frame, so --tokens {tokens} is not to be had; leave it "
+            "out, or choose a Vision Transformer such as ViT-L-14-336"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memfeat.config import Tokens
 from memfeat.devices import seeded
 from memfeat.encoders import openclip_weights
 from memfeat.encoders.checkpoints import fit, tensors_sha256
@@ -21,6 +22,7 @@ from memfeat.encoders.family import (
     Tower,
     built_activation,
     refuse_activation,
+    refuse_tokens,
 )
 from memfeat.encoders.openclip_weights import Source, library, plain
 from memfeat.errors import EncoderError
@@ -50,7 +52,9 @@ class OpenClip(EncoderFamily):
         return openclip_weights.locate(name, tag)
 
     @staticmethod
-    def build(name: str, weights: str, activation: str, seed: int) -> Tower:
+    def build(
+        name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
+    ) -> Tower:
         """Build the image tower up to what it pools, before the projection.
 
         For a vision transformer that is the class token after the last layer norm: 1024 wide for
@@ -61,7 +65,9 @@ class OpenClip(EncoderFamily):
             UnknownNameError: weights that are no tag of this model, no file and not `random`.
             EncoderError: the weights cannot be had or do not fit, their activation is not known
                 or contradicted, or the tower does not end in one vector an image.
+            ConfigError: tokens other than `cls`.
         """
+        refuse_tokens(name, tokens)
         with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
             image_size, dim = _shape(name, _without_projection(name, _tower(name, False, seed)))
         source = openclip_weights.source(name, weights)

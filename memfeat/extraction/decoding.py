@@ -11,6 +11,7 @@ from itertools import islice
 
 from memfeat.cache import Status
 from memfeat.errors import VideoError
+from memfeat.extraction.sampling import Cover, Sampling
 from memfeat.files import sha256_of_file
 from memfeat.manifest import VideoRecord
 from memfeat.video import Frame, VideoReader
@@ -33,8 +34,9 @@ class DecodedVideo:
         frames_expected: what the container promises, if it does.
     """
 
-    def __init__(self, record: VideoRecord) -> None:
+    def __init__(self, record: VideoRecord, sampling: Sampling) -> None:
         self.record = record
+        self._cover = Cover(sampling.of_pixels())
         self.status: Status = "ok"
         self.reason = ""
         self.message = ""
@@ -47,6 +49,11 @@ class DecodedVideo:
         while (frame := self._frames.get()) is not None:
             yield frame
 
+    @property
+    def covers(self) -> list[int]:
+        """Return how many frames each of those handed out stands for."""
+        return self._cover.counts
+
     def decode(self, size: int, max_frames: int | None, stop: threading.Event) -> None:
         """Fill the queue; nothing that is wrong with the video leaves this method."""
         path = self.record.path
@@ -54,7 +61,8 @@ class DecodedVideo:
             with VideoReader(path, size=size, max_frames=max_frames) as reader:
                 before = path.stat()
                 for frame in reader:
-                    self._put(frame, stop)
+                    if self._cover.keeps(frame.pixels):
+                        self._put(frame, stop)
                     if stop.is_set():
                         return
                 self.frames_expected = reader.frames_expected
@@ -93,7 +101,12 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 
 @contextmanager
 def decode_ahead(
-    records: Iterable[VideoRecord], *, size: int, max_frames: int | None, decoders: int
+    records: Iterable[VideoRecord],
+    *,
+    size: int,
+    max_frames: int | None,
+    sampling: Sampling,
+    decoders: int,
 ) -> Iterator[Iterator[DecodedVideo]]:
     """Decode videos in the background; leaving the context stops it.
 
@@ -101,6 +114,7 @@ def decode_ahead(
         records: which videos, in order.
         size: frames are squashed to (size, size).
         max_frames: each video's first so many frames only.
+        sampling: which frames are handed out.
         decoders: videos decoded at once.
 
     Yields:
@@ -113,7 +127,7 @@ def decode_ahead(
 
         def refill() -> None:
             for record in islice(pending, decoders + 1 - len(ahead)):
-                ahead.append(DecodedVideo(record))
+                ahead.append(DecodedVideo(record, sampling))
                 pool.submit(ahead[-1].decode, size, max_frames, stop)
 
         def videos() -> Iterator[DecodedVideo]:

@@ -12,8 +12,10 @@ from memfeat.config import ExtractConfig
 from memfeat.devices import resolve_devices
 from memfeat.errors import CacheError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
+from memfeat.extraction.sampling import Sampling
 from memfeat.extraction.workers import (
     build_encoder,
+    build_spec,
     on_many_devices,
     on_one_device,
 )
@@ -90,13 +92,15 @@ def extract(
         on_video: called as each video is finished.
 
     Raises:
-        UnknownNameError: no such encoder.
+        UnknownNameError: no such encoder or sampler.
+        ConfigError: tokens or a sampler that the encoder cannot be used with.
         EncoderError: its weights cannot be loaded.
         CacheError: the folder holds embeddings made differently.
     """
     devices = resolve_devices(config.device)
+    Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
     encoder = build_encoder(config, devices[0])
-    spec = encoder.spec(batch_size=config.batch_size, max_frames=config.max_frames)
+    spec = build_spec(encoder, config)
     records = manifest.records[: config.limit]
     _require_writable(config.cache)
     remove_stale_parts(config.cache)

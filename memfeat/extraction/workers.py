@@ -9,12 +9,13 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from memfeat.cache import write_shard
+from memfeat.cache import CacheSpec, write_shard
 from memfeat.config import ExtractConfig
 from memfeat.encoders import FrameEncoder, create_encoder
-from memfeat.errors import EncoderError, MemfeatError
+from memfeat.errors import ConfigError, EncoderError, MemfeatError
 from memfeat.extraction.decoding import decode_ahead
 from memfeat.extraction.encoding import OnVideo, encode_videos
+from memfeat.extraction.sampling import Sampling
 from memfeat.manifest import VideoRecord
 from memfeat.processes import end_with_parent, interrupts_ignored
 
@@ -31,8 +32,26 @@ def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
         config.encoder,
         config.weights,
         activation=config.activation,
+        tokens=config.tokens,
         precision=config.precision,
         device=str(device),
+    )
+
+
+def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
+    """Return what a cache of the encoder's embeddings, made as `config` says, records.
+
+    Raises:
+        UnknownNameError, ConfigError: the sampler; or one for an encoder of clips.
+    """
+    sampling = Sampling.parse(config.sampler)
+    if encoder.clip_frames > 1 and sampling.name != "every":
+        raise ConfigError(
+            f"{encoder.name} takes clips of {encoder.clip_frames} consecutive frames, so --sampler "
+            f"{sampling} cannot be used with it; leave it out, or choose an encoder of frames"
+        )
+    return encoder.spec(
+        batch_size=config.batch_size, max_frames=config.max_frames, sampling=str(sampling)
     )
 
 
@@ -43,14 +62,18 @@ def on_one_device(
     on_video: OnVideo,
 ) -> None:
     """Make the shards one after another, while the next one's videos are being decoded."""
-    spec = encoder.spec(batch_size=config.batch_size, max_frames=config.max_frames)
+    spec, sampling = build_spec(encoder, config), Sampling.parse(config.sampler)
     records = [record for shard in shards for record in shard]
     with decode_ahead(
-        records, size=encoder.image_size, max_frames=config.max_frames, decoders=config.decoders
+        records,
+        size=encoder.image_size,
+        max_frames=config.max_frames,
+        sampling=sampling,
+        decoders=config.decoders,
     ) as videos:
         for shard in shards:
             encoded = encode_videos(
-                islice(videos, len(shard)), encoder, config.batch_size, on_video
+                islice(videos, len(shard)), encoder, sampling, config.batch_size, on_video
             )
             write_shard(config.cache, spec, encoded)
 

@@ -92,7 +92,7 @@ class NativeLoops:
         self._run("forward", lengths, dropout, *tensors)
         return states, new_hidden, kept
 
-    def backward(  # noqa: PLR0913, PLR0917
+    def backward(  # noqa: PLR0917
         self,
         d_states: Tensor,
         gates: Tensor,
