@@ -112,8 +112,12 @@ class Shard:
             for status in columns[1]:
                 if status not in STATUSES:
                     raise ValueError(f"a status is {status!r}, not one of {', '.join(STATUSES)}")
-            videos = zip(*columns, *numbers, strict=True)
-            return [VideoEntry(*video, shard=self.path) for video in videos]
+            return [
+                VideoEntry(name, status, reason, start, stop, covered, frames, self.path)
+                for name, status, reason, start, stop, covered, frames in zip(
+                    *columns, *numbers, strict=True
+                )
+            ]
 
     def verify(self) -> None:
         """Read everything and check it.
