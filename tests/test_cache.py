@@ -314,7 +314,16 @@ STRANGE = {
     "offsets with fractions": lambda f: retyped(f, "offsets", h5py.h5t.IEEE_F64LE),
     "offsets that overflow": lambda f: replace(f, "offsets", [0, 2**63 - 1, -2, 8]),
     "falling offsets": lambda f: f["offsets"].__setitem__(1, 99),
+    "a frame that stands for none": lambda f: f["covers"].__setitem__(2, 0),
+    "a frame that stands for a video without end": lambda f: f["covers"].__setitem__(2, 65_536),
+    "covers in double width": lambda f: retyped(f, "covers", h5py.h5t.STD_I64LE),
     "no spec": lambda f: f.attrs.__delitem__("spec"),
+    "a spec of the first schema": lambda f: f.attrs.__setitem__(
+        "spec", f.attrs["spec"].replace('"schema_version":2', '"schema_version":1')
+    ),
+    "tokens of no grid": lambda f: f.attrs.__setitem__(
+        "spec", f.attrs["spec"].replace('"tokens":"cls"', '"tokens":"cls+0x2"')
+    ),
     "a newer schema": lambda f: f.attrs.__setitem__(
         "spec", f.attrs["spec"].replace('"schema_version":2', '"schema_version":3')
     ),

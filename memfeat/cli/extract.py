@@ -62,6 +62,9 @@ def _say(summary: "ExtractionSummary", config: ExtractConfig) -> None:
         + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else ""),
         err=True,
     )
+    if summary.spec.sampling != "every" and figures["frames"]:
+        kept, frames = summary.frames_kept, figures["frames"]
+        click.echo(f"sampler {summary.spec.sampling} kept {kept} of {frames} frames", err=True)
     for path in summary.set_aside:
         click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
     if summary.failures:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class ExtractionSummary:
         earlier_failures: already done, but failed then: video id to reason.
         set_aside: shards that could not be read, under their new names; their videos were done
             again.
+        frames_kept: of the decoded frames of these outcomes, those that a sampler kept.
         seconds: wall time of decoding and encoding.
     """
 
@@ -44,6 +45,7 @@ class ExtractionSummary:
     outcomes: tuple[VideoOutcome, ...]
     earlier_failures: dict[str, str]
     set_aside: tuple[Path, ...]
+    frames_kept: int
     seconds: float
 
     @property
@@ -67,6 +69,7 @@ class ExtractionSummary:
             "reasons": dict(sorted(Counter(self.failures.values()).items())),
             "set_aside": [str(path) for path in self.set_aside],
             "frames": frames,
+            "frames_kept": self.frames_kept,
             "seconds": round(self.seconds, 3),
             "frames_per_second": round(frames / self.seconds, 2) if self.seconds else None,
             "spec": self.spec.model_dump(mode="json"),
@@ -137,6 +140,7 @@ def extract(
             if done.get(record.video_id)
         },
         set_aside=set_aside,
+        frames_kept=_frames_kept(config.cache, outcomes),
         seconds=time.perf_counter() - started,
     )
 
@@ -150,6 +154,13 @@ def _require_writable(folder: Path) -> None:
         raise CacheError(
             f"cannot write into {folder}: {error.strerror}; give another --cache, or mend that"
         ) from error
+
+
+def _frames_kept(folder: Path, outcomes: Sequence[VideoOutcome]) -> int:
+    if not outcomes:
+        return 0
+    entries = Cache.open(folder).entries
+    return sum(entries[outcome.video_id].num_frames for outcome in outcomes)
 
 
 def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
