@@ -104,6 +104,37 @@ def test_a_missing_pipeline_is_refused(tmp_path):
         read_pipeline(tmp_path / "none.toml")
 
 
+def write(folder: Path, name: str, content: str) -> Path:
+    path = folder / name
+    path.write_text(content)
+    return path
+
+
+def test_a_pipeline_that_extends_another_changes_what_it_names_and_no_more(tmp_path):
+    write(tmp_path, "base.toml", "[train]\nhead = 'mlp'\nseeds = [1, 2]\nheads.mlp.hidden = [3]\n")
+    middle = "extends = 'base.toml'\n[train]\nseeds = [7]\nheads.linear = {}\n"
+    write(tmp_path, "middle.toml", middle)
+    last = write(tmp_path, "last.toml", "extends = 'middle.toml'\n[extract]\nencoder = 'x'\n")
+    heads = {"mlp": {"hidden": [3]}, "linear": {}}
+    train = {"head": "mlp", "seeds": [7], "heads": heads}
+    assert read_pipeline(last) == {"train": train, "extract": {"encoder": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("extends = 'a.toml'", "comes back to itself"),
+        ("extends = 'b.toml'", "b.toml: extends = 'a.toml' comes back to itself"),
+        ("extends = 3", "extends = 3 is not allowed"),
+        ("extends = 'none.toml'", "cannot read pipeline .*none.toml"),
+    ],
+)
+def test_a_pipeline_cannot_extend_itself_or_what_is_no_file(tmp_path, content, words):
+    write(tmp_path, "b.toml", "extends = 'a.toml'")
+    with pytest.raises(ConfigError, match=words):
+        read_pipeline(write(tmp_path, "a.toml", content))
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         TrainConfig(**TRAIN).head = "linear"

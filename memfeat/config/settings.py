@@ -1,6 +1,7 @@
 """What all settings are: frozen, typed, closed to unknown keys; and how a file gives them."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,6 +11,7 @@ from memfeat.errors import ConfigError
 from memfeat.registry import unknown_name
 
 TABLES = ("extract", "train", "ablation")
+EXTENDS = "extends"
 Split = Literal["train", "dev", "test"]
 
 
@@ -45,20 +47,28 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def _parse_written(value: Any) -> Any:
+    return parse_seeds(value) if isinstance(value, str | int) else value
+
+
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
     Field(min_length=1),
-    BeforeValidator(parse_seeds),
+    BeforeValidator(_parse_written),
 ]
 
 S = TypeVar("S", bound=Settings)
 
 
-def read_pipeline(path: Path) -> dict[str, dict[str, Any]]:
+def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     """Read a pipeline file's tables, each a plain dictionary, none validated yet.
 
+    A file that says `extends = "other.toml"` changes what it names of that file beside it, table
+    by table, and leaves the rest.
+
     Raises:
-        ConfigError: no such file, not TOML, or a table that no command knows.
+        ConfigError: no such file, not TOML, a table that no command knows, or files that extend
+            each other.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -66,12 +76,30 @@ def read_pipeline(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"cannot read pipeline {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    base = tables.pop(EXTENDS, None)
     for name, table in tables.items():
         if name not in TABLES:
-            raise ConfigError(f"{path}: {unknown_name('table', name, TABLES)}")
+            raise ConfigError(f"{path}: {unknown_name('table', name, (*TABLES, EXTENDS))}")
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name!r} is {table!r}, not a table; write [{name}]")
-    return tables
+    if base is None:
+        return tables
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: {EXTENDS} = {base!r} is not allowed; name a pipeline file")
+    older = (*extended_by, path.resolve())
+    if (path.parent / base).resolve() in older:
+        raise ConfigError(f"{path}: {EXTENDS} = {base!r} comes back to itself; end the circle")
+    return _changed(read_pipeline(path.parent / base, extended_by=older), tables)
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes`, table by table; a list takes another's place as a whole."""
+    inner = {
+        name: _changed(values[name], change)
+        for name, change in changes.items()
+        if isinstance(change, dict) and isinstance(values.get(name), dict)
+    }
+    return {**values, **changes, **inner}
 
 
 def build(settings: type[S], values: dict[str, Any], source: str) -> S:
