@@ -21,7 +21,7 @@ from memfeat.errors import ConfigError, EncoderError, UnknownNameError
 BATCH = 4
 
 
-@pytest.fixture(scope="module", params=["efficientnet-lite0", "ViT-S-32-alt"])
+@pytest.fixture(scope="module", params=["efficientnet-lite0", "ViT-S-32-alt", "timm/test_vit"])
 def encoder(request: pytest.FixtureRequest) -> FrameEncoder:
     return create_encoder(request.param, "random", seed=5)
 
@@ -145,12 +145,13 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_built() -> 
         create_encoder("ViT-L-14-336", "random", device="tpu9")
 
 
-def test_both_families_are_listed_with_their_weights() -> None:
+def test_all_families_are_listed_with_their_weights() -> None:
     names = encoder_names()
-    assert {"efficientnet-lite0", "ViT-B-32", "ViT-L-14-336", "RN50"} <= set(names)
+    assert {"efficientnet-lite0", "ViT-B-32", "ViT-L-14-336", "timm/resnet50"} <= set(names)
     assert len(names) == len(set(names))
     assert encoder_tags("efficientnet-lite0") == ("imagenet",)
     assert "openai" in encoder_tags("ViT-L-14-336")
+    assert encoder_tags("timm/vit_large_patch16_384") == ("augreg_in21k_ft_in1k",)
 
 
 def test_open_clip_is_not_imported_for_another_family() -> None:

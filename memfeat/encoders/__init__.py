@@ -3,7 +3,7 @@
 Each family imports the library that it wraps when one of its encoders is asked for.
 """
 
-from memfeat.encoders import efficientnet, openclip  # registers both families, in this order
+from memfeat.encoders import efficientnet, openclip, timm_models  # registers the families
 from memfeat.encoders.base import (
     FrameEncoder,
     create_encoder,
@@ -24,4 +24,5 @@ __all__ = [
     "encoder_tags",
     "openclip",
     "reachable_weights",
+    "timm_models",
 ]

@@ -204,9 +204,11 @@ def reachable_weights(name: str, weights: str | None = None) -> Path | None:
 
 
 def _family_of(name: str) -> type[EncoderFamily]:
-    for family in ENCODERS:
-        if name in ENCODERS.get(family).names():
-            return ENCODERS.get(family)
+    families = [ENCODERS.get(key) for key in ENCODERS]
+    owners = [family for family in families if family.prefix and name.startswith(family.prefix)]
+    for family in owners or [family for family in families if not family.prefix]:
+        if name in family.names():
+            return family
     raise unknown_name("encoder", name, encoder_names())
 
 

@@ -1,11 +1,13 @@
 """What a family of encoders is: names, the weights known for them, and how to build a tower."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from memfeat.config import Tokens
 from memfeat.errors import ConfigError, EncoderError
@@ -16,6 +18,7 @@ UNTRAINED = "nothing: random weights"
 _ACTIVATIONS = {
     "GELU": "gelu",
     "GELUTanh": "gelu-tanh",
+    "Hardswish": "hardswish",
     "QuickGELU": "quickgelu",
     "ReLU": "relu",
     "ReLU6": "relu6",
@@ -59,9 +62,16 @@ class Tower:
 
 
 class EncoderFamily(ABC):
-    """Encoders that are built alike. Registering a family makes its names choices everywhere."""
+    """Encoders that are built alike. Registering a family makes its names choices everywhere.
+
+    Attributes:
+        default_weights: where none are asked for.
+        prefix: what all of its names start with and no other's, so that these can be told apart
+            without asking every family's library for its names; empty if they share nothing.
+    """
 
     default_weights: ClassVar[str]
+    prefix: ClassVar[str] = ""
 
     @staticmethod
     @abstractmethod
@@ -118,6 +128,38 @@ def refuse_tokens(name: str, tokens: Tokens) -> None:
             f"{name} gives one vector a frame, so --tokens {tokens} is not to be had; leave it "
             "out, or choose a Vision Transformer such as ViT-L-14-336"
         )
+
+
+def square_size(name: str, size: Sequence[int]) -> int:
+    """Return the side of the square image, height and width `size`, that an encoder takes.
+
+    Raises:
+        EncoderError: it is not square.
+    """
+    height, width = size
+    if height != width:
+        raise EncoderError(
+            f"{name} takes images of {height} x {width} pixels; memfeat squashes frames to a "
+            "square, so choose an encoder with square input"
+        )
+    return height
+
+
+def feature_width(name: str, tower: nn.Module, image_size: int) -> int:
+    """Return the width of a tower's feature, from a run on torch's default device.
+
+    Raises:
+        EncoderError: it does not end in one vector an image.
+    """
+    with torch.inference_mode():
+        feature = tower(torch.empty(1, 3, image_size, image_size))
+    if not isinstance(feature, Tensor) or feature.ndim != 2:
+        found = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
+        raise EncoderError(
+            f"{name} does not end in one vector an image before its projection, but in {found}; "
+            "choose another encoder"
+        )
+    return feature.shape[1]
 
 
 def _activation(part: nn.Module) -> str:

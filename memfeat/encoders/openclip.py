@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from memfeat.config import Tokens
 from memfeat.devices import seeded
@@ -21,8 +21,10 @@ from memfeat.encoders.family import (
     EncoderFamily,
     Tower,
     built_activation,
+    feature_width,
     refuse_activation,
     refuse_tokens,
+    square_size,
 )
 from memfeat.encoders.openclip_weights import Source, library, plain
 from memfeat.errors import EncoderError
@@ -69,7 +71,9 @@ class OpenClip(EncoderFamily):
         """
         refuse_tokens(name, tokens)
         with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
-            image_size, dim = _shape(name, _without_projection(name, _tower(name, False, seed)))
+            plan = _without_projection(name, _tower(name, False, seed))
+            image_size = _image_size(name, plan)
+            dim = feature_width(name, plan, image_size)
         source = openclip_weights.source(name, weights)
         quick_gelu = _quick_gelu(name, activation, source)
         tensors = source.load() if source.load else None
@@ -138,24 +142,9 @@ def _identity(width: int) -> nn.Linear:
     return layer
 
 
-def _shape(name: str, tower: Any) -> tuple[int, int]:
-    """Return a tower's image size and the width of its feature, from a run on the meta device."""
+def _image_size(name: str, tower: Any) -> int:
     size = tower.image_size
-    height, width = size if isinstance(size, tuple | list) else (size, size)
-    if height != width:
-        raise EncoderError(
-            f"{name} takes images of {height} x {width} pixels; memfeat squashes frames to a "
-            "square, so choose an encoder with square input"
-        )
-    with torch.inference_mode():
-        feature = tower(torch.empty(1, 3, height, width))
-    if not isinstance(feature, Tensor) or feature.ndim != 2:
-        found = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
-        raise EncoderError(
-            f"{name} does not end in one vector an image before its projection, but in {found}; "
-            "choose another encoder"
-        )
-    return height, feature.shape[1]
+    return square_size(name, size if isinstance(size, tuple | list) else (size, size))
 
 
 def _has_choice(name: str) -> bool:

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session, try_to_load_from_cache
 from torch import Tensor
 
+from memfeat.encoders import hub
 from memfeat.encoders.checkpoints import SUFFIXES, means_file, read_checkpoint
 from memfeat.encoders.family import RANDOM, UNTRAINED
 from memfeat.errors import EncoderError, UnknownNameError
 
 OPENAI_MARKS = {"input_resolution", "context_length", "vocab_size"}  # in its state dicts alone
-HUB_TIMEOUT_SECONDS = 5
 
 Channels = tuple[float, float, float]
 
@@ -63,12 +62,7 @@ def tags(name: str) -> tuple[str, ...]:
 
 def locate(name: str, tag: str) -> Path | None:
     """Return the weights' file in the hub's cache if it is there. Touches no network."""
-    repository, files = _hub_files(_tag_config(name, tag))
-    for file in files:
-        found = try_to_load_from_cache(repository, file)
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    return hub.cached(*_hub_files(_tag_config(name, tag)))
 
 
 def source(name: str, weights: str) -> Source:
@@ -189,16 +183,4 @@ def _download(name: str, tag: str) -> Path:
     config = _tag_config(name, tag)
     repository, files = _hub_files(config)
     wanted = f"{files[0]} of {repository}" if files else config.get("url", tag)
-    try:
-        # One question first: the hub's client would try for most of a minute to reach nobody.
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
-        return Path(library().download_pretrained(config))
-    except Exception as error:  # whatever HTTP library the hub's client is built on
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise EncoderError(
-            f"{name}'s weights {tag!r} cannot be had: {wanted} is not in the hub's cache, "
-            f"{constants.HF_HUB_CACHE}, and could not be downloaded ({reason}). Do the same on a "
-            "connected machine and copy that folder; or give --weights FILE, a checkpoint; or "
-            f"--weights {RANDOM}, for features without learned content. `memfeat doctor` shows "
-            "which weights are there"
-        ) from error
+    return hub.fetch(name, tag, wanted, lambda: library().download_pretrained(config))

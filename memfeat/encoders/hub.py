@@ -1,0 +1,52 @@
+"""The hub's cache of published weights, and downloads into it that fail soon and say why."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
+
+from memfeat.encoders.family import RANDOM
+from memfeat.errors import EncoderError
+
+TIMEOUT_SECONDS = 5
+
+
+def cached(repository: str, files: Iterable[str]) -> Path | None:
+    """Return the first of a repository's files that is in the cache. Touches no network."""
+    for file in files:
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def download(repository: str, files: Sequence[str]) -> Path:
+    """Download the first of `files` that a repository has, and return where it is in the cache."""
+    for file in files[:-1]:
+        try:
+            return Path(hf_hub_download(repository, file))
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(repository, files[-1]))
+
+
+def fetch(name: str, tag: str, wanted: str, download: Callable[[], str | Path]) -> Path:
+    """Download the weights `tag` of the encoder `name`, `wanted` in words, into the cache.
+
+    Raises:
+        EncoderError: they cannot be had; the message says what to do.
+    """
+    try:
+        # One question first: the hub's client would try for most of a minute to reach nobody.
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
+        return Path(download())
+    except Exception as error:  # whatever HTTP library the hub's client is built on
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise EncoderError(
+            f"{name}'s weights {tag!r} cannot be had: {wanted} is not in the hub's cache, "
+            f"{constants.HF_HUB_CACHE}, and could not be downloaded ({reason}). Do the same on a "
+            "connected machine and copy that folder; or give --weights FILE, a checkpoint; or "
+            f"--weights {RANDOM}, for features without learned content. `memfeat doctor` shows "
+            "which weights are there"
+        ) from error
