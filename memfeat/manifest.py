@@ -241,7 +241,10 @@ def _read(path: Path, root: Path | None) -> tuple[tuple[VideoRecord, ...], tuple
             try:
                 records.append((line, VideoRecord.model_validate(known, context=context)))
             except ValidationError as error:
-                problems += [(line, f"{path}, {problem}") for problem in _explain(line, error)]
+                problems += [
+                    (line, f"{path}, line {line}, column {field}: {reason}")
+                    for field, reason in explain(error)
+                ]
         if not line:
             raise ManifestError(f"{path} holds no videos; write a header and a line for each")
     except ManifestError as error:
@@ -251,8 +254,8 @@ def _read(path: Path, root: Path | None) -> tuple[tuple[VideoRecord, ...], tuple
     return tuple(record for _, record in records), tuple(problem for _, problem in problems)
 
 
-def _explain(line: int, error: ValidationError) -> Iterator[str]:
-    """Turn pydantic's findings about one row into lines of ours."""
+def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Turn pydantic's findings about a record into (field, the value and what is wrong with it)."""
     for problem in error.errors(include_url=False):
         reason = problem["msg"]
         if problem["type"] == "value_error":
@@ -261,7 +264,7 @@ def _explain(line: int, error: ValidationError) -> Iterator[str]:
             reason = f"is not a split; write one of: {', '.join(SPLITS)}"
         else:
             reason = f"is not allowed: {reason[0].lower()}{reason[1:]}"
-        yield f"line {line}, column {problem['loc'][0]}: {shown(problem['input'])} {reason}"
+        yield str(problem["loc"][0]), f"{shown(problem['input'])} {reason}"
 
 
 def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, str]]:

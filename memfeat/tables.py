@@ -14,11 +14,12 @@ _DELIMITERS = {".tsv": "\t"}
 Row = tuple[int, dict[str, Any]]
 
 
-def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
+def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] | None) -> Iterator[Row]:
     """Yield each row as (line of the file it starts on, counted from 1; values by column).
 
     CSV and TSV give strings, JSON Lines what each object holds. UTF-8, with or without BOM; bytes
     that are not UTF-8 come through as lone surrogates, which in a path still name a real file.
+    With None for `optional`, any other columns may be there, as other people's files have them.
 
     Raises:
         ManifestError: an unreadable file, UTF-16, another delimiter, wrong quoting, a row of
@@ -120,10 +121,12 @@ def _check_delimiter(where: str, header: Sequence[str], delimiter: str) -> None:
 
 
 def _check_columns(
-    where: str, names: Sequence[str], required: Sequence[str], optional: Sequence[str]
+    where: str, names: Sequence[str], required: Sequence[str], optional: Sequence[str] | None
 ) -> None:
+    known = names if optional is None else (*required, *optional)
+    rule = f"found: {', '.join(names)}" if optional is None else f"optional: {', '.join(optional)}"
     wrong = {
-        "unknown": [name for name in names if name not in required and name not in optional],
+        "unknown": [name for name in names if name not in known],
         "repeated": [name for name, count in Counter(names).items() if count > 1],
         "missing": [name for name in required if name not in names],
     }
@@ -132,5 +135,5 @@ def _check_columns(
             raise ManifestError(
                 f"{where}: {what} column{'s' if len(columns) > 1 else ''} "
                 f"{', '.join(shown(name) for name in columns[:8])}; "
-                f"required: {', '.join(required)}; optional: {', '.join(optional)}"
+                f"required: {', '.join(required)}; {rule}"
             )

@@ -75,7 +75,8 @@ def data(folder: Path) -> list[object]:
 
 def help_pages() -> list[list[str]]:
     pages = [[name] for name in COMMANDS]
-    return [[], *pages, ["cache", "info"], ["cache", "verify"], ["manifest", "check"]]
+    groups = {"cache": ("info", "verify"), "manifest": ("check", "from")}
+    return [[], *pages, *([group, name] for group, names in groups.items() for name in names)]
 
 
 @pytest.mark.parametrize("command", help_pages(), ids=" ".join)

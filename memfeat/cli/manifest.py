@@ -1,16 +1,89 @@
-"""`memfeat manifest`: look into a manifest of videos."""
+"""`memfeat manifest`: make a manifest of videos, or look into one."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from memfeat.cli.options import json_option, print_json
+from memfeat.cli.options import json_option, print_json, read_settings, settings_options
+from memfeat.config import ConvertConfig
+from memfeat.datasets import FORMATS, Conversion, convert
 from memfeat.errors import ExitCode
 
 
 @click.group("manifest", epilog="Example: memfeat manifest check data_manifests/demo.csv")
 def manifest_command() -> None:
-    """Look into a manifest of videos."""
+    """Make a manifest of videos, or look into one."""
+
+
+HELP = """Convert a dataset's own label files, in folder SRC, to a manifest.
+
+Videos are found by their stem, whatever their folder and suffix. Those that have no file, and
+files that no label names, are left out and counted. A format that does not say which video is in
+which split gets ours: 14 : 3 : 3, by a draw that follows from --seed and the videos' names.
+
+FORMAT is one of these; its first target is the default:
+
+"""
+
+
+def _formats() -> str:
+    """Say for each format which files it reads and which scores it has."""
+    return "\b\n" + "\n".join(
+        f"{name}: {FORMATS.get(name).about}\n    --target {' or '.join(FORMATS.get(name).targets)}"
+        for name in FORMATS
+    )
+
+
+@manifest_command.command(
+    "from",
+    help=HELP + _formats(),
+    epilog="Example: memfeat manifest from videomem /data/VideoMem -o data_manifests/videomem.csv",
+)
+@click.argument("name", metavar="FORMAT")
+@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The manifest to write: .csv, .tsv or .jsonl.",
+)
+@settings_options(ConvertConfig)
+@json_option
+def from_command(name: str, source: Path, output: Path, as_json: bool, **flags: Any) -> int:
+    """Convert a dataset's own label files."""
+    config = read_settings(ConvertConfig, "manifest", None, flags)
+    conversion = convert(name, source, output, config)
+    if as_json:
+        print_json(conversion.as_dict())
+    else:
+        _say(conversion)
+        click.echo(output)
+    return ExitCode.DONE
+
+
+def _say(conversion: Conversion) -> None:
+    columns = ("listed", "found", "missing", "unlabelled", "written")
+    lines = [f"{'split':<6}" + "".join(f"{column:>12}" for column in columns)]
+    for split in conversion.splits:
+        counts = (getattr(split, column) for column in columns)
+        lines.append(f"{split.split:<6}" + "".join(f"{count:>12}" for count in counts))
+    lines.append(f"scores: {conversion.dataset}")
+    lines += [f"labels: {path}" for path in conversion.labels]
+    if conversion.missing:
+        lines.append(f"missing: {_some(conversion.missing)}")
+    if conversion.unlisted:
+        lines.append(f"no label names: {_some([path.name for path in conversion.unlisted])}")
+    lines += [f"note: {note}" for note in conversion.notes]
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first few, and how many there are."""
+    return f"{len(names)} videos: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 @manifest_command.command("check", epilog="Example: memfeat manifest check data_manifests/demo.csv")

@@ -9,7 +9,9 @@ PAPER_WIDTH = 1024
 
 @click.command("list", epilog="Example: memfeat list aggregators")
 @click.argument(
-    "what", required=False, type=click.Choice(["encoders", "aggregators", "heads", "baselines"])
+    "what",
+    required=False,
+    type=click.Choice(["encoders", "aggregators", "heads", "baselines", "formats"]),
 )
 @click.option(
     "--width",
@@ -20,11 +22,12 @@ PAPER_WIDTH = 1024
 )
 @json_option
 def list_command(what: str | None, width: int, as_json: bool) -> None:
-    """Name encoders, aggregators and heads.
+    """Name encoders, aggregators, heads, and formats of labels.
 
     Without WHAT, also counts the parameters of each aggregator with each head.
     """
     from memfeat.baselines import BASELINES
+    from memfeat.datasets import FORMATS
     from memfeat.encoders import encoder_names
     from memfeat.models import AGGREGATORS, HEADS, build_regressor, parameter_count
 
@@ -33,6 +36,7 @@ def list_command(what: str | None, width: int, as_json: bool) -> None:
         "aggregators": list(AGGREGATORS),
         "heads": list(HEADS),
         "baselines": list(BASELINES),
+        "formats": list(FORMATS),
     }
     if what:
         listed = names[what]

@@ -6,6 +6,7 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 """
 
 from memfeat.config.ablation import AblationConfig, AblationRow, PaperFigures
+from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import ExtractConfig, Tokens, token_grid
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
 from memfeat.config.train import Monitor, TrainConfig
@@ -13,6 +14,7 @@ from memfeat.config.train import Monitor, TrainConfig
 __all__ = [
     "AblationConfig",
     "AblationRow",
+    "ConvertConfig",
     "ExtractConfig",
     "Monitor",
     "PaperFigures",

@@ -1,0 +1,242 @@
+"""From listed videos to a manifest: files, checks, and the count of what was left out."""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from memfeat.config import ConvertConfig, Split
+from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.formats import FORMATS, ListedVideo
+from memfeat.datasets.splits import with_splits
+from memfeat.errors import ManifestError
+from memfeat.manifest import SPLITS, VideoRecord, explain, write_manifest
+from memfeat.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """One split in numbers.
+
+    Attributes:
+        split: its name.
+        listed: videos that the label files name.
+        found: of these, videos whose file is there.
+        missing: the others.
+        unlabelled: of those listed, videos without a score.
+        written: rows of the manifest.
+    """
+
+    split: Split
+    listed: int
+    found: int
+    missing: int
+    unlabelled: int
+    written: int
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion read, wrote and left out.
+
+    Attributes:
+        manifest: the file written.
+        dataset: source, score and label version, as in the manifest.
+        labels: the files read.
+        splits: one entry each.
+        missing: ids of the listed videos whose file was not found.
+        unlisted: videos in the folder that no label file names; they are left out.
+        notes: what else the user should know.
+    """
+
+    manifest: Path
+    dataset: str
+    labels: tuple[Path, ...]
+    splits: tuple[SplitCount, ...]
+    missing: tuple[str, ...]
+    unlisted: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields ready for JSON."""
+        return asdict(self)
+
+
+def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Conversion:
+    """Write the manifest of a dataset whose label files lie in `source`.
+
+    Videos that are listed but not there are left out, unless asked for; videos that are there but
+    not listed are left out. A format that brings no split gets a seeded one of ours.
+
+    Args:
+        name: one of `FORMATS`.
+        source: folder with the label files.
+        output: the manifest.
+        config: which score, and where the videos lie.
+
+    Raises:
+        UnknownNameError: no such format or target.
+        ConfigError: a seed for a format that brings its own split.
+        ManifestError: label files missing or malformed, no video found, or a file of a listed
+            video that is not clear; names file, row, column and value.
+    """
+    form = FORMATS.get(name)()
+    target = config.target or next(iter(form.targets))
+    if target not in form.targets:
+        raise unknown_name("target", target, form.targets)
+    folder = Folder(source)
+    labels = form.read(folder, target)
+    if not labels.videos:
+        raise ManifestError(f"{labels.files[0]} lists no videos")
+    _refuse_twins(labels.videos)
+    videos, how = with_splits(name, form, labels, config)
+    lying = folder if config.videos is None else Folder(config.videos)
+    paths = _find(videos, lying)
+    dataset = f"{labels.title}, labels {_digest(labels.files)}{how}"
+    records, notes = _records(videos, paths, dataset, lying.path if config.keep_missing else None)
+    if not paths:
+        raise ManifestError(
+            f"none of the {len(videos)} listed videos is in {lying.path}, which holds "
+            f"{len(lying.videos)} videos; {videos[0].names[0]!r} is the first wanted. Give the "
+            "folder of the videos with --videos"
+        )
+    left_out = len(labels.videos) - len(videos)
+    write_manifest(output, records)
+    return Conversion(
+        manifest=output,
+        dataset=dataset,
+        labels=labels.files,
+        splits=tuple(_count(split, videos, paths, records) for split in SPLITS),
+        missing=tuple(video.video_id for video in videos if video.video_id not in paths),
+        unlisted=_unlisted(lying, labels.videos, paths),
+        notes=(
+            *labels.notes,
+            *notes,
+            *([f"{left_out} listed videos are not in {config.splits}: left out"] * bool(left_out)),
+        ),
+    )
+
+
+def _refuse_twins(videos: Sequence[ListedVideo]) -> None:
+    first: dict[str, ListedVideo] = {}
+    for video in videos:
+        folded = unicodedata.normalize("NFC", video.video_id).casefold()
+        twin = first.setdefault(folded, video)
+        if twin is not video:
+            column = dict(video.columns).get("video_id", "video_id")
+            spelt = "" if twin.video_id == video.video_id else f", as {twin.video_id!r}"
+            raise ManifestError(
+                f"{video.place}, column {column}: {video.video_id!r} is also at {twin.place}"
+                f"{spelt}; a video is listed once"
+            )
+
+
+def _find(videos: Sequence[ListedVideo], folder: Folder) -> dict[str, Path]:
+    """Return the files of those videos that have one, by id."""
+    paths: dict[str, Path] = {}
+    users: dict[Path, ListedVideo] = {}
+    for video in videos:
+        try:
+            path = folder.video(video.names)
+        except ManifestError as error:
+            raise ManifestError(f"{video.place}: {error}") from error
+        if path is None:
+            continue
+        user = users.setdefault(path, video)
+        if user is not video:
+            raise ManifestError(f"{video.place}: its file is {path}, as it is at {user.place}")
+        paths[video.video_id] = path.absolute()
+    return paths
+
+
+def _records(
+    videos: Sequence[ListedVideo], paths: Mapping[str, Path], dataset: str, missing: Path | None
+) -> tuple[list[VideoRecord], list[str]]:
+    """Check every row; return those to write, in order, and notes.
+
+    Args:
+        videos: all rows, each with its split.
+        paths: the files that were found, by id.
+        dataset: in words.
+        missing: folder that missing videos shall be looked for in; None leaves them out.
+    """
+    records, problems = [], []
+    odd_counts: Counter[str] = Counter()
+    for video in videos:
+        columns = dict(video.columns)
+        count = _whole_number(video.n_annotations)
+        if count is None and video.n_annotations not in (None, ""):
+            odd_counts[f"{columns['n_annotations']} is {video.n_annotations!r}"] += 1
+        path = paths.get(video.video_id)
+        values = {
+            "video_id": video.video_id,
+            "path": path or ((missing or Path()) / video.names[0]).absolute(),
+            "score": video.score,
+            "split": video.split,
+            "dataset": dataset,
+            "n_annotations": count,
+            "caption": video.caption,
+        }
+        try:
+            record = VideoRecord.model_validate(values)
+        except ValidationError as error:
+            problems += [
+                f"{video.place}, column {columns.get(field, field)}: {reason}"
+                for field, reason in explain(error)
+            ]
+        else:
+            records += [record] if path or missing else []
+    if problems:
+        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise ManifestError(problems[0] + more)
+    odd = [f"{what}, not a count: left out" for what, _ in odd_counts.most_common(1)]
+    return records, odd
+
+
+def _whole_number(value: Any) -> int | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number >= 0 and number.is_integer() else None
+
+
+def _count(
+    split: Split,
+    videos: Sequence[ListedVideo],
+    paths: Mapping[str, Path],
+    records: Sequence[VideoRecord],
+) -> SplitCount:
+    listed = [video for video in videos if video.split == split]
+    found = sum(video.video_id in paths for video in listed)
+    return SplitCount(
+        split=split,
+        listed=len(listed),
+        found=found,
+        missing=len(listed) - found,
+        unlabelled=sum(video.is_unlabelled for video in listed),
+        written=sum(record.split == split for record in records),
+    )
+
+
+def _unlisted(
+    folder: Folder, listed: Sequence[ListedVideo], paths: Mapping[str, Path]
+) -> tuple[Path, ...]:
+    known = {stem(name) for video in listed for name in (video.video_id, *video.names)}
+    used = {path.name for path in paths.values()}
+    return tuple(
+        path for path in folder.videos if path.name not in used and stem(path.name) not in known
+    )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return eight digits that tell one version of the label files from another."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,137 @@
+"""A dataset's folder: label files by their name, videos by their stem."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from memfeat.errors import ManifestError
+
+VIDEO_SUFFIXES = {
+    *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
+}
+
+
+class Folder:
+    """The files below a folder, at any depth, links followed, hidden ones left out.
+
+    Raises:
+        ManifestError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "is not there"
+            raise ManifestError(f"{path} {what}; give the folder that holds the dataset's files")
+        self.path = path
+        self.files = tuple(sorted(_walk(path)))
+
+    def file(self, *names: str) -> Path | None:
+        """Return the file of the first of these names that is there.
+
+        Raises:
+            ManifestError: two files have that name.
+        """
+        for name in names:
+            found = _distinct(path for path in self.files if path.name == name)
+            if len(found) > 1:
+                raise ManifestError(
+                    f"{found[0]} and {found[1]} have the same name; give a folder with one of them"
+                )
+            if found:
+                return found[0]
+        return None
+
+    @cached_property
+    def videos(self) -> tuple[Path, ...]:
+        """The files whose suffix is a video's."""
+        return tuple(path for path in self.files if path.suffix.lower() in VIDEO_SUFFIXES)
+
+    def video(self, names: Sequence[str]) -> Path | None:
+        """Find a video by its stem, whatever its folder and the suffix that the labels give it.
+
+        Among several of one stem, the one whose folders, then whose full name are as listed is
+        taken. Stems of digits alone are numbers: `493` is `00493`.
+
+        Args:
+            names: what the video may be called, best first: a name, a path, or a URL.
+
+        Raises:
+            ManifestError: several videos fit equally well.
+        """
+        for spelling in (spelling for name in names for spelling in _spellings(name)):
+            found = self._by_stem.get(_key(spelling))
+            if found:
+                return _closest(spelling, found)
+        return None
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        by_stem: dict[str, list[Path]] = {}
+        for path in self.videos:
+            by_stem.setdefault(_key(path.name), []).append(path)
+        return by_stem
+
+
+def stem(name: str) -> str:
+    """Return a name, path or URL without folders and without the suffix, if that is a video's."""
+    last = next(_spellings(name)).rstrip("/").rpartition("/")[2]
+    cut, suffix = os.path.splitext(last)  # noqa: PTH122 (for each of many thousand names)
+    return cut if suffix.lower() in VIDEO_SUFFIXES else last
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        if real not in seen:
+            yield from (Path(place, name) for name in names if name[0] != ".")
+        seen.add(real)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Yield the path within a URL, then the same with its %-escapes undone."""
+    text = name.strip().replace("\\", "/")
+    if "://" in text:
+        text = text.partition("://")[2].partition("?")[0]
+    yield text
+    if "%" in text:
+        yield unquote(text)
+
+
+def _key(name: str) -> str:
+    text = unicodedata.normalize("NFC", stem(name))
+    return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else text
+
+
+def _closest(name: str, found: Sequence[Path]) -> Path:
+    if len(found) == 1:
+        return found[0]
+    listed = PurePosixPath(name)
+
+    def likeness(path: Path) -> tuple[int, bool]:
+        parents = zip(reversed(listed.parts[:-1]), reversed(path.parts[:-1]), strict=False)
+        shared = 0
+        for one, other in parents:
+            if one != other:
+                break
+            shared += 1
+        return shared, path.name == listed.name
+
+    best = max(map(likeness, found))
+    paths = _distinct(path for path in found if likeness(path) == best)
+    if len(paths) > 1:
+        raise ManifestError(
+            f"{name!r} may be {paths[0]} or {paths[1]}; move one away, or give the folder of the "
+            "right ones with --videos"
+        )
+    return paths[0]
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    """Keep one path of each file that several links lead to."""
+    return list({os.path.realpath(path): path for path in paths}.values())

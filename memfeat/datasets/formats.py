@@ -1,0 +1,144 @@
+"""What a format is: label files that somebody hands out, read into rows that all look alike."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from memfeat.config import Split
+from memfeat.datasets.folder import Folder
+from memfeat.errors import ManifestError
+from memfeat.registry import Registry
+from memfeat.tables import read_rows, shown
+
+
+@dataclass(frozen=True)
+class ListedVideo:
+    """A video as its label file lists it; nothing is checked yet.
+
+    Attributes:
+        place: file and row, for messages.
+        video_id: what it shall be called.
+        names: what its file may be called, best first: names, paths or URLs.
+        split: None where the format leaves it open.
+        score: as it stands there; None or empty where it is withheld.
+        n_annotations: likewise, of the score.
+        caption: sentences about the video.
+        columns: the file's own names of `video_id`, `score` and `n_annotations`, for messages.
+    """
+
+    place: str
+    video_id: str
+    names: tuple[str, ...]
+    split: Split | None
+    score: Any = None
+    n_annotations: Any = None
+    caption: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether there is no score."""
+        return self.score in (None, "")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a format's label files say.
+
+    Attributes:
+        title: dataset and score in words.
+        files: the files read.
+        videos: all that they list, in order.
+        notes: what the user should know.
+    """
+
+    title: str
+    files: tuple[Path, ...]
+    videos: tuple[ListedVideo, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Format(ABC):
+    """Base of all formats. To add one, derive from it and register the class.
+
+    Attributes:
+        about: the files it reads, in a line of the command's help.
+        targets: the scores there are to choose from, by name, in words; the first by default.
+        has_splits: whether the files say which video is in which split.
+    """
+
+    about: ClassVar[str]
+    targets: ClassVar[Mapping[str, str]]
+    has_splits: ClassVar[bool] = True
+
+    @abstractmethod
+    def read(self, folder: Folder, target: str) -> Labels:
+        """Read the label files in `folder`.
+
+        Args:
+            folder: where they lie, at any depth.
+            target: one of `targets`.
+
+        Raises:
+            ManifestError: a file is missing or malformed; names file, row and column.
+        """
+
+
+FORMATS: Registry[type[Format]] = Registry("format")
+
+
+def label_files(folder: Folder, names: Mapping[Split, Sequence[str]]) -> dict[Split, Path]:
+    """Find the label file of each split, under the first of its names that is there.
+
+    Raises:
+        ManifestError: none is there, or one is there twice.
+    """
+    found = {split: folder.file(*choices) for split, choices in names.items()}
+    files = {split: path for split, path in found.items() if path is not None}
+    if not files:
+        wanted = ", ".join(name for choices in names.values() for name in choices)
+        others = [path.name for path in folder.files if path.suffix in {".csv", ".json", ".txt"}]
+        there = f"holds {', '.join(others[:8])}" if others else "holds no label files"
+        raise ManifestError(f"{folder.path} {there}, but none of {wanted}")
+    return files
+
+
+def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (file and line, cells by column without outer white space) of each row of a CSV file.
+
+    Raises:
+        ManifestError: as `memfeat.tables.read_rows`.
+    """
+    for line, row in read_rows(path, required, None):
+        yield f"{path}, line {line}", {name: cell.strip() for name, cell in row.items()}
+
+
+def json_records(path: Path, required: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (file and record, its key or "", itself) of a JSON list, or object, of records.
+
+    Raises:
+        ManifestError: not JSON, not records, or a required key that no record has.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path} is not JSON in UTF-8: {error}") from error
+    if isinstance(content, dict):
+        records = [(f"{path}, record {key!r}", key, record) for key, record in content.items()]
+    elif isinstance(content, list):
+        records = [(f"{path}, record {n}", "", record) for n, record in enumerate(content, 1)]
+    else:
+        raise ManifestError(f"{path}: {shown(content)} is neither a list nor an object of records")
+    keys: dict[str, None] = {}
+    for place, _, record in records:
+        if not isinstance(record, dict):
+            raise ManifestError(f"{place}: {shown(record)} is not an object {{...}}")
+        keys |= dict.fromkeys(record)
+    for key in required:
+        if key not in keys:
+            found = ", ".join(list(keys)[:20]) or "none"
+            raise ManifestError(f"{path}: no record has the key {key!r}; keys found: {found}")
+    yield from records

@@ -1,0 +1,93 @@
+"""Which listed video is in which split: as the format says, as a list says, or by a seeded draw."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from memfeat.config import ConvertConfig, Split
+from memfeat.datasets.folder import stem
+from memfeat.datasets.formats import Format, Labels, ListedVideo, csv_rows
+from memfeat.errors import ConfigError, ManifestError
+from memfeat.manifest import SPLITS
+
+SHARES = {"train": 14, "dev": 3, "test": 3}  # of MediaEval 2022: 7,000, 1,500 and 1,500 videos
+SPLIT_NAMES: Mapping[str, Split] = {
+    **{split: split for split in SPLITS},
+    "val": "dev",
+    "validation": "dev",
+}
+
+
+def seeded_split(
+    video_ids: Iterable[str], seed: int, splits: Sequence[Split] = SPLITS
+) -> dict[str, Split]:
+    """Divide videos as MediaEval 2022 did, 14 : 3 : 3, by a draw that follows from id and seed.
+
+    Args:
+        video_ids: in any order; it does not matter.
+        seed: of the draw.
+        splits: those to divide among.
+    """
+
+    def lot(video_id: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{video_id}".encode()).digest()
+
+    ordered = sorted(video_ids, key=lot)
+    total = sum(SHARES[split] for split in splits)
+    drawn: dict[str, Split] = {}
+    start, share = 0, 0
+    for split in splits:
+        share += SHARES[split]
+        stop = round(len(ordered) * share / total)
+        drawn |= dict.fromkeys(ordered[start:stop], split)
+        start = stop
+    return drawn
+
+
+def with_splits(
+    name: str, form: Format, labels: Labels, config: ConvertConfig
+) -> tuple[list[ListedVideo], str]:
+    """Give every video its split.
+
+    Returns:
+        The videos that have one, and words to add to the dataset's where the split is not the
+        format's own.
+
+    Raises:
+        ConfigError: a seed where none is needed.
+        ManifestError: a list of splits that is malformed.
+    """
+    videos = labels.videos
+    if config.seed is not None and (form.has_splits or config.splits):
+        whose = str(config.splits) if config.splits else f"format {name!r}"
+        raise ConfigError(
+            f"seed = {config.seed} has no use: {whose} says which split a video is in"
+        )
+    if config.splits:
+        given = _read_splits(config.splits)
+        listed = [replace(video, split=given.get(video.video_id)) for video in videos]
+        return [video for video in listed if video.split], f", split of {config.splits.name}"
+    seed = config.seed or 0
+    open_ids = [video.video_id for video in videos if video.split is None]
+    has_test = any(video.split == "test" for video in videos)
+    drawn = seeded_split(open_ids, seed, ("train", "dev") if has_test else SPLITS)
+    divided = [replace(video, split=video.split or drawn[video.video_id]) for video in videos]
+    return divided, f", split by memfeat with seed {seed}" if open_ids else ""
+
+
+def _read_splits(path: Path) -> dict[str, Split]:
+    given: dict[str, Split] = {}
+    for place, row in csv_rows(path, ("video", "split")):
+        if row["split"] not in SPLIT_NAMES:
+            raise ManifestError(
+                f"{place}, column split: {row['split']!r} is not a split; write one of: "
+                f"{', '.join(SPLIT_NAMES)}"
+            )
+        video_id, split = stem(row["video"]), SPLIT_NAMES[row["split"]]
+        if given.setdefault(video_id, split) != split:
+            raise ManifestError(
+                f"{place}, column split: {video_id!r} is in {split}, and further up in "
+                f"{given[video_id]}; a video has one"
+            )
+    return given

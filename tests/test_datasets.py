@@ -1,0 +1,512 @@
+"""Other people's label files to a manifest, over folders whose every row is made up."""
+
+import json
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from made_up_datasets import (
+    LONG,
+    MAKERS,
+    MadeUp,
+    memento10k,
+    memento10k_mediaeval,
+    score_of,
+    videomem,
+    write_csv,
+)
+
+from memfeat.cli import main
+from memfeat.config import ConvertConfig
+from memfeat.datasets import FORMATS, Conversion, convert
+from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.splits import seeded_split
+from memfeat.errors import ConfigError, ManifestError, UnknownNameError
+from memfeat.manifest import Manifest, find_problems, read_manifest
+
+MEDIAEVAL = "video_id,video_url,scores_normalized_short_term,scores_raw_short_term"
+VIDEOMEM = "video,short-term_memorability,nb_short-term_annotations"
+
+
+def converted(name: str, folder: Path, **options: object) -> tuple[Conversion, Manifest]:
+    output = folder / "m.csv"
+    conversion = convert(name, folder, output, ConvertConfig.model_validate(options))
+    return conversion, read_manifest(output)
+
+
+def refusal(name: str, folder: Path, **options: object) -> str:
+    with pytest.raises(ManifestError) as error:
+        converted(name, folder, **options)
+    assert "\n" not in str(error.value)
+    assert not (folder / "m.csv").exists()
+    return str(error.value)
+
+
+def touched(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def counts(conversion: Conversion) -> dict[str, tuple[int, ...]]:
+    return {
+        split.split: (split.listed, split.found, split.missing, split.unlabelled, split.written)
+        for split in conversion.splits
+    }
+
+
+# --- what holds for every registered format ---
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_made_up_folder_becomes_a_manifest_with_every_score_and_split(name, tmp_path):
+    made: MadeUp = MAKERS[name](tmp_path)
+    conversion, manifest = converted(name, tmp_path)
+    assert find_problems(conversion.manifest) == ()
+    assert {record.video_id: record.score for record in manifest.records} == made.scores
+    assert all(record.path.is_file() for record in manifest.records)
+    if FORMATS.get(name).has_splits:
+        assert {record.video_id: record.split for record in manifest.records} == made.splits
+    assert conversion.missing == conversion.unlisted == ()
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_the_dataset_column_names_the_score_and_changes_with_the_labels(name, tmp_path):
+    MAKERS[name](tmp_path)
+    for target, words in FORMATS.get(name).targets.items():
+        conversion, manifest = converted(name, tmp_path, target=target)
+        assert words in conversion.dataset
+        assert manifest.datasets == (conversion.dataset,)
+    before = conversion.labels[0].read_text(encoding="utf-8-sig")
+    conversion.labels[0].write_text(before.replace("0.4", "0.5"))
+    again, _ = converted(name, tmp_path, target=target)
+    assert again.dataset != conversion.dataset
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_folder_without_the_label_files_is_refused_by_their_names(name, tmp_path):
+    touched(tmp_path, "other.csv", "v.mp4")
+    message = refusal(name, tmp_path)
+    assert message.startswith(f"{tmp_path} holds other.csv, but none of ")
+    assert FORMATS.get(name).about.split(" ")[0].split("{")[0] in message
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_an_unknown_target_lists_the_formats_own(name, tmp_path):
+    MAKERS[name](tmp_path)
+    with pytest.raises(UnknownNameError) as error:
+        converted(name, tmp_path, target="nope")
+    assert "unknown target 'nope'" in str(error.value)
+    assert all(target in str(error.value) for target in FORMATS.get(name).targets)
+
+
+def test_an_unknown_format_lists_the_choices(tmp_path):
+    with pytest.raises(UnknownNameError, match="Did you mean 'videomem'") as error:
+        convert("VideoMen", tmp_path, tmp_path / "m.csv", ConvertConfig())
+    assert all(name in str(error.value) for name in FORMATS)
+
+
+def test_every_format_has_a_folder_made_up_for_these_tests():
+    assert set(MAKERS) == set(FORMATS)
+
+
+# --- Memento10k, native ---
+
+
+def test_a_list_and_an_object_of_records_give_the_same_manifest(tmp_path):
+    (tmp_path / "list").mkdir()
+    (tmp_path / "object").mkdir()
+    memento10k(tmp_path / "list")
+    memento10k(tmp_path / "object", as_object=True)
+    _, first = converted("memento10k", tmp_path / "list")
+    _, second = converted("memento10k", tmp_path / "object")
+    assert first.digest == second.digest
+    assert len(first.records) == 7
+
+
+def test_the_key_names_the_video_where_the_record_does_not(tmp_path):
+    content = {"clip@1.mp4": {"mem_score": 0.7}, "clip@2": {"mem_score": 0.8}}
+    (tmp_path / "memento_train_data.json").write_text(json.dumps(content))
+    touched(tmp_path, "clip@1.webm", "a/clip@2.mp4")
+    _, manifest = converted("memento10k", tmp_path)
+    assert {record.video_id: record.score for record in manifest.records} == {
+        "clip@1": 0.7,
+        "clip@2": 0.8,
+    }
+
+
+def test_captions_are_kept_and_a_test_split_without_scores_counts_as_unlabelled(tmp_path):
+    memento10k(tmp_path)
+    conversion, manifest = converted("memento10k", tmp_path)
+    assert manifest.records[0].caption == "thing 0 moves | a moving thing, 0"
+    assert counts(conversion) == {
+        "train": (3, 3, 0, 0, 3),
+        "dev": (2, 2, 0, 0, 2),
+        "test": (2, 2, 0, 2, 2),
+    }
+
+
+def test_keys_that_differ_are_printed(tmp_path):
+    path = tmp_path / "memento_train_data.json"
+    path.write_text(json.dumps([{"filename": "a.mp4", "memorability": 0.5}]))
+    assert refusal("memento10k", tmp_path) == (
+        f"{path}: no record has the key 'mem_score'; keys found: filename, memorability"
+    )
+    path.write_text(json.dumps([{"name": "a.mp4", "mem_score": 0.5}]))
+    assert refusal("memento10k", tmp_path) == (
+        f"{path}, record 1, key 'filename': '' is not a file's name; keys found: name, mem_score"
+    )
+
+
+def test_keys_nobody_knows_are_named_and_do_no_harm(tmp_path):
+    path = tmp_path / "memento_train_data.json"
+    path.write_text(json.dumps([{"filename": "a.mp4", "mem_score": 0.5, "mood": "good"}]))
+    conversion, _ = converted("memento10k", touched(tmp_path, "a.mp4"))
+    assert conversion.notes == ("memento_train_data.json also has mood: not used",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{]", " is not JSON in UTF-8: "),
+        ("3", ": 3 is neither a list nor an object of records"),
+        ("[3]", ", record 1: 3 is not an object {...}"),
+        ('[{"filename": "a.mp4", "mem_score": 87}]', ", record 1, column mem_score: 87 is not in"),
+        ('{"x": {"filename": "a.mp4", "mem_score": NaN}}', ", record 'x', column mem_score: nan"),
+    ],
+)
+def test_a_malformed_json_file_is_refused_in_one_line(content, message, tmp_path):
+    path = touched(tmp_path, "a.mp4") / "memento_train_data.json"
+    path.write_text(content)
+    assert refusal("memento10k", tmp_path).startswith(f"{path}{message}")
+
+
+# --- Memento10k, MediaEval ---
+
+
+def test_normalised_scores_are_the_default_and_raw_ones_the_other_choice(tmp_path):
+    memento10k_mediaeval(tmp_path)
+    _, normalised = converted("memento10k-mediaeval", tmp_path)
+    _, raw = converted("memento10k-mediaeval", tmp_path, target="raw")
+    assert [record.score for record in normalised.of_split("train")] == [
+        score_of(number) for number in range(3)
+    ]
+    assert {record.score for record in raw.of_split("dev")} == {0.25}
+    assert {record.n_annotations for record in raw.of_split("dev")} == {90}
+
+
+def test_long_names_with_odd_characters_are_found_below_odd_folders(tmp_path):
+    memento10k_mediaeval(tmp_path)
+    _, manifest = converted("memento10k-mediaeval", tmp_path)
+    path = manifest.by_id["0"].path
+    assert path == tmp_path / "Videos/adult+male+singing" / f"{LONG}.mp4"
+    assert len(LONG) > 100 and "@" in LONG
+
+
+def test_a_numeric_id_finds_its_file_with_leading_zeros(tmp_path):
+    write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), [["493", "", "0.5", "0.6"]])
+    _, manifest = converted("memento10k-mediaeval", touched(tmp_path, "Videos/00493.mp4"))
+    assert manifest.records[0].path.name == "00493.mp4"
+    assert manifest.records[0].video_id == "493"
+
+
+def test_a_url_finds_its_file_with_escapes_undone_and_its_query_cut(tmp_path):
+    url = "https://nowhere.example/a/clip%401.mp4?raw=1"
+    write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), [["7", url, "0.5", "0.6"]])
+    _, manifest = converted("memento10k-mediaeval", touched(tmp_path, "a/clip@1.mp4"))
+    assert manifest.records[0].path == tmp_path / "a/clip@1.mp4"
+
+
+def test_counts_that_are_none_are_left_out_and_said_so(tmp_path):
+    header = [*MEDIAEVAL.split(","), "annotations_short_term"]
+    write_csv(tmp_path / "train_scores.csv", header, [["a", "", "0.5", "0.6", "see file"]])
+    conversion, manifest = converted("memento10k-mediaeval", touched(tmp_path, "a.mp4"))
+    assert manifest.records[0].n_annotations is None
+    assert conversion.notes == ("annotations_short_term is 'see file', not a count: left out",)
+
+
+# --- VideoMem ---
+
+
+def test_a_byte_order_mark_and_listed_webm_do_not_hide_the_mp4(tmp_path):
+    videomem(tmp_path)
+    label = next(tmp_path.rglob("ground-truth_dev-set.csv"))
+    assert label.read_bytes().startswith(b"\xef\xbb\xbfvideo,")
+    _, manifest = converted("videomem", tmp_path)
+    assert {record.path.suffix for record in manifest.records} == {".mp4"}
+    assert manifest.by_id["video3"].n_annotations == 34
+
+
+def test_long_term_scores_reach_0_and_1(tmp_path):
+    videomem(tmp_path)
+    conversion, manifest = converted("videomem", tmp_path, target="long-term")
+    assert manifest.by_id["video2"].score == 0
+    assert manifest.by_id["video3"].score == 1
+    assert manifest.by_id["video3"].n_annotations == 12
+    assert "long-term" in conversion.dataset
+
+
+def test_ten_thousand_videos_are_divided_as_in_2022_whatever_their_order():
+    ids = [f"video{number}" for number in range(10_000)]
+    drawn = seeded_split(ids, 0)
+    assert Counter(drawn.values()) == {"train": 7000, "dev": 1500, "test": 1500}
+    random.Random(1).shuffle(ids)
+    assert seeded_split(ids, 0) == drawn
+    other = seeded_split(ids, 1)
+    same = sum(other[video_id] == drawn[video_id] for video_id in ids)
+    assert 0.5 < same / 10_000 < 0.57  # .7² + .15² + .15² = .535 by chance
+
+
+def test_the_draw_is_named_and_does_not_depend_on_which_videos_are_there(tmp_path):
+    videomem(tmp_path)
+    conversion, whole = converted("videomem", tmp_path, seed=3)
+    assert conversion.dataset.endswith("split by memfeat with seed 3")
+    (tmp_path / "dev-set/sources/video5.mp4").unlink()
+    again, part = converted("videomem", tmp_path, seed=3)
+    assert again.missing == ("video5",)
+    assert {record.video_id: record.split for record in part.records} == {
+        record.video_id: record.split for record in whole.records if record.video_id != "video5"
+    }
+
+
+def test_the_organisers_test_list_is_the_test_split_and_the_rest_is_divided(tmp_path):
+    videomem(tmp_path, (17, 0, 0))
+    (tmp_path / "test-set_list.txt").write_text("hidden1.webm\nhidden2.webm\ta thing moves\n\n")
+    touched(tmp_path, "test-set/hidden1.mp4", "test-set/hidden2.mp4", "test-set/stranger.mp4")
+    conversion, manifest = converted("videomem", tmp_path)
+    assert counts(conversion) == {
+        "train": (14, 14, 0, 0, 14),
+        "dev": (3, 3, 0, 0, 3),
+        "test": (2, 2, 0, 2, 2),
+    }
+    assert [record.video_id for record in manifest.of_split("test")] == ["hidden1", "hidden2"]
+    assert [path.name for path in conversion.unlisted] == ["stranger.mp4"]
+
+
+def test_scores_of_the_test_set_are_taken_where_they_are(tmp_path):
+    videomem(tmp_path, (17, 0, 0))
+    write_csv(tmp_path / "ground-truth_test-set.csv", VIDEOMEM.split(","), [["t.webm", 0.25, 30]])
+    _, manifest = converted("videomem", touched(tmp_path, "t.mp4"))
+    (record,) = manifest.of_split("test")
+    assert (record.video_id, record.score, record.n_annotations) == ("t", 0.25, 30)
+
+
+def test_a_list_of_splits_overrides_and_leaves_out_what_it_does_not_name(tmp_path):
+    videomem(tmp_path, (4, 0, 0))
+    rows = [["video0.webm", "train"], ["video1.mp4", "val"], ["video2", "test"]]
+    splits = write_csv(tmp_path / "official.csv", ["video", "split"], rows)
+    conversion, manifest = converted("videomem", tmp_path, splits=splits)
+    assert {record.video_id: record.split for record in manifest.records} == {
+        "video0": "train",
+        "video1": "dev",
+        "video2": "test",
+    }
+    assert conversion.dataset.endswith("split of official.csv")
+    assert conversion.notes == (f"1 listed videos are not in {splits}: left out",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["video0", "dev2"]], ", line 2, column split: 'dev2' is not a split; write one of: "),
+        (
+            [["video0", "dev"], ["video0.mp4", "test"]],
+            ", line 3, column split: 'video0' is in test, and further up in dev; a video has one",
+        ),
+    ],
+)
+def test_a_malformed_list_of_splits_is_refused(rows, message, tmp_path):
+    videomem(tmp_path, (4, 0, 0))
+    splits = write_csv(tmp_path / "official.csv", ["video", "split"], rows)
+    assert refusal("videomem", tmp_path, splits=splits).startswith(f"{splits}{message}")
+
+
+def test_a_seed_is_refused_where_the_files_tell_the_split(tmp_path):
+    memento10k(tmp_path)
+    with pytest.raises(ConfigError, match="seed = 1 has no use: format 'memento10k' says which"):
+        converted("memento10k", tmp_path, seed=1)
+
+
+# --- finding videos ---
+
+
+def test_missing_videos_are_counted_and_left_out_unless_asked_for(tmp_path):
+    memento10k(tmp_path)
+    (tmp_path / "videos/made-up-1@c_1.mp4").unlink()
+    (tmp_path / "videos/made-up-5@c_5.mp4").unlink()
+    conversion, manifest = converted("memento10k", tmp_path)
+    assert conversion.missing == ("made-up-1@c_1", "made-up-5@c_5")
+    assert counts(conversion)["train"] == (3, 2, 1, 0, 2)
+    assert counts(conversion)["test"] == (2, 1, 1, 2, 1)
+    assert not set(conversion.missing) & set(manifest.by_id)
+    kept, manifest = converted("memento10k", tmp_path, keep_missing=True)
+    assert counts(kept)["train"] == (3, 2, 1, 0, 3)
+    assert manifest.by_id["made-up-1@c_1"].path == tmp_path / "made-up-1@c_1.mp4"
+
+
+def test_videos_may_lie_elsewhere_in_any_format_behind_links(tmp_path):
+    labels, videos = tmp_path / "labels", tmp_path / "big disk"
+    labels.mkdir()
+    memento10k(labels)
+    for number, path in enumerate(sorted((labels / "videos").iterdir())):
+        suffix = (".webm", ".MKV", ".mp4")[number % 3]
+        touched(videos, f"deep/{number % 2}/{path.stem}{suffix}", f"features/{path.stem}.npy")
+        path.unlink()
+    (tmp_path / "link").symlink_to(videos)
+    (videos / "deep" / "loop").symlink_to(videos)
+    conversion, manifest = converted("memento10k", labels, videos=tmp_path / "link")
+    assert conversion.missing == ()
+    assert {record.path.suffix for record in manifest.records} == {".webm", ".MKV", ".mp4"}
+
+
+def test_two_videos_of_one_stem_are_refused_with_both_names(tmp_path):
+    memento10k(tmp_path)
+    name = "made-up-1@c_1"
+    touched(tmp_path, f"a/{name}.webm", f"b/{name}.mkv")
+    (tmp_path / f"videos/{name}.mp4").unlink()
+    message = refusal("memento10k", tmp_path)
+    assert f"{tmp_path}/a/{name}.webm or {tmp_path}/b/{name}.mkv" in message
+    assert message.startswith(f"{tmp_path}/memento_train_data.json, record 2: ")
+
+
+def test_of_two_videos_of_one_stem_the_listed_folder_then_the_listed_name_wins(tmp_path):
+    touched(tmp_path, "one/v.mp4", "two/v.mp4", "two/v.webm", "three/w.mp4")
+    folder = Folder(tmp_path)
+    assert folder.video(["two/v.webm"]) == tmp_path / "two/v.webm"
+    assert folder.video(["http://nowhere.example/one/v.avi"]) == tmp_path / "one/v.mp4"
+    assert folder.video(["gone", "w.webm"]) == tmp_path / "three/w.mp4"
+    assert folder.video(["gone"]) is None
+    with pytest.raises(ManifestError, match="'v' may be "):
+        folder.video(["v"])
+
+
+def test_a_stem_keeps_dots_that_begin_no_videos_suffix():
+    assert stem("a/b.c@1.v2.mp4") == "b.c@1.v2"
+    assert stem("name.with.dots") == "name.with.dots"
+    assert stem("http://nowhere.example/x/y.WEBM?z=1") == "y"
+
+
+def test_a_folder_without_any_of_the_videos_is_refused(tmp_path):
+    memento10k(tmp_path)
+    other = touched(tmp_path / "other", "x.mp4")
+    message = refusal("memento10k", tmp_path, videos=other)
+    assert message.startswith(f"none of the 7 listed videos is in {other}, which holds 1 videos")
+    assert "is not there; give the folder" in refusal("memento10k", tmp_path, videos=tmp_path / "n")
+
+
+# --- errors name file, row, column and value ---
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [["a.webm", "0.5", "30"], ["b.webm", "1.5", "30"], ["c.webm", "-1", "30"]],
+            ", line 3, column short-term_memorability: '1.5' is not in [0, 1]; a score is a number "
+            "in [0, 1], or empty if withheld; looks like a 0-100 scale: divide by 100 "
+            "(1 more problems)",
+        ),
+        (
+            [["a.webm", "0.5", "30"], ["A.mp4", "0.5", "30"]],
+            ", line 3, column video: 'A' is also at {}, line 2, as 'a'; a video is listed once",
+        ),
+        ([["", "0.5", "30"]], ", line 2, column video: '' is empty; every video needs an id"),
+        ([["a.webm", "0.5"]], ", line 2: 2 fields ['a.webm', '0.5'], but the header has 3"),
+        ([], " lists no videos"),
+    ],
+)
+def test_a_wrong_row_is_named_in_one_line(rows, message, tmp_path):
+    touched(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    path = write_csv(tmp_path / "ground-truth_dev-set.csv", VIDEOMEM.split(","), rows)
+    assert refusal("videomem", tmp_path).startswith(f"{path}{message.format(path)}")
+
+
+def test_a_missing_column_lists_those_found(tmp_path):
+    path = write_csv(tmp_path / "ground-truth_dev-set.csv", ["video", "score"], [["a", "0.5"]])
+    assert refusal("videomem", touched(tmp_path, "a.mp4")) == (
+        f"{path}, line 1: missing column 'short-term_memorability'; "
+        "required: video, short-term_memorability; found: video, score"
+    )
+
+
+def test_a_label_file_that_is_there_twice_is_refused(tmp_path):
+    memento10k(tmp_path)
+    touched(tmp_path, "old/memento_val_data.json")
+    message = refusal("memento10k", tmp_path)
+    assert f"{tmp_path}/memento_val_data.json and {tmp_path}/old/memento_val_data.json" in message
+
+
+def test_two_rows_may_not_share_a_file(tmp_path):
+    rows = [["1", "x/v.mp4", "0.5", "0.5"], ["2", "x/v.mp4", "0.5", "0.5"]]
+    path = write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), rows)
+    assert refusal("memento10k-mediaeval", touched(tmp_path, "x/v.mp4")) == (
+        f"{path}, line 3: its file is {tmp_path}/x/v.mp4, as it is at {path}, line 2"
+    )
+
+
+# --- the command ---
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_prints_the_manifest_on_stdout_and_counts_on_stderr(tmp_path):
+    memento10k(tmp_path)
+    (tmp_path / "videos/made-up-1@c_1.mp4").unlink()
+    result = run("manifest", "from", "memento10k", tmp_path, "-o", tmp_path / "m.csv")
+    assert result.exit_code == 0
+    assert result.stdout == f"{tmp_path}/m.csv\n"
+    lines = [line.split() for line in result.stderr.splitlines()]
+    assert lines[:4] == [
+        ["split", "listed", "found", "missing", "unlabelled", "written"],
+        ["train", "3", "2", "1", "0", "2"],
+        ["dev", "2", "2", "0", "0", "2"],
+        ["test", "2", "2", "0", "2", "2"],
+    ]
+    assert "missing: 1 videos: made-up-1@c_1" in result.stderr
+
+
+def test_the_command_prints_the_same_as_json(tmp_path):
+    videomem(tmp_path)
+    touched(tmp_path, "stranger.mp4")
+    arguments = ["manifest", "from", "videomem", tmp_path, "-o", tmp_path / "m.csv", "--json"]
+    result = run(*arguments, "--target", "long-term", "--seed", "5")
+    summary = json.loads(result.stdout)
+    assert summary["splits"][0] == {
+        "split": "train",
+        "listed": 14,
+        "found": 14,
+        "missing": 0,
+        "unlabelled": 0,
+        "written": 14,
+    }
+    assert summary["unlisted"] == [f"{tmp_path}/stranger.mp4"]
+    assert "split by memfeat with seed 5" in summary["dataset"]
+
+
+def test_the_commands_help_names_every_format_its_files_and_targets():
+    page = run("manifest", "from", "--help").stdout
+    for name in FORMATS:
+        assert f"{name}: {FORMATS.get(name).about}" in page
+        assert f"--target {' or '.join(FORMATS.get(name).targets)}" in page
+
+
+def test_an_error_of_the_command_is_one_line(tmp_path):
+    result = run("manifest", "from", "memento10k", tmp_path / "none", "-o", tmp_path / "m.csv")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {tmp_path}/none is not there; give the folder that holds the dataset's files\n"
+    )
+
+
+def test_ten_thousand_videos_convert_in_under_five_seconds_of_cpu_time(tmp_path):
+    videomem(tmp_path, (10_000, 0, 0))
+    start = time.process_time()
+    _, manifest = converted("videomem", tmp_path)
+    assert time.process_time() - start < 5
+    assert len(manifest.records) == 10_000

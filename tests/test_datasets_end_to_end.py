@@ -1,0 +1,58 @@
+"""Made-up folders of the paper's two datasets, from label files to figures across datasets."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from made_up_datasets import MAKERS, render
+
+from memfeat.cli import main
+
+COUNTS = {"memento10k": (6, 3, 3), "videomem": (6, 3, 3)}
+ENCODER = ["--encoder", "efficientnet-lite0", "--weights", "random", "--batch-size", "8"]
+MODEL = ["--aggregator", "linear-avg", "--head", "linear", "--max-epochs", "2"]
+
+
+def ok(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Both datasets: rendered, converted, extracted, and a run trained on each."""
+    home = tmp_path_factory.mktemp("home")
+    for name, counts in COUNTS.items():
+        folder = home / "data" / name
+        folder.mkdir(parents=True)
+        MAKERS[name](folder, counts, render)
+        manifest, cache = home / f"{name}.csv", home / "cache" / name
+        ok("manifest", "from", name, folder, "-o", manifest)
+        ok("extract", "--manifest", manifest, "--cache", cache, "--max-frames", "4", *ENCODER)
+        where = ["--manifest", manifest, "--cache", cache, "--run", home / "runs" / name]
+        ok("train", *where, *MODEL, "--bootstrap", "20", "--device", "cpu")
+    return home
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_listed_video_is_cached_and_its_manifest_is_sound(name, home):
+    info = json.loads(ok("cache", "info", home / "cache" / name, "--json"))
+    assert info["videos"] == {"ok": 12, "partial": 0, "failed": 0}
+    assert info["frames"] == 12 * 4
+    checked = json.loads(ok("manifest", "check", home / f"{name}.csv", "--json"))
+    assert [split["missing_files"] for split in checked["splits"]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("trained", "evaluated"), [tuple(COUNTS), tuple(reversed(COUNTS))])
+def test_a_run_is_evaluated_on_the_other_datasets_cache(trained, evaluated, home):
+    other = ["--manifest", home / f"{evaluated}.csv", "--cache", home / "cache" / evaluated]
+    result = json.loads(ok("evaluate", home / "runs" / trained, *other, "--json"))
+    assert {"train", "dev"} <= set(result["metrics"])
+    assert ("test" in result["metrics"]) == (evaluated == "videomem")  # the other withholds them
+    assert all(0 <= metrics["mse"] < 1 for metrics in result["metrics"].values())
+    sources = " ".join(result["sources"])
+    assert "Memento10k" in sources
+    assert "VideoMem" in sources
+    assert "RANDOM WEIGHTS" in sources
