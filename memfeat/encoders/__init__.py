@@ -3,7 +3,7 @@
 Each family imports the library that it wraps when one of its encoders is asked for.
 """
 
-from memfeat.encoders import efficientnet, openclip, timm_models  # registers the families
+from memfeat.encoders import efficientnet, i3d, openclip, timm_models  # registers the families
 from memfeat.encoders.base import (
     FrameEncoder,
     create_encoder,
@@ -22,6 +22,7 @@ __all__ = [
     "efficientnet",
     "encoder_names",
     "encoder_tags",
+    "i3d",
     "openclip",
     "reachable_weights",
     "timm_models",

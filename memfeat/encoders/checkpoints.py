@@ -1,6 +1,7 @@
 """Checkpoint files as named tensors: read without running what they hold, fitted, hashed."""
 
 import hashlib
+import json
 import pickle
 import warnings
 import zipfile
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from memfeat.errors import EncoderError
+from memfeat.files import write_atomically
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+STATEMENTS = "memfeat"  # the entry of a safetensors file's metadata that memfeat writes
 COUNTER = "num_batches_tracked"  # batch norm counts its training steps; no feature depends on it
 
 
@@ -59,6 +62,36 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def read_statements(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint that memfeat wrote says of itself; nothing of other files.
+
+    Raises:
+        EncoderError: the file cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {}).get(STATEMENTS, "{}"))
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise EncoderError(f"{path} cannot be read as a checkpoint: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def write_checkpoint(path: Path, module: nn.Module, statements: Mapping[str, Any]) -> None:
+    """Write a module's tensors as safetensors, atomically, with what is to be said of them.
+
+    The same tensors and statements give the same bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # One entry: safetensors writes several in an order that changes from run to run.
+    metadata = {STATEMENTS: json.dumps(statements)}
+    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def fit(module: nn.Module, tensors: Mapping[str, Tensor], encoder: str, source: str) -> None:
