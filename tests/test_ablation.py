@@ -20,8 +20,8 @@ from memfeat.ablation.progress import Tally
 from memfeat.cache import EncodedVideo, write_shard
 from memfeat.config import AblationConfig
 from memfeat.errors import ConfigError, UnknownNameError
-from memfeat.manifest import write_manifest
-from memfeat.metrics import evaluate, paired_difference
+from memfeat.manifest import read_manifest, write_manifest
+from memfeat.metrics import evaluate, paired_difference, split_half_ceiling
 from memfeat.models.gru import using_backend
 from memfeat.runs import read_predictions
 from memfeat.training import EpochReport, resolve_options
@@ -101,6 +101,17 @@ def test_rows_of_different_caches_are_compared_on_the_videos_that_all_have(home)
     assert any("1 videos are not in every row's cache" in note for note in table["notes"])
     assert len(table["rows"]) == 2
     assert table["failed"] == []
+
+
+def test_where_answers_are_counted_people_set_a_ceiling_beside_the_rows(home):
+    known = read_manifest(home / "m.csv").records
+    counted = [r.model_copy(update={"n_annotations": 50}) for r in known]
+    write_manifest(home / "m.csv", counted)
+    table = run(home, aggregators=("avg",))
+    found = split_half_ceiling([r for r in counted if r.split == "test"], bootstrap=60)
+    assert table["split_half"] == {"what": found.describe(), **found.as_dict()}
+    assert table["split_half"]["srocc"] > 0.8  # uniform scores, each from fifty people
+    assert table["ceiling"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from memfeat.errors import MemfeatError, UnknownNameError
-from memfeat.manifest import VideoRecord
-from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference
+from memfeat.metrics import Metrics, evaluate, paired_difference
 
 N = 60
 # Few distinct values, so that ties abound; whole, so that transforms keep them distinct.
@@ -162,7 +160,7 @@ def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = evaluate(*noisy(), bootstrap=100)
-    monkeypatch.setattr("memfeat.metrics._BLOCK", 7 * N)
+    monkeypatch.setattr("memfeat.metrics.resampling.BLOCK", 7 * N)
     assert evaluate(*noisy(), bootstrap=100) == whole
 
 
@@ -246,31 +244,6 @@ def test_a_difference_with_an_undefined_side_is_none() -> None:
     assert (difference.value, difference.interval) == (None, None)
     with pytest.raises(UnknownNameError, match=r"unknown metric 'sroc'.* 'srocc'"):
         paired_difference(truth, prediction, prediction, metric="sroc")
-
-
-def record(number: int, score: float | None, noise_free: float | None) -> VideoRecord:
-    return VideoRecord(
-        video_id=f"v{number}",
-        path=Path(f"/v{number}.mp4"),
-        score=score,
-        split="test",
-        noise_free_score=noise_free,
-    )
-
-
-def test_the_ceiling_is_what_a_perfect_model_reaches() -> None:
-    noise_free, scores = np.clip(noisy(noise=0.1), 0, 1)
-    records = [record(number, scores[number], noise_free[number]) for number in range(N)]
-    ceiling = known_ceiling([*records, record(N, None, 0.5)])
-    assert ceiling is not None
-    assert ceiling.n == N
-    assert ceiling.srocc == pytest.approx(stats.spearmanr(noise_free, scores).statistic)
-    assert ceiling.bias == pytest.approx(np.mean(noise_free - scores))
-
-
-def test_there_is_no_ceiling_where_some_noise_free_score_is_unknown() -> None:
-    assert known_ceiling([]) is None
-    assert known_ceiling([record(1, 0.5, 0.4), record(2, 0.5, None)]) is None
 
 
 def test_metrics_go_into_json_whole() -> None:

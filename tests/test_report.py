@@ -2,6 +2,7 @@ import base64
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
@@ -113,14 +114,7 @@ def study(tmp_path_factory):
         )
     write_manifest(folder / "clips.csv", records)
     records = read_manifest(folder / "clips.csv").records
-    features = table(videos)
-    features = type(features)(
-        features.values,
-        features.pts_seconds,
-        features.offsets,
-        tuple(record.video_id for record in records),
-        features.spec,
-    )
+    features = replace(table(videos), video_ids=tuple(record.video_id for record in records))
     settings = SMALL | {
         "manifest": folder / "clips.csv",
         "cache": folder / "cache",
@@ -195,6 +189,12 @@ def made_up_table():
             "srocc_interval": [0.85, 0.97],
             "mse": 0.00345,
         },
+        "split_half": {
+            "what": f"halves of the viewers {EVIL}",
+            "plcc": 0.81,
+            "srocc": 0.834567,
+            "srocc_interval": [0.75, 0.88],
+        },
         "sources": [
             "features: made-up with RANDOM WEIGHTS: its features carry no learned content",
             f"scores: {DATASET}",
@@ -233,7 +233,7 @@ def test_every_number_of_the_table_is_the_ablations_rounded_for_people(page):
     known = sorted(
         made_up_table()["rows"], key=lambda row: -2 if row["srocc"] is None else row["srocc"]
     )
-    rows = page.table("System")[2:]
+    rows = page.table("System")[3:]
     assert len(rows) == len(known) == 5
     for cells, values in zip(rows, reversed(known), strict=True):
         assert cells[0]["text"].startswith(values["name"])
@@ -252,13 +252,14 @@ def test_rows_stand_by_score_with_their_kind_and_the_ceiling_above(page):
     names = [cells[0]["text"].split() for cells in rows]
     assert [words[0] for words in names] == [
         "ceiling",
+        "ceiling",
         "ridge",
         "linear-avg+linear",
         "bigru+mlp",
         "bigru+mlp",
         "avg+mlp",
     ]
-    assert [words[-3].strip(",") for words in names[1:]] == [
+    assert [words[-3].strip(",") for words in names[2:]] == [
         "baseline",
         "model",
         "model",
@@ -266,6 +267,8 @@ def test_rows_stand_by_score_with_their_kind_and_the_ceiling_above(page):
         "model",
     ]
     assert [value for value, _ in rows[0][1]["data"]] == ["0.923456", "0.85", "0.97"]
+    assert [value for value, _ in rows[1][1]["data"]] == ["0.834567", "0.75", "0.88"]
+    assert rows[1][0]["text"] == f"ceiling from people halves of the viewers {EVIL}"
     assert "undefined" in rows[-1][1]["text"]
 
 
@@ -447,7 +450,7 @@ def test_what_an_ablation_writes_is_what_the_report_reads(study, tmp_path):
 def test_without_its_runs_a_table_still_has_its_page(tmp_path):
     (tmp_path / "ablation.json").write_text(json.dumps(made_up_table()))
     page = Page(write_report(tmp_path))
-    assert len(page.table("System")) == 7
+    assert len(page.table("System")) == 8
     assert "their settings cannot be shown" in page.words
     assert not page.of("img")
 

@@ -12,8 +12,8 @@ from memfeat.ablation.grid import Cell
 from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig
 from memfeat.errors import MemfeatError, RunError
-from memfeat.manifest import read_manifest
-from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference
+from memfeat.manifest import VideoRecord, read_manifest
+from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference, split_half_ceiling
 from memfeat.runs import PREDICTIONS, PROVENANCE, read_object, read_predictions, seed_folder
 
 RESULT = "ablation.json"
@@ -104,6 +104,7 @@ def table_of(
             "srocc_interval": ceiling.srocc_interval,
             "mse": ceiling.mse,
         },
+        "split_half": _split_half(records, cells[0].config.bootstrap),
         "sources": [
             *dict.fromkeys(f"features: {each.spec.describe()}" for each in scored),
             f"scores: {datasets}",
@@ -111,6 +112,14 @@ def table_of(
         "notes": [*left_out, *_notes(rows)],
         "versions": dict(scored[0].provenance.get("versions", {})) if scored else {},
     }
+
+
+def _split_half(records: Sequence[VideoRecord], bootstrap: int) -> dict[str, Any] | None:
+    """Return the ceiling that people's answers set, where the manifest counts them."""
+    if not any(record.n_annotations for record in records):
+        return None
+    found = split_half_ceiling(records, bootstrap=bootstrap)
+    return {"what": found.describe(), **found.as_dict()}
 
 
 def _read(config: AblationConfig, cell: Cell) -> _Result:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 WIDTH = 200  # a line too long for the terminal wraps, which is better than one cut short
+CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 
 
 def print_metrics(
@@ -41,15 +42,14 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         cells = [name, *figures, "best" if is_best else _difference(row["vs_best"])]
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
         table.add_row(*map(escape, cells))
-    if result["ceiling"]:
-        ceiling = result["ceiling"]
+    ceilings = {name: result[key] for name, key in CEILINGS.items() if result[key]}
+    for name, ceiling in ceilings.items():
         figures = [_figure(ceiling, metric) for metric in ("plcc", "srocc", "mse")]
         table.add_section()
-        table.add_row("ceiling", *map(escape, figures), "", *([""] * 2 if with_paper else []))
+        table.add_row(name, *map(escape, figures), "", *([""] * 2 if with_paper else []))
     _print(table)
     legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
-    if result["ceiling"]:
-        legend.append(f"ceiling: {result['ceiling']['what']}")
+    legend += [f"{name}: {ceiling['what']}" for name, ceiling in ceilings.items()]
     _print_lines([*legend, *result["sources"], *result["notes"]])
     for failed in result["failed"]:
         click.echo(f"failed: {failed['name']}: {failed['error']}", err=True)
@@ -84,7 +84,7 @@ def _print_lines(lines: Sequence[str]) -> None:
 
 def _figure(values: Mapping[str, Any], metric: str) -> str:
     if metric == "mse":
-        return _number(values[metric], digits=4)
+        return _number(values.get(metric), digits=4)
     text = _number(values[metric])
     spread = values.get(f"{metric}_std")
     interval = values.get(f"{metric}_interval") if metric == "srocc" else None

@@ -174,7 +174,7 @@ def _overview(table: Table) -> Picture:
         for row in table.ranked
     ]
     label = f"SROCC on the {table.split} split"
-    ceiling = table.ceiling
+    ceiling = table.attainable
     figure = intervals(
         rows,
         label=label,

@@ -73,6 +73,15 @@ class Ceiling(_Part):
     mse: float | None
 
 
+class SplitHalf(_Part):
+    """The best that any model can reach, estimated from how people's answers agree."""
+
+    what: str
+    plcc: float | None
+    srocc: float | None
+    srocc_interval: Interval | None
+
+
 class Table(_Part):
     """A whole ablation."""
 
@@ -83,6 +92,7 @@ class Table(_Part):
     rows: tuple[Row, ...]
     failed: tuple[Failed, ...]
     ceiling: Ceiling | None
+    split_half: SplitHalf | None = None
     sources: tuple[str, ...]
     notes: tuple[str, ...]
     versions: dict[str, str | None]
@@ -93,6 +103,12 @@ class Table(_Part):
         known = [row for row in self.rows if row.srocc is not None]
         unknown = [row for row in self.rows if row.srocc is None]
         return (*sorted(known, key=lambda row: -(row.srocc or 0.0)), *unknown)
+
+    @property
+    def attainable(self) -> Ceiling | SplitHalf | None:
+        """The ceiling to draw and to tell: the known one, or else the one from people."""
+        from_people = self.split_half if self.split_half and self.split_half.srocc else None
+        return self.ceiling or from_people
 
     @property
     def best_model(self) -> Row | None:

@@ -1,24 +1,23 @@
 """How well predictions agree with the truth: PLCC, SROCC, MSE, bias, and how sure they are."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from memfeat.errors import MemfeatError
-from memfeat.manifest import VideoRecord
+from memfeat.metrics.resampling import (
+    METRICS,
+    MIN_VIDEOS,
+    Interval,
+    Metric,
+    Values,
+    interval,
+    measure,
+    resamples,
+)
 from memfeat.registry import unknown_name
-
-Values = NDArray[np.float64]
-Interval = tuple[float, float]
-Metric = Literal["plcc", "srocc", "mse"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-
-MIN_VIDEOS = 3  # any two videos correlate perfectly
-_PERCENTILES = (2.5, 97.5)
-_BLOCK = 250_000  # values resampled at once, so that they stay in the CPU's cache
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,9 @@ def evaluate(
         plcc_std=_spread(points["plcc"]),
         srocc_std=_spread(points["srocc"]),
         mse_std=_spread(points["mse"]),
-        plcc_interval=_interval(samples["plcc"]),
-        srocc_interval=_interval(samples["srocc"]),
-        mse_interval=_interval(samples["mse"]),
+        plcc_interval=interval(samples["plcc"]),
+        srocc_interval=interval(samples["srocc"]),
+        mse_interval=interval(samples["mse"]),
         undefined=_why_undefined(true, predicted),
     )
 
@@ -138,77 +137,7 @@ def paired_difference(
     if value is None or minus is None:
         return Difference(None, None)
     samples = [_resampled(true, each, bootstrap, seed)[metric] for each in (one, other)]
-    return Difference(value - minus, _interval(samples[0] - samples[1]))
-
-
-def known_ceiling(
-    records: Iterable[VideoRecord], *, bootstrap: int = 1000, seed: int = 0
-) -> Metrics | None:
-    """Return the metrics of a perfect model: noise-free scores as predictions of noisy ones.
-
-    Only a simulation knows them; None unless every scored record has its noise-free score.
-    """
-    scored = [(r.score, r.noise_free_score) for r in records if r.score is not None]
-    known = [(score, noise_free) for score, noise_free in scored if noise_free is not None]
-    if not known or len(known) < len(scored):
-        return None
-    truth, noise_free = zip(*known, strict=True)
-    return evaluate(truth, noise_free, bootstrap=bootstrap, seed=seed)
-
-
-def _measure(truth: Values, prediction: Values, counts: Values) -> dict[Metric, Values]:
-    """Compute every metric over resamples given as how often each drew each video.
-
-    Working with counts needs no sorting per resample: ranks are running sums of counts.
-
-    Args:
-        truth: (videos,).
-        prediction: (videos,).
-        counts: (resamples, videos).
-
-    Returns:
-        (resamples,) by metric; a correlation is NaN where truth or prediction is constant.
-    """
-    true_ranks, ranks = _ranks(truth, counts), _ranks(prediction, counts)
-    srocc = _correlation(true_ranks, ranks, counts)
-    plcc = _correlation(_scaled(truth), _scaled(prediction), counts)
-    # Ranks are exact, so theirs is the correlation that is NaN just where a series is constant.
-    plcc[np.isnan(srocc)] = np.nan
-    mse = np.einsum("rv,v->r", counts, np.square(prediction - truth)) / counts.sum(axis=1)
-    return {"plcc": plcc, "srocc": srocc, "mse": mse}
-
-
-def _ranks(values: Values, counts: Values) -> Values:
-    """Return each video's average rank within each resample, (resamples, videos)."""
-    _, codes = np.unique(values, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    ties = np.add.reduceat(counts[:, order], starts, axis=1)
-    average: Values = np.cumsum(ties, axis=1) - (ties - 1) / 2
-    return average[:, codes]
-
-
-def _correlation(first: Values, second: Values, counts: Values) -> Values:
-    """Correlate (videos,) or (resamples, videos) values over each resample, (resamples,)."""
-    total = counts.sum(axis=1)
-    deviations = []
-    for values in (first, second):
-        mean = (counts * values).sum(axis=1) / total
-        deviations.append(values - mean[:, None])
-    moments = [
-        np.einsum("rv,rv,rv->r", counts, deviations[one], deviations[other])
-        for one, other in ((0, 1), (0, 0), (1, 1))
-    ]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation: Values = moments[0] / np.sqrt(moments[1] * moments[2])
-    return correlation.clip(-1, 1)
-
-
-def _scaled(values: Values) -> Values:
-    """Shift and scale to [-1, 1], so that squares of the smallest spreads survive."""
-    centred: Values = values - values.mean()
-    largest = np.abs(centred).max()
-    return centred / largest if largest else centred
+    return Difference(value - minus, interval(samples[0] - samples[1]))
 
 
 def _points(truth: Values, predictions: Values) -> dict[Metric, Values | None]:
@@ -216,7 +145,7 @@ def _points(truth: Values, predictions: Values) -> dict[Metric, Values | None]:
     if not len(truth):
         return dict.fromkeys(METRICS)
     once = np.ones((1, len(truth)))
-    measured = [_measure(truth, prediction, once) for prediction in predictions]
+    measured = [measure(truth, prediction, once) for prediction in predictions]
     points: dict[Metric, Values | None] = {
         metric: np.concatenate([each[metric] for each in measured]) for metric in METRICS
     }
@@ -238,33 +167,10 @@ def _resampled(
 ) -> dict[Metric, Values]:
     """Return every metric's mean over seeds on each resample; empty for too few videos."""
     blocks = []
-    for counts in _resamples(len(truth), bootstrap, seed):
-        measured = [_measure(truth, prediction, counts) for prediction in predictions]
+    for counts in resamples(len(truth), bootstrap, seed):
+        measured = [measure(truth, prediction, counts) for prediction in predictions]
         blocks.append({m: np.mean([each[m] for each in measured], axis=0) for m in METRICS})
     return {m: np.concatenate([np.empty(0), *(block[m] for block in blocks)]) for m in METRICS}
-
-
-def _resamples(n: int, bootstrap: int, seed: int) -> Iterator[Values]:
-    """Yield blocks (resamples, n): how often each video is drawn; `bootstrap` rows in all.
-
-    Of too few videos nothing can be told, so there is no block.
-    """
-    if n < MIN_VIDEOS:
-        return
-    generator = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // n)
-    for start in range(0, bootstrap, rows):
-        size = min(rows, bootstrap - start)
-        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-
-
-def _interval(samples: Values) -> Interval | None:
-    defined = samples[~np.isnan(samples)]
-    if not len(defined) or len(defined) < len(samples) / 2:
-        return None
-    low, high = np.percentile(defined, _PERCENTILES)
-    return float(low), float(high)
 
 
 def _why_undefined(truth: Values, predictions: Values) -> str | None:
