@@ -32,7 +32,8 @@ def _check_text(value: str) -> str:
     return value
 
 
-def _check_id(value: str) -> str:
+def check_id(value: str) -> str:
+    """Return an id, or raise ValueError with what is wrong with it."""
     if not value:
         raise ValueError("is empty; every video needs an id")
     if value in {".", ".."} or "/" in value or "\\" in value:
@@ -93,7 +94,7 @@ class VideoRecord(Settings):
         group: what videos cut from one source share; a group should not span splits.
     """
 
-    video_id: Annotated[str, AfterValidator(_check_id)]
+    video_id: Annotated[str, AfterValidator(check_id)]
     path: Annotated[Path, BeforeValidator(_absolute_path)]
     score: Score
     split: Split

@@ -3,6 +3,7 @@
 A cache is a folder of HDF5 shards. What is done is what the shards say; there is no other record.
 """
 
+from memfeat.cache.importing import ImportSummary, import_features
 from memfeat.cache.shard import MOST_COVERED, write_shard
 from memfeat.cache.shared import SharedTable, shared_table
 from memfeat.cache.spec import IMPORTED, CacheSpec
@@ -16,9 +17,11 @@ __all__ = [
     "CacheSpec",
     "EncodedVideo",
     "FeatureTable",
+    "ImportSummary",
     "SharedTable",
     "Status",
     "VideoEntry",
+    "import_features",
     "set_aside_damaged",
     "shared_table",
     "verify",

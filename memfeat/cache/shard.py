@@ -119,6 +119,16 @@ class Shard:
                 )
             ]
 
+    def sources(self) -> dict[str, str]:
+        """Read the hash of the file that each video comes from, by video id.
+
+        Raises:
+            DamagedShardError: that cannot be read.
+        """
+        with reading(self.path):
+            names = self._texts("video_ids"), self._texts("source_sha256")
+            return dict(zip(*names, strict=True))
+
     def verify(self) -> None:
         """Read everything and check it.
 
@@ -167,16 +177,16 @@ def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[i
     Returns:
         Its row, and what is wrong in words.
     """
-    if spec.normalisation != "l2":
-        return None
     vectors = embeddings.reshape(-1, spec.dim)
+    is_unit = spec.normalisation == "l2"
     for start in range(0, len(vectors), NORM_BLOCK):
         block = vectors[start : start + NORM_BLOCK].astype(np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-        odd = np.flatnonzero(~(np.abs(norms - 1) < NORM_TOLERANCE))
+        odd = np.flatnonzero(~((np.abs(norms - 1) < NORM_TOLERANCE) if is_unit else norms < np.inf))
         if len(odd):
             row = (start + int(odd[0])) // spec.num_tokens
-            return row, f"a vector's length is {norms[odd[0]]:.6g}, not 1"
+            wanted = "1" if is_unit else "finite"
+            return row, f"a vector's length is {norms[odd[0]]:.6g}, not {wanted}"
     return None
 
 

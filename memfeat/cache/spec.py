@@ -23,7 +23,8 @@ class CacheSpec(Settings):
         tokens: which vectors of each frame: its class token, and with `cls+2x2` also the means
             of its patch tokens over a grid of 2 rows and 2 columns.
         clip_frames: consecutive frames that one vector is made of.
-        sampling: which frames are kept; see `memfeat.extraction.sampling`.
+        sampling: which frames are kept; see `memfeat.extraction.sampling`. `as given` for features
+            made elsewhere: a row for each step there was.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -69,6 +70,8 @@ class CacheSpec(Settings):
 
     def describe(self) -> str:
         """Name encoder and weights in one line, for tables and pictures."""
+        if self.is_imported:
+            return f"{self.encoder}, made elsewhere ({self.trained_on}), {self.dim}-d"
         tokens = f" x {self.num_tokens} tokens ({self.tokens})" if self.num_tokens > 1 else ""
         clips = f", one vector for {self.clip_frames} frames" if self.clip_frames > 1 else ""
         sampled = f", frames sampled by {self.sampling}" if self.sampling != "every" else ""

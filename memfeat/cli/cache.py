@@ -1,16 +1,21 @@
-"""`memfeat cache`: look into a cache of embeddings."""
+"""`memfeat cache`: look into a cache of embeddings, or fill one with features made elsewhere."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from memfeat.cli.options import json_option, print_json
+from memfeat.cli.options import json_option, print_json, read_settings, settings_options
+from memfeat.config import ImportConfig
 from memfeat.errors import ExitCode
+
+if TYPE_CHECKING:
+    from memfeat.cache import ImportSummary
 
 
 @click.group("cache", epilog="Example: memfeat cache verify cache/demo/efficientnet-lite0")
 def cache_command() -> None:
-    """Look into a cache of embeddings."""
+    """Look into a cache, or import features into one."""
 
 
 @cache_command.command("info", epilog="Example: memfeat cache info cache/demo/efficientnet-lite0")
@@ -47,3 +52,70 @@ def verify_command(folder: Path, as_json: bool) -> int:
             click.echo(problem)
         click.echo(f"{len(problems)} shards with problems in {folder}", err=True)
     return ExitCode.ERROR if problems else ExitCode.DONE
+
+
+@cache_command.command(
+    "import",
+    epilog="Example: memfeat cache import features.npz --name C3D --source 'handed out with "
+    "MediaEval 2019' -o cache/videomem/C3D --manifest data_manifests/videomem.csv",
+)
+@click.argument("path", type=click.Path(path_type=Path), metavar="SRC")
+@click.option(
+    "-o",
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of shards to fill.",
+)
+@settings_options(ImportConfig)
+@json_option
+def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int:
+    """Import features that were made elsewhere into a cache.
+
+    SRC is a folder with a .npy file for each video, called by its id, time x dim or dim; a .csv
+    with a column video_id, and features in all others; or a .npz with video_ids (N,) and features:
+    N x dim, N x time x dim, or total x dim with offsets (N + 1,). Nothing is unpickled.
+
+    One step is one row. Their times are not known and are counted: 0, 1, 2. The cache says that
+    its features were made elsewhere, and so does every table made with them. Importing the same
+    again does nothing; more files may follow under the same --name and --source. Exit code 3: done,
+    but videos of --manifest are not in SRC.
+    """
+    config = read_settings(ImportConfig, "import", None, flags)
+
+    from memfeat.cache import import_features
+    from memfeat.cli.progress import step_progress
+    from memfeat.manifest import read_manifest
+
+    wanted = None if config.manifest is None else tuple(read_manifest(config.manifest).by_id)
+    with step_progress("videos", 0) as progress:
+        summary = import_features(
+            path,
+            folder,
+            config,
+            wanted=wanted,
+            on_start=progress.restart,
+            on_video=progress.advance,
+        )
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        _say(summary, folder)
+        click.echo(folder)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.missing else ExitCode.DONE
+
+
+def _say(summary: "ImportSummary", folder: Path) -> None:
+    click.echo(f"{folder}: {summary.spec.describe()}", err=True)
+    click.echo(
+        f"{summary.imported} videos imported, {summary.steps} rows, in {summary.seconds:.1f} s; "
+        f"{summary.already_done} were there already, {summary.unused} are not in the manifest",
+        err=True,
+    )
+    if summary.missing:
+        names = ", ".join(summary.missing[:3])
+        more = ", ..." if len(summary.missing) > 3 else ""
+        click.echo(
+            f"{len(summary.missing)} videos of the manifest are not there: {names}{more}", err=True
+        )

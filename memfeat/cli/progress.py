@@ -71,6 +71,10 @@ class StepProgress:
         self._progress = progress
         self._task = progress.add_task(what, total=total, note="")
 
+    def restart(self, total: int) -> None:
+        """Begin again with another number of steps."""
+        self._progress.reset(self._task, total=total)
+
     def advance(self, note: str = "", steps: int = 1) -> None:
         """Count steps and show `note`."""
         self._progress.update(self._task, advance=steps, note=escape(note))

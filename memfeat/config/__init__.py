@@ -8,6 +8,7 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 from memfeat.config.ablation import AblationConfig, AblationRow, PaperFigures
 from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import ExtractConfig, Tokens, token_grid
+from memfeat.config.importing import ImportConfig
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
 from memfeat.config.train import Monitor, TrainConfig
 
@@ -16,6 +17,7 @@ __all__ = [
     "AblationRow",
     "ConvertConfig",
     "ExtractConfig",
+    "ImportConfig",
     "Monitor",
     "PaperFigures",
     "Place",

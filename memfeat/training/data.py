@@ -177,10 +177,16 @@ def select_records(manifest: Manifest, cache: Cache, *, partial: bool = False) -
     missing = [r.video_id for r in manifest.records if r.video_id not in cache.entries]
     if missing:
         paths = [shlex.quote(str(path)) for path in (manifest.path, cache.folder)]
+        how = (
+            f"Import them first: memfeat cache import SRC --cache {paths[1]}"
+            if cache.spec.is_imported
+            else f"Extract them first: memfeat extract --manifest {paths[0]} --cache {paths[1]}"
+        )
+        name = "name" if cache.spec.is_imported else "encoder"
         raise TrainingError(
             f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
-            f"features in {cache.folder}: {_some(missing)}. Extract them first: memfeat extract "
-            f"--manifest {paths[0]} --cache {paths[1]} --encoder {cache.spec.encoder}"
+            f"features in {cache.folder}: {_some(missing)}. {how} "
+            f"--{name} {shlex.quote(cache.spec.encoder)}"
         )
     usable = set(cache.usable(partial=partial))
     notes = []

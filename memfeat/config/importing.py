@@ -1,0 +1,20 @@
+"""Settings of the import of features that were made elsewhere."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from memfeat.config.settings import Place, Settings
+
+
+class ImportConfig(Settings):
+    """What features made elsewhere are called, and what is done with them."""
+
+    name: str = Field(min_length=1, description="what made them, as tables and pictures name it")
+    source: str | None = Field(
+        None, min_length=1, description="where they come from, in words [the file's name]"
+    )
+    normalise: Literal["l2", "none"] = Field(
+        "l2", description="l2 divides each vector by its length, as the paper does"
+    )
+    manifest: Place | None = Field(None, description="import the videos of this manifest only")

@@ -1,0 +1,474 @@
+"""Features made elsewhere: into a cache, and from there to figures."""
+
+import json
+import pickle
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from memfeat.cache import Cache, ImportSummary, import_features, verify
+from memfeat.cache.importing import VIDEOS_PER_SHARD
+from memfeat.cli import main
+from memfeat.config import ImportConfig
+from memfeat.errors import CacheError
+from memfeat.manifest import VideoRecord, write_manifest
+
+DIM = 6
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 3, shape).astype(np.float32)
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """What a cache must hold: each vector divided by its length, by NumPy's own norm."""
+    values = np.atleast_2d(values).astype(np.float64)
+    return (values / np.linalg.norm(values, axis=1)[:, None]).astype(np.float16)
+
+
+def imported(path: Path, cache: Path, /, **changes) -> ImportSummary:
+    config = ImportConfig.model_validate({"name": "theirs"} | changes)
+    return import_features(path, cache, config)
+
+
+def refusal(path: Path, cache: Path, /, **changes) -> str:
+    """Import what must be refused in one line, with nothing written."""
+    before = sorted(cache.rglob("*")) if cache.exists() else []
+    with pytest.raises(CacheError) as error:
+        imported(path, cache, **changes)
+    assert "\n" not in str(error.value)
+    assert (sorted(cache.rglob("*")) if cache.exists() else []) == before
+    return str(error.value)
+
+
+def held(cache: Path) -> dict[str, np.ndarray]:
+    table = Cache.open(cache).load()
+    return {name: table.frames(index) for index, name in enumerate(table.video_ids)}
+
+
+def save_npy(folder: Path, **videos: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, values in videos.items():
+        np.save(folder / f"{name}.npy", values)
+    return folder
+
+
+def save_npz(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+# --- the kinds of files ---
+
+
+def test_an_npy_file_for_each_video_holds_steps_or_a_single_one(tmp_path):
+    videos = {"a@1": draw(4, DIM), "b": draw(DIM, seed=1), "c": draw(1, DIM, seed=2)}
+    summary = imported(save_npy(tmp_path / "in", **videos), tmp_path / "cache")
+    assert (summary.imported, summary.steps) == (3, 6)
+    found = held(tmp_path / "cache")
+    assert {name: len(steps) for name, steps in found.items()} == {"a@1": 4, "b": 1, "c": 1}
+    for name, values in videos.items():
+        np.testing.assert_array_equal(found[name], unit(values))
+
+
+def test_an_npz_holds_a_vector_or_as_many_steps_for_each_video(tmp_path):
+    ids = np.array(["x", "y", "z"])
+    for name, features in {"flat": draw(3, DIM), "steps": draw(3, 5, DIM)}.items():
+        source = save_npz(tmp_path / f"{name}.npz", video_ids=ids, features=features)
+        imported(source, tmp_path / name)
+        for index, video_id in enumerate(ids):
+            np.testing.assert_array_equal(held(tmp_path / name)[video_id], unit(features[index]))
+
+
+def test_an_npz_with_offsets_holds_videos_of_any_length(tmp_path):
+    features, offsets = draw(9, DIM), np.array([0, 2, 3, 9])
+    ids = np.array([b"x", b"y", b"z"])
+    source = tmp_path / "f.npz"
+    np.savez_compressed(source, video_ids=ids, features=features, offsets=offsets)
+    imported(source, tmp_path / "cache")
+    found = held(tmp_path / "cache")
+    for name, start, stop in [("x", 0, 2), ("y", 2, 3), ("z", 3, 9)]:
+        np.testing.assert_array_equal(found[name], unit(features[start:stop]))
+
+
+@pytest.mark.parametrize("column", ["video_id", "video", "id"])
+def test_a_csv_holds_a_vector_in_each_row_beside_the_id(tmp_path, column):
+    features = draw(3, DIM)
+    header = ",".join([*(f"f{n}" for n in range(3)), column, *(f"f{n}" for n in range(3, DIM))])
+    rows = [
+        ",".join(map(str, [*values[:3], f" v{n}", *values[3:]]))
+        for n, values in enumerate(features)
+    ]
+    (tmp_path / "f.csv").write_text("\ufeff" + "\n".join([header, *rows]) + "\n")
+    imported(tmp_path / "f.csv", tmp_path / "cache")
+    for number, values in enumerate(features):
+        np.testing.assert_array_equal(held(tmp_path / "cache")[f"v{number}"], unit(values))
+
+
+def test_any_type_and_order_in_memory_gives_the_same_cache(tmp_path):
+    features = np.round(draw(3, 5, DIM) * 4)
+    ids = np.array([3, 20, 100])
+    caches = []
+    for number, array in enumerate(
+        [features, np.asfortranarray(features), features.astype(">f8"), features.astype(np.int16)]
+    ):
+        save_npz(tmp_path / f"{number}.npz", video_ids=ids, features=array)
+        imported(tmp_path / f"{number}.npz", tmp_path / str(number))
+        caches.append(held(tmp_path / str(number)))
+    for other in caches[1:]:
+        assert list(other) == ["100", "20", "3"]
+        for name, steps in caches[0].items():
+            np.testing.assert_array_equal(other[name], steps)
+
+
+# --- what the cache says of them ---
+
+
+def test_the_cache_says_that_its_features_were_made_elsewhere(tmp_path):
+    source = save_npy(tmp_path / "in", a=draw(4, DIM))
+    summary = imported(source, tmp_path / "cache", name="C3D", source="handed out, 2019")
+    spec = Cache.open(tmp_path / "cache").spec
+    assert spec == summary.spec
+    assert spec.is_imported
+    assert spec.describe() == f"C3D, made elsewhere (handed out, 2019), {DIM}-d"
+    assert (spec.image_size, spec.mean, spec.std, spec.precision, spec.batch_size) == (None,) * 5
+    assert spec.normalisation == "l2"
+    assert verify(tmp_path / "cache") == {}
+
+
+def test_without_words_the_source_is_the_files_name(tmp_path):
+    summary = imported(save_npy(tmp_path / "in", a=draw(4, DIM)), tmp_path / "cache")
+    assert summary.spec.trained_on == "imported from in"
+
+
+def test_steps_are_counted_since_their_times_are_not_known(tmp_path):
+    imported(save_npy(tmp_path / "in", a=draw(4, DIM)), tmp_path / "cache")
+    table = Cache.open(tmp_path / "cache").load()
+    assert table.pts_seconds.tolist() == [0, 1, 2, 3]
+    assert table.covers.tolist() == [1, 1, 1, 1]
+
+
+def test_vectors_of_length_one_stay_as_they_are(tmp_path):
+    values = unit(draw(50, DIM))
+    imported(save_npy(tmp_path / "in", a=values), tmp_path / "cache")
+    np.testing.assert_array_equal(held(tmp_path / "cache")["a"], values)
+
+
+def test_without_normalisation_values_are_kept(tmp_path):
+    values = np.array([[0, 0, 0], [65504, -1.5, 0.25]])
+    imported(save_npy(tmp_path / "in", a=values), tmp_path / "cache", normalise="none")
+    np.testing.assert_array_equal(held(tmp_path / "cache")["a"], values)
+    assert Cache.open(tmp_path / "cache").spec.normalisation == "none"
+
+
+# --- what is refused ---
+
+GOOD = np.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "message"),
+    [
+        (np.ones((2, 3, 4)), {}, ": features of shape (2, 3, 4); give (time, dim), or (dim,)"),
+        (np.ones((0, 3)), {}, ": features of shape (0, 3); give (time, dim)"),
+        (np.array(1.0), {}, ": features of shape (); give"),
+        (np.ones((2, 4)), {}, ": 4 values a step, but {}/a.npy has 3; all videos of a cache"),
+        (np.array([[1, 2, 3], [4, np.nan, 6]]), {}, ", step 1, value 1: nan is not a finite"),
+        (np.array([1, 2, -np.inf]), {}, ", step 0, value 2: -inf is not a finite number"),
+        (np.array([[1, 0, 0], [0, 0, 0]]), {}, ", step 1: a vector of length 0 has no direction"),
+        (np.array([1e200, 0, 0]), {}, ", step 0: a vector of length inf has no direction"),
+        (
+            np.array([[1, 2, 3], [4, 5, -70000]]),
+            {"normalise": "none"},
+            ", step 1, value 2: -70000 is beyond float16, which ends at 65504; scale the features",
+        ),
+        (np.array(["x", "y", "z"]), {}, ": features of type <U1; give numbers"),
+        (np.ones(3) * 1j, {}, ": features of type complex128; give numbers"),
+    ],
+)
+def test_wrong_features_are_named_and_nothing_is_written(values, changes, message, tmp_path):
+    source = save_npy(tmp_path / "in", a=GOOD, b=values)
+    place = f"{source}/b.npy"
+    with np.errstate(over="ignore"):
+        error = refusal(source, tmp_path / "cache", **changes)
+    assert error.startswith(f"{place}{message.format(source)}")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": GOOD}, " has no array 'video_ids'; it has features"),
+        ({"video_ids": ["a"], "data": GOOD}, " has no array 'features'; it has data, video_ids"),
+        ({"video_ids": [0.5, 1.5], "features": GOOD}, ": video_ids is float64 (2,); give one text"),
+        ({"video_ids": [["a", "b"]], "features": GOOD}, ": video_ids is <U1 (1, 2); give one text"),
+        (
+            {"video_ids": ["a", "b", "c"], "features": GOOD},
+            ": features is (2, 3), but there are 3 video_ids; give 3 x dim, 3 x time x dim, or "
+            "offsets (4,)",
+        ),
+        ({"video_ids": ["a"], "features": np.ones(3)}, ": features is (3,); give N x dim or"),
+        (
+            {"video_ids": ["a", "b"], "features": np.ones((5, 3)), "offsets": [0, 5]},
+            ": offsets is int64 (2,); for 2 video_ids give whole numbers (3,)",
+        ),
+        (
+            {"video_ids": ["a", "b"], "features": np.ones((5, 3)), "offsets": [0, 4, 3]},
+            ": offsets do not rise: offsets[1] is 4, and the next is 3; every video needs a step",
+        ),
+        (
+            {"video_ids": ["a", "b"], "features": np.ones((5, 3)), "offsets": [0, 2, 6]},
+            ": offsets run from 0 to 6; features has the rows 0 to 5",
+        ),
+        (
+            {"video_ids": ["a", "a"], "features": GOOD},
+            ", video 1: the id 'a' is also at {}, video 0; ids are unique",
+        ),
+        (
+            {"video_ids": ["é", "É"], "features": GOOD},
+            ", video 1: the id '\\xc9' is also at {}, video 0, as '\\xe9'; ids are unique",
+        ),
+        ({"video_ids": ["a", "b/c"], "features": GOOD}, ", video 1: the id 'b/c' is not a plain"),
+    ],
+)
+def test_a_wrong_npz_is_named_and_nothing_is_written(arrays, message, tmp_path):
+    source = save_npz(tmp_path / "f.npz", **arrays)
+    assert refusal(source, tmp_path / "cache").startswith(f"{source}{message.format(source)}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,x\na,1\n", ": no id column; call it one of video_id, video, id. The columns found"),
+        ("id,x,y\na,1,2\nb,1,red\n", ", line 3, column y: 'red' is not a number; besides the id"),
+        ("id,x,y\na,1,2\nb,1,\n", ", line 3, column y: '' is not a number"),
+        ("id,x,y\na,1,2\nb,1,inf\n", ", line 3, step 0, value 1: inf is not a finite number"),
+        ("id,x,y\na,1,2\na,1,2\n", ", line 3: the id 'a' is also at {}, line 2; ids are unique"),
+        ("id,x,y\na,1,2\nb,1\n", ", line 3: 2 fields ['b', '1'], but the header has 3"),
+        ("id,x,y\n", " holds no videos; write a header and a line for each"),
+    ],
+)
+def test_a_wrong_csv_is_named_and_nothing_is_written(text, message, tmp_path):
+    source = tmp_path / "f.csv"
+    source.write_text(text)
+    assert refusal(source, tmp_path / "cache").startswith(f"{source}{message.format(source)}")
+
+
+class Bomb:
+    """An object whose unpickling leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return (Path.touch, (self.trace,))
+
+
+def test_python_objects_are_refused_and_never_unpickled(tmp_path):
+    objects = np.array([Bomb(tmp_path / "trace"), "b"], dtype=object)
+    folder = save_npy(tmp_path / "in", a=objects)
+    npz = save_npz(tmp_path / "f.npz", video_ids=objects, features=GOOD)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "a.npy").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    assert "a.npy holds Python objects, which only pickle reads" in refusal(folder, tmp_path / "c")
+    assert "f.npz: video_ids holds Python objects" in refusal(npz, tmp_path / "c")
+    assert "a.npy is not an array that NumPy saved" in refusal(bare, tmp_path / "c")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("cut", [3, 60, -20])
+def test_a_file_cut_short_is_refused(cut, tmp_path):
+    folder = save_npy(tmp_path / "in", a=GOOD)
+    npz = save_npz(tmp_path / "f.npz", video_ids=["a", "b"], features=GOOD)
+    for path in (folder / "a.npy", npz):
+        path.write_bytes(path.read_bytes()[:cut])
+    assert f"{folder}/a.npy is " in refusal(folder, tmp_path / "cache")
+    assert f"{npz} is not a sound .npz file" in refusal(npz, tmp_path / "cache")
+
+
+def test_what_is_no_source_is_refused_with_what_would_be_one(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "f.pkl").touch()
+    for name, what in {
+        "empty": "holds no .npy files",
+        "f.pkl": "is none of",
+        "no": "is not",
+    }.items():
+        message = refusal(tmp_path / name, tmp_path / "cache")
+        assert message.startswith(f"{tmp_path}/{name} {what}")
+        assert "a .csv with an id column, or a .npz with video_ids and features" in message
+
+
+# --- again, and more ---
+
+
+def test_importing_again_does_nothing_and_a_lost_shard_comes_back_the_same(tmp_path):
+    count = VIDEOS_PER_SHARD + 5
+    ids = np.array([f"v{number}" for number in range(count)])
+    source = save_npz(tmp_path / "f.npz", video_ids=ids, features=draw(count, DIM))
+    cache = tmp_path / "cache"
+    assert imported(source, cache).imported == count
+    before = {path.name: path.read_bytes() for path in cache.iterdir()}
+    assert len(before) == 2
+    again = imported(source, cache)
+    assert (again.imported, again.already_done, again.steps) == (0, count, 0)
+    min(cache.iterdir(), key=lambda path: path.stat().st_size).unlink()
+    assert imported(source, cache).imported == 5
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == before
+
+
+def test_more_files_may_follow_under_the_same_name_and_source(tmp_path):
+    train = save_npz(tmp_path / "train.npz", video_ids=["a"], features=draw(1, DIM))
+    test = save_npz(tmp_path / "test.npz", video_ids=["b"], features=draw(1, DIM, seed=1))
+    for source in (train, test):
+        imported(source, tmp_path / "cache", source="both")
+    assert list(held(tmp_path / "cache")) == ["a", "b"]
+
+
+def test_a_cache_of_another_making_is_refused_by_name(tmp_path):
+    source = save_npy(tmp_path / "in", a=draw(4, DIM))
+    cache = tmp_path / "cache"
+    imported(source, cache, name="C3D")
+    assert "encoder is 'I3D', not 'C3D'" in refusal(source, cache, name="I3D")
+    wider = save_npy(tmp_path / "wider", b=draw(4, DIM + 1))
+    changes = {"name": "C3D", "source": "imported from in"}
+    assert f"dim is {DIM + 1}, not {DIM}" in refusal(wider, cache, **changes)
+    assert "normalisation is 'none', not 'l2'" in refusal(
+        source, cache, name="C3D", normalise="none"
+    )
+
+
+def test_another_version_of_a_videos_features_is_not_mixed_in(tmp_path):
+    source = save_npy(tmp_path / "in", a=draw(4, DIM), b=draw(4, DIM))
+    imported(source, tmp_path / "cache")
+    save_npy(source, b=draw(4, DIM, seed=1), c=draw(4, DIM))
+    message = refusal(source, tmp_path / "cache")
+    assert f"holds the features of video 'b' from another file than {source}/b.npy" in message
+
+
+# --- the command, training, and what cannot be done ---
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def manifest_of(path: Path, ids: list[str], dev: int, scores: np.ndarray) -> Path:
+    records = [
+        VideoRecord(
+            video_id=video_id,
+            path=path.parent / f"{video_id}.mp4",
+            score=float(score),
+            split="dev" if index >= len(ids) - dev else "train",
+            dataset="made up",
+        )
+        for index, (video_id, score) in enumerate(zip(ids, scores, strict=True))
+    ]
+    write_manifest(path, records)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A manifest of 12 videos, their features imported by the command, and a run."""
+    home = tmp_path_factory.mktemp("home")
+    ids = [f"v{number:02d}" for number in range(12)]
+    save_npz(home / "f.npz", video_ids=[*ids, "other"], features=draw(13, 5, DIM))
+    manifest = manifest_of(home / "m.csv", ids, 4, np.linspace(0.3, 0.9, 12))
+    where = ["--manifest", manifest, "--cache", home / "cache"]
+    ok("cache", "import", home / "f.npz", "--name", "C3D", "--source", "a friend's", *where)
+    model = ["--aggregator", "bigru", "--head", "linear", "--max-epochs", "1", "--device", "cpu"]
+    ok("train", *where, "--run", home / "run", *model, "--bootstrap", "10")
+    return home
+
+
+def test_only_the_manifests_videos_are_imported(trained):
+    assert sorted(held(trained / "cache")) == [f"v{number:02d}" for number in range(12)]
+    arguments = ["--name", "C3D", "--source", "a friend's", "--manifest", trained / "m.csv"]
+    result = run("cache", "import", trained / "f.npz", *arguments, "-o", trained / "cache")
+    assert result.exit_code == 0
+    assert result.stdout == f"{trained}/cache\n"
+    assert "C3D, made elsewhere (a friend's), 6-d" in result.stderr
+    assert "12 were there already, 1 are not in the manifest" in result.stderr
+
+
+def test_videos_of_the_manifest_that_are_not_there_are_named_with_exit_code_3(trained, tmp_path):
+    manifest = manifest_of(tmp_path / "m.csv", ["v01", "gone1", "v02", "gone2"], 2, np.ones(4) / 2)
+    arguments = ["--name", "C3D", "--manifest", manifest, "-o", tmp_path / "cache"]
+    result = run("cache", "import", trained / "f.npz", *arguments, "--json")
+    assert result.exit_code == 3
+    summary = json.loads(result.stdout)
+    assert summary["missing"] == ["gone1", "gone2"]
+    assert (summary["imported"], summary["unused"], summary["steps"]) == (2, 11, 10)
+    training = run("train", "--manifest", manifest, "--cache", tmp_path / "cache")
+    assert training.exit_code == 1
+    assert "2 of the 4 videos" in training.stderr
+    assert f"memfeat cache import SRC --cache {tmp_path}/cache --name C3D" in training.stderr
+
+
+def test_a_source_without_any_of_the_manifests_videos_is_refused(trained, tmp_path):
+    manifest = manifest_of(tmp_path / "m.csv", ["x", "y"], 1, np.ones(2) / 2)
+    arguments = ["--name", "C3D", "--manifest", manifest, "-o", tmp_path / "cache"]
+    result = run("cache", "import", trained / "f.npz", *arguments)
+    assert result.exit_code == 1
+    assert "has none of the 2 videos wanted: it has 'v00' and so on, and 'x' is" in result.stderr
+
+
+def test_a_name_is_asked_for(trained, tmp_path):
+    result = run("cache", "import", trained / "f.npz", "-o", tmp_path / "cache")
+    assert result.exit_code == 2
+    assert "name is missing; set it there or give --name" in result.stderr
+
+
+def test_figures_and_the_report_say_that_the_features_were_made_elsewhere(trained):
+    said = f"features: C3D, made elsewhere (a friend's), {DIM}-d"
+    assert said in json.loads(ok("evaluate", trained / "run", "--json"))["sources"]
+    page = Path(ok("report", trained / "run").strip()).read_text()
+    assert "C3D, made elsewhere (a friend" in page
+
+
+def test_a_run_on_imported_features_predicts_no_new_video_and_says_why(trained):
+    result = run("predict", trained / "run", trained / "clip.mp4")
+    assert result.exit_code == 1
+    assert (
+        f"Error: {trained}/run was trained on features that were made elsewhere (a friend's), and "
+        "memfeat cannot make them for another video"
+    ) in result.stderr
+
+
+def test_eight_thousand_five_hundred_videos_import_in_under_20_seconds_and_train(tmp_path):
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((8500, 5, 256), dtype=np.float32)
+    ids = [f"video{number:05d}" for number in range(8500)]
+    scores = 0.6 + 0.3 * np.tanh(features[:, :, 0].mean(axis=1))
+    save_npz(tmp_path / "f.npz", video_ids=ids, features=features)
+    manifest = manifest_of(tmp_path / "m.csv", ids, 1500, scores)
+    where = ["--manifest", manifest, "--cache", tmp_path / "cache"]
+    started = time.perf_counter()
+    summary = json.loads(
+        ok("cache", "import", tmp_path / "f.npz", "--name", "theirs", *where, "--json")
+    )
+    seconds = time.perf_counter() - started
+    assert (summary["imported"], summary["steps"]) == (8500, 42_500)
+    assert seconds < 20
+    assert verify(tmp_path / "cache") == {}
+    middle = Cache.open(tmp_path / "cache").load(["video04242"]).values
+    np.testing.assert_array_equal(middle, unit(features[4242]))
+    started = time.perf_counter()
+    model = ["--aggregator", "avg", "--head", "linear", "--max-epochs", "2", "--device", "cpu"]
+    rate = ["--learning-rate", "0.01", "--bootstrap", "0", "--run", tmp_path / "run"]
+    metrics = json.loads(ok("train", *where, *model, *rate, "--json"))["metrics"]
+    print(f"\nimported in {seconds:.2f} s, trained in {time.perf_counter() - started:.2f} s")
+    assert metrics["dev"]["n"] == 1500
+    assert metrics["dev"]["srocc"] > 0.5
+    shutil.rmtree(tmp_path)
