@@ -1,4 +1,7 @@
-"""Classical regressors on time-averaged features, which every model should be held against."""
+"""Classical regressors on time-averaged features, which every model should be held against.
+
+Of several caches, a video's averages are taken side by side.
+"""
 
 import time
 from abc import ABC, abstractmethod
@@ -92,7 +95,7 @@ def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> F
     baseline = BASELINES.get(name)
     examples.require_splits()
     train, dev = examples.labelled("train"), examples.labelled("dev")
-    features, scores = examples.means, examples.scores
+    features, scores = np.hstack(examples.means), examples.scores
     points: list[tuple[float, dict[str, float], NDArray[np.float64]]] = []
     for point in ParameterGrid(dict(baseline.grid)):
         regressor = baseline.build(**point).fit(features[train], scores[train])

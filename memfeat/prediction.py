@@ -17,6 +17,7 @@ from memfeat.devices import resolve_device
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.errors import CacheError, RunError, VideoError
 from memfeat.extraction import encode_video
+from memfeat.models import Padded
 from memfeat.runs import Run
 from memfeat.video import VideoReader
 
@@ -35,14 +36,14 @@ class VideoPrediction:
         path: the video.
         score: memorability in (0, 1), the mean over the run's seeds; None if the video failed.
         score_std: standard deviation over seeds (n - 1); None with one seed.
-        num_frames: frames decoded and scored.
+        num_frames: frames decoded and scored; of several streams, those of the first.
         duration_seconds: from the first frame's appearance to the last one's end.
         status: `ok`; `partial` for a damaged video scored on what there was; or `failed`.
         reason: stable code of why it is not ok; empty otherwise.
         message: the same in words.
         weights: each frame's weight, float64 (time,), mean over seeds; None if the aggregator
-            gives none.
-        pts_seconds: when each frame appears, float64 (time,).
+            gives none. Of several streams, likewise.
+        pts_seconds: when each frame appears, float64 (time,), likewise.
         sources: lines naming what the score comes from; they belong under whatever shows it.
     """
 
@@ -70,6 +71,10 @@ class VideoPrediction:
 class Timeline:
     """Which moments of a video its score hangs on.
 
+    Of several streams, frames are those of the first, and what is left out at a time is a stretch
+    of time, in all streams: as long as the stream with the fewest rows tells moments apart, such
+    as a segment's, which all frames in it then share.
+
     Attributes:
         pts_seconds: when each frame appears, float64 (time,).
         weights: each frame's weight, float64 (time,), mean over seeds; None if the aggregator
@@ -77,8 +82,9 @@ class Timeline:
         effect: the score of all frames minus the score without this one, float64 (time,), so
             positive where the frame raises the score; None where undefined.
         effect_undefined: why `effect` is None; None where it is defined.
-        window: how many consecutive frames were left out at a time. Above 1, for clips of more
-            than `MAX_VARIANTS` frames, frames of a window share one effect: that of all of them.
+        window: how many consecutive frames at most were left out at a time. Above 1, as for clips
+            of more than `MAX_VARIANTS` frames, frames of a window share one effect: that of all
+            of them.
         score: memorability in (0, 1), the mean over seeds.
         score_std: standard deviation over seeds (n - 1); None with one seed.
         sources: lines naming what the score comes from.
@@ -95,40 +101,46 @@ class Timeline:
 
 
 class Predictor:
-    """A run's models behind the encoder that they were trained on.
+    """A run's models behind the encoders that they were trained on.
 
     Attributes:
         run: the run.
-        encoder: its frame encoder.
-        sources: lines naming encoder, weights and training scores.
+        encoders: its frame encoders, one for each cache.
+        sources: lines naming encoders, weights and training scores.
     """
 
     def __init__(
-        self, run_folder: Path, *, device: str = "auto", weights: str | Path | None = None
+        self,
+        run_folder: Path,
+        *,
+        device: str = "auto",
+        weights: str | Path | Sequence[str | Path] = (),
     ) -> None:
-        """Load the run and its encoder.
+        """Load the run and its encoders.
 
         Args:
             run_folder: of one seed, or of several: their mean is the score.
             device: `auto`, `cpu` or `cuda:N`.
-            weights: the encoder's checkpoint file, for a run whose encoder came from one.
+            weights: the checkpoint files of those encoders that came from one, in the order of
+                the run's caches.
 
         Raises:
             RunError: the run is incomplete or damaged, needs a checkpoint file that was not
                 given, or was trained on an encoder other than the one that could be built.
-            EncoderError: the encoder's weights cannot be loaded, or the device not used.
+            EncoderError: an encoder's weights cannot be loaded, or the device not used.
         """
         self.run = Run.load(run_folder)
         self.device = str(resolve_device(device))
-        self.encoder = _build_encoder(self.run, self.device, weights)
+        files = [weights] if isinstance(weights, str | Path) else list(weights)
+        self.encoders = _build_encoders(self.run, self.device, files)
         self.sources = tuple(self.run.sources())
         self._regressors = [model.to(self.device) for model in self.run.regressors()]
-        self._latest: tuple[Path, EncodedVideo] | None = None
+        self._latest: tuple[Path, _Clip] | None = None
 
     def predict(self, path: Path) -> VideoPrediction:
         """Score one video. A video that cannot be used is an entry that says why, not an error."""
         try:
-            encoded = encode_video(path, self.encoder, self.run.spec)
+            clip = self._encode(path)
         except VideoError as error:
             return VideoPrediction(
                 path=path,
@@ -143,21 +155,21 @@ class Predictor:
                 pts_seconds=np.empty(0),
                 sources=self.sources,
             )
-        self._latest = (path, encoded)
-        frames = self._frames(encoded)
-        scores, weights = self._score([frames])
-        partial = encoded.status != "ok"
+        self._latest = (path, clip)
+        scores, weights = self._score([clip.frames])
+        worst, count = clip.worst, len(clip.pts_seconds)
+        partial = worst.status != "ok"
         return VideoPrediction(
             path=path,
             score=float(scores.mean()),
             score_std=_spread(scores[:, 0]),
-            num_frames=len(frames),
-            duration_seconds=_duration(encoded.pts_seconds),
-            status=encoded.status,
-            reason=encoded.reason,
-            message=f"{path}: {encoded.reason}; scored on {len(frames)} frames" if partial else "",
+            num_frames=count,
+            duration_seconds=_duration(clip.pts_seconds),
+            status=worst.status,
+            reason=worst.reason,
+            message=f"{path}: {worst.reason}; scored on {count} frames" if partial else "",
             weights=None if weights is None else weights[:, 0].mean(0),
-            pts_seconds=encoded.pts_seconds,
+            pts_seconds=clip.pts_seconds,
             sources=self.sources,
         )
 
@@ -170,83 +182,170 @@ class Predictor:
             VideoError: the video cannot be used.
         """
         if self._latest is not None and self._latest[0] == path:
-            encoded = self._latest[1]
+            clip = self._latest[1]
         else:
-            encoded = encode_video(path, self.encoder, self.run.spec)
-        frames = self._frames(encoded)
-        scores, weights = self._score([frames])
-        window = math.ceil(len(frames) / MAX_VARIANTS)
-        only = "the clip has one frame: without it there is nothing to score"
+            clip = self._encode(path)
+        scores, weights = self._score([clip.frames])
+        windows = clip.windows()
+        undefined = self._undefined(windows)
+        effect = None
+        if undefined is None:
+            effect = (scores.mean() - self._scores_without(clip, windows))[windows[0]]
         return Timeline(
-            pts_seconds=encoded.pts_seconds,
+            pts_seconds=clip.pts_seconds,
             weights=None if weights is None else weights[:, 0].mean(0),
-            effect=scores.mean() - self._scores_without(frames, window)
-            if len(frames) > 1
-            else None,
-            effect_undefined=None if len(frames) > 1 else only,
-            window=window,
+            effect=effect,
+            effect_undefined=undefined,
+            window=int(np.bincount(windows[0]).max()),
             score=float(scores.mean()),
             score_std=_spread(scores[:, 0]),
             sources=self.sources,
         )
 
-    def _frames(self, encoded: EncodedVideo) -> Tensor:
-        return torch.from_numpy(encoded.embeddings.astype(np.float32)).to(self.device)
+    def _encode(self, path: Path) -> "_Clip":
+        encoded = [
+            encode_video(path, encoder, spec)
+            for encoder, spec in zip(self.encoders, self.run.specs, strict=True)
+        ]
+        return _Clip.of(encoded, self.device)
 
-    def _scores_without(self, frames: Tensor, window: int) -> NDArray[np.float64]:
-        """Score `frames` (time, dim) without each window, for each of its frames: (time,)."""
-        starts = range(0, len(frames), window)
-        size = max(1, min(_BATCH, _BATCH_FRAMES // len(frames)))
+    def _undefined(self, windows: Sequence[NDArray[np.int64]]) -> str | None:
+        """Say why nothing can be left out, if so: a stream has rows in one window only."""
+        if len(windows) == 1 and len(windows[0]) == 1:
+            return "the clip has one frame: without it there is nothing to score"
+        for rows, spec in zip(windows, self.run.specs, strict=True):
+            if rows[0] == rows[-1]:
+                return f"{spec.encoder} sees the clip as one: without it there is nothing to score"
+        return None
+
+    def _scores_without(
+        self, clip: "_Clip", windows: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float64]:
+        """Score a clip without each window: (windows,)."""
+        count = 1 + max(int(rows[-1]) for rows in windows)
+        rows = sum(len(frames) for frames in clip.frames)
+        size = max(1, min(_BATCH, _BATCH_FRAMES // rows))
         scores = []
-        for first in range(0, len(starts), size):
+        for first in range(0, count, size):
             batch = [
-                torch.cat([frames[:start], frames[start + window :]])
-                for start in starts[first : first + size]
+                [
+                    frames[torch.from_numpy(window != left_out).to(frames.device)]
+                    for frames, window in zip(clip.frames, windows, strict=True)
+                ]
+                for left_out in range(first, min(first + size, count))
             ]
             scores.append(self._score(batch)[0].mean(0))
-        return np.repeat(np.concatenate(scores), window)[: len(frames)]
+        return np.concatenate(scores)
 
     @torch.inference_mode()
     def _score(
-        self, clips: Sequence[Tensor]
+        self, clips: Sequence[Sequence[Tensor]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return scores (seeds, clips) and weights (seeds, clips, time) of clips (time, dim)."""
-        frames = pad_sequence(list(clips), batch_first=True)
-        lengths = torch.tensor([len(clip) for clip in clips])
-        predictions = [regressor(frames, lengths) for regressor in self._regressors]
+        """Return scores (seeds, clips) and the first stream's weights (seeds, clips, time).
+
+        Args:
+            clips: each has for every stream its frames (time, dim).
+        """
+        streams = [
+            Padded(
+                pad_sequence(list(stream), batch_first=True),
+                torch.tensor([len(frames) for frames in stream]),
+            )
+            for stream in zip(*clips, strict=True)
+        ]
+        predictions = [regressor(*streams) for regressor in self._regressors]
         scores = np.stack([_numpy(prediction.scores) for prediction in predictions])
-        if predictions[0].weights is None:
+        if predictions[0].weights[0] is None:
             return scores, None
-        return scores, np.stack([_numpy(prediction.weights) for prediction in predictions])
+        return scores, np.stack([_numpy(prediction.weights[0]) for prediction in predictions])
 
 
-def frames_at(
-    path: Path, indices: Collection[int], *, max_frames: int | None = None
-) -> dict[int, NDArray[np.uint8]]:
-    """Decode the frames of these indices, uint8 (height, width, 3) RGB each, in one pass.
+@dataclass(frozen=True)
+class _Clip:
+    """A video as each of a run's encoders sees it.
+
+    Attributes:
+        encoded: by each encoder.
+        frames: float32 (time, dim) each, on the device.
+    """
+
+    encoded: tuple[EncodedVideo, ...]
+    frames: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, encoded: Sequence[EncodedVideo], device: str) -> "_Clip":
+        frames = [torch.from_numpy(e.embeddings.astype(np.float32)).to(device) for e in encoded]
+        return cls(tuple(encoded), tuple(frames))
+
+    @property
+    def pts_seconds(self) -> NDArray[np.float64]:
+        return self.encoded[0].pts_seconds
+
+    @property
+    def worst(self) -> EncodedVideo:
+        return next((each for each in self.encoded if each.status != "ok"), self.encoded[0])
+
+    def windows(self) -> list[NDArray[np.int64]]:
+        """Return for each stream which window each row is in, int64 (time,), from 0 upwards."""
+        times = [each.pts_seconds for each in self.encoded]
+        coarsest = min(range(len(times)), key=lambda stream: len(times[stream]))
+        step = math.ceil(len(times[coarsest]) / MAX_VARIANTS)
+        starts = times[coarsest][::step]
+        windows = [np.searchsorted(starts, own, side="right").clip(1) - 1 for own in times]
+        windows[coarsest] = np.arange(len(times[coarsest])) // step
+        return windows
+
+
+def frames_at(path: Path, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
+    """Decode the frames that appear at these very times, uint8 (height, width, 3) RGB each.
 
     Raises:
         VideoError: the video cannot be used.
     """
-    with VideoReader(path, max_frames=max_frames) as reader:
-        return {index: frame.pixels for index, frame in enumerate(reader) if index in indices}
+    wanted, found = set(pts_seconds), dict[float, NDArray[np.uint8]]()
+    with VideoReader(path) as reader:
+        for frame in reader:
+            if frame.pts_seconds in wanted:
+                found[frame.pts_seconds] = frame.pixels
+            if len(found) == len(wanted):
+                break
+    return found
 
 
-def _build_encoder(run: Run, device: str, weights: str | Path | None) -> FrameEncoder:
-    """Build the encoder that `run.spec` describes, or refuse."""
-    spec = run.spec
-    if spec.is_imported:
+def _build_encoders(
+    run: Run, device: str, weights: Sequence[str | Path]
+) -> tuple[FrameEncoder, ...]:
+    """Build the encoder that each of the run's specs describes, or refuse."""
+    wanted = dict.fromkeys(run.specs)
+    for spec in wanted:
+        if spec.is_imported:
+            raise RunError(
+                f"{run.folder} was trained on features that were made elsewhere "
+                f"({spec.trained_on}), and memfeat cannot make them for another video; import that "
+                "video's features, and use `memfeat evaluate`"
+            )
+    from_file = [spec for spec in wanted if spec.weights.startswith(_FILE)]
+    # A single encoder may be given any weights: that they are others is told with both values.
+    given = dict(zip(from_file or wanted, weights, strict=False))
+    for spec in from_file:
+        if spec not in given:
+            raise RunError(
+                f"{run.folder} was trained on {spec.encoder} with the checkpoint file "
+                f"{spec.weights.removeprefix(_FILE)!r}; give its path with --weights"
+            )
+    if len(weights) > len(given):
         raise RunError(
-            f"{run.folder} was trained on features that were made elsewhere ({spec.trained_on}), "
-            "and memfeat cannot make them for another video; import that video's features, and "
-            "use `memfeat evaluate`"
+            f"{len(weights)} checkpoint files are given, and {run.folder} has {len(given)} "
+            "encoders to load one; give --weights once for each"
         )
+    built = {spec: _build_encoder(run, spec, device, given.get(spec)) for spec in wanted}
+    return tuple(built[spec] for spec in run.specs)
+
+
+def _build_encoder(
+    run: Run, spec: CacheSpec, device: str, weights: str | Path | None
+) -> FrameEncoder:
     from_file = spec.weights.startswith(_FILE)
-    if from_file and weights is None:
-        raise RunError(
-            f"{run.folder} was trained on {spec.encoder} with the checkpoint file "
-            f"{spec.weights.removeprefix(_FILE)!r}; give its path with --weights"
-        )
     encoder = create_encoder(
         spec.encoder,
         spec.weights if weights is None else str(weights),

@@ -9,7 +9,7 @@ from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU
 from memfeat.manifest import VideoRecord
-from memfeat.training import FrameBank, Videos
+from memfeat.training import FrameBank, Stream, Videos
 
 DATASET = "made up for a test"
 SMALL = {
@@ -56,9 +56,13 @@ def table(videos: list[np.ndarray], **changes) -> FeatureTable:
     )
 
 
-def videos(made: FeatureTable) -> Videos:
-    """All videos of a table, as batches are made of them."""
-    return Videos(FrameBank(made.values, CPU), made.offsets[:-1], made.lengths)
+def videos(*tables: FeatureTable) -> Videos:
+    """All videos of tables side by side, as batches are made of them."""
+    return Videos(
+        tuple(
+            Stream(FrameBank(made.values, CPU), made.offsets[:-1], made.lengths) for made in tables
+        )
+    )
 
 
 def records(scores, splits) -> list[VideoRecord]:

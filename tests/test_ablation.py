@@ -15,7 +15,7 @@ import pytest
 from made_up import SMALL, records, spec
 
 from memfeat.ablation import Progress, plan_cells, run_ablation
-from memfeat.ablation.planning import balanced_stacks, by_cache, gpus_of_workers
+from memfeat.ablation.planning import balanced_stacks, by_caches, gpus_of_workers
 from memfeat.ablation.progress import Tally
 from memfeat.cache import EncodedVideo, write_shard
 from memfeat.config import AblationConfig
@@ -227,7 +227,7 @@ def test_a_control_is_stacked_with_its_model_and_another_shape_is_not(home):
     cells = [resolve_options(cell.config) for cell in plan_cells(config, recipe(home))]
     with using_backend("plain"):
         one, two = (balanced_stacks(cells, workers) for workers in (1, 2))
-    assert [{(c.aggregator, c.shuffle_labels) for c in stack} for stack in one] == [
+    assert [{(*c.aggregator, c.shuffle_labels) for c in stack} for stack in one] == [
         {("bigru", False), ("bigru", True)},
         {("bigru-pool", False)},
     ]
@@ -236,7 +236,7 @@ def test_a_control_is_stacked_with_its_model_and_another_shape_is_not(home):
 
 def test_the_cache_with_the_costliest_cell_comes_first(home):
     rows = [row("cheap"), row("dear", "bigru") | {"cache": "b"}, row("more") | {"cache": "b"}]
-    groups = by_cache(plan_cells(grid(home, rows=rows, aggregators=()), recipe(home)))
+    groups = by_caches(plan_cells(grid(home, rows=rows, aggregators=()), recipe(home)))
     assert [[cell.name for cell in group] for group in groups] == [
         ["b dear", "b more"],
         ["a cheap"],

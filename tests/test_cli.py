@@ -285,6 +285,39 @@ def test_a_cache_made_by_another_encoder_is_refused(home):
     assert "weights is 'imagenet', not 'random'" in error
 
 
+def test_two_caches_go_through_train_evaluate_predict_and_a_grid(home, tmp_path):
+    early = tmp_path / "early"
+    ok("extract", "--manifest", home / "m.csv", "--cache", early, *ENCODER, "--max-frames", "3")
+    both = ["--cache", home / "cache", "--cache", early]
+    options = [*both, "--aggregator", "avg", "--aggregator", "linear-avg", "--head", "linear"]
+    folder = tmp_path / "run"
+    settings = ["--manifest", home / "m.csv", *options, "--run", folder, *QUICK]
+    printed = ok("train", *settings).stdout
+    assert "avg,linear-avg+linear" in printed
+    assert printed.count("RANDOM WEIGHTS") == 1  # both caches are of one encoder
+    again = json.loads(ok("evaluate", folder, *both, "--json").stdout)["metrics"]
+    assert again["test"]["mse"] == pytest.approx(
+        json.loads((folder / "metrics.json").read_text())["test"]["mse"], abs=1e-6
+    )
+    assert "caches side by side" in refused(1, "evaluate", folder, "--cache", early)
+    assert "2 aggregators do not fit" in refused(2, "train", *settings, "--cache", tmp_path)
+    picture = tmp_path / "v0.png"
+    scored = ok("predict", folder, home / "v0.mp4", "--timeline", picture, "--device", "cpu")
+    assert 0 < float(scored.stdout.split()[0]) < 1
+    assert picture.stat().st_size > 0
+
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        f'[train]\nmanifest = "{home}/m.csv"\nmax_epochs = 1\nbootstrap = 0\ndevice = "cpu"\n'
+        f'[ablation]\ntitle = "Two"\nrun = "{tmp_path}/grid"\nseeds = "0"\nworkers = 1\n'
+        f'cache_root = "/"\nrows = [{{cache = ["{home}/cache", "{early}"], '
+        'aggregator = "linear-avg", head = "mlp"}]\n'
+    )
+    (row,) = json.loads(ok("ablation", grid, "--json").stdout)["rows"]
+    assert row["name"] == "linear-avg+mlp"
+    assert row["encoder"] == "efficientnet-lite0 + efficientnet-lite0"
+
+
 def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
     other = tmp_path / "cache"
     settings = [*ENCODER[:-1], "4"]

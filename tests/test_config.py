@@ -21,7 +21,7 @@ TRAIN = {"manifest": "m.csv", "cache": "c"}
 
 def test_the_defaults_are_the_papers_recipe():
     config = TrainConfig(manifest=Path("m"), cache=Path("c"))
-    assert (config.aggregator, config.head) == ("bigru", "mlp")
+    assert (config.aggregator, config.head) == (("bigru",), "mlp")
     assert (config.batch_size, config.max_epochs, config.patience_epochs) == (8, 100, 5)
     assert (config.learning_rate, config.learning_rate_decay) == (1e-4, 0.95)
     assert (config.decay_every_epochs, config.weight_decay) == (5, 0)

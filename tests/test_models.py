@@ -64,8 +64,8 @@ def test_the_papers_model_has_its_exact_number_of_parameters():
 
 def test_the_parts_of_the_papers_model_have_their_numbers_of_parameters():
     regressor = build_regressor(1024, "bigru", "mlp")
-    assert parameter_count(regressor.aggregator.gru) == 791_040
-    assert parameter_count(regressor.aggregator.weight) == 129
+    assert parameter_count(regressor.aggregators[0].gru) == 791_040
+    assert parameter_count(regressor.aggregators[0].weight) == 129
     assert parameter_count(regressor.head) == 590_593
 
 
@@ -74,15 +74,15 @@ def test_the_whole_papers_model_computes_equation_1_over_nn_grus_states():
     dim, lengths = 24, [5, 9, 2]
     regressor = build_regressor(dim, "bigru", "mlp").eval()
     # Scores near 0.5 would hide mistakes: larger weights spread them over (0, 1).
-    nn.init.normal_(regressor.aggregator.weight.weight, std=3.0)
+    nn.init.normal_(regressor.aggregators[0].weight.weight, std=3.0)
     for layer in regressor.head.layers[::2]:
         nn.init.normal_(layer.weight, std=0.2)
     videos = [torch.randn(n, dim) for n in lengths]
     weight = {name: value.double().numpy() for name, value in regressor.state_dict().items()}
     expected = []
     for video in videos:
-        states = states_of_nn_gru(regressor.aggregator.gru, video)
-        w = states @ weight["aggregator.weight.weight"][0] + weight["aggregator.weight.bias"]
+        states = states_of_nn_gru(regressor.aggregators[0].gru, video)
+        w = states @ weight["aggregators.0.weight.weight"][0] + weight["aggregators.0.weight.bias"]
         e_v = sum(w_t * e_t for w_t, e_t in zip(w, video.double().numpy(), strict=True))
         x = e_v / len(video)
         x = np.maximum(weight["head.layers.0.weight"] @ x + weight["head.layers.0.bias"], 0)
@@ -91,7 +91,7 @@ def test_the_whole_papers_model_computes_equation_1_over_nn_grus_states():
         expected.append((sigmoid(x[0]), w))
     padded = nn.utils.rnn.pad_sequence(videos, batch_first=True)
     with torch.inference_mode():
-        scores, weights = regressor(padded, torch.tensor(lengths))
+        scores, (weights,) = regressor((padded, torch.tensor(lengths)))
     assert np.ptp([score for score, _ in expected]) > 0.05
     for i, (score, w) in enumerate(expected):
         assert scores[i].item() == pytest.approx(score, abs=1e-6)
@@ -104,8 +104,8 @@ def test_the_whole_papers_model_computes_equation_1_over_nn_grus_states():
 def test_padding_a_batch_further_changes_no_score(aggregator, head, filler):
     regressor = small(aggregator, head)
     with torch.inference_mode():
-        tight, _ = regressor(*batch())
-        wide, weights = regressor(*batch(time=19, filler=filler))
+        tight, _ = regressor(batch())
+        wide, (weights,) = regressor(batch(time=19, filler=filler))
     torch.testing.assert_close(wide, tight, atol=1e-6, rtol=0)
     if weights is not None:
         assert weights.shape == (4, 19)
@@ -115,7 +115,7 @@ def test_padding_a_batch_further_changes_no_score(aggregator, head, filler):
 @every_pair
 def test_a_score_is_one_number_in_0_1_and_its_gradient_reaches_every_parameter(aggregator, head):
     regressor = small(aggregator, head).train()
-    scores, _ = regressor(*batch())
+    scores, _ = regressor(batch())
     assert scores.shape == (4,)
     assert ((scores > 0) & (scores < 1)).all()
     scores.sum().backward()
@@ -130,10 +130,10 @@ def test_a_score_depends_on_no_other_video_of_the_batch(aggregator, head):
     frames, lengths = batch()
     order = torch.tensor([2, 0, 3, 1])
     with torch.inference_mode():
-        scores, _ = regressor(frames, lengths)
-        reordered, _ = regressor(frames[order], lengths[order])
+        scores, _ = regressor((frames, lengths))
+        reordered, _ = regressor((frames[order], lengths[order]))
         alone = [
-            regressor(frames[i : i + 1, :n], lengths[i : i + 1])[0] for i, n in enumerate(lengths)
+            regressor((frames[i : i + 1, :n], lengths[i : i + 1]))[0] for i, n in enumerate(lengths)
         ]
     torch.testing.assert_close(reordered, scores[order], atol=1e-6, rtol=0)
     torch.testing.assert_close(torch.cat(alone), scores, atol=1e-6, rtol=0)
@@ -141,7 +141,7 @@ def test_a_score_depends_on_no_other_video_of_the_batch(aggregator, head):
 
 @every_pair
 def test_a_single_frame_is_scored(aggregator, head):
-    scores, _ = small(aggregator, head)(*batch(torch.tensor([1])))
+    scores, _ = small(aggregator, head)(batch(torch.tensor([1])))
     assert scores.shape == (1,)
     assert torch.isfinite(scores).all()
 
@@ -149,7 +149,7 @@ def test_a_single_frame_is_scored(aggregator, head):
 @every_pair
 def test_different_frames_get_different_scores(aggregator, head):
     with torch.inference_mode():
-        scores, _ = small(aggregator, head)(*batch(torch.tensor([5] * 6)))
+        scores, _ = small(aggregator, head)(batch(torch.tensor([5] * 6)))
     assert len(scores.unique()) == 6
 
 
@@ -199,19 +199,19 @@ def test_dropout_acts_between_gru_layers_too():
 
 def test_attention_weights_are_neither_normalised_nor_squashed():
     regressor = small("bigru", "linear")
-    layer = regressor.aggregator.weight
+    layer = regressor.aggregators[0].weight
     with torch.no_grad():
-        before = regressor.aggregator(*batch())
+        before = regressor.aggregators[0](*batch())
         layer.weight *= -30
         layer.bias *= -30
-        after = regressor.aggregator(*batch())
+        after = regressor.aggregators[0](*batch())
     torch.testing.assert_close(after.weights, -30 * before.weights)
     torch.testing.assert_close(after.vector, -30 * before.vector)
 
 
 def test_avg_is_the_mean_of_the_real_frames():
     frames, lengths = batch(filler=9.0)
-    vector, weights = small("avg", "linear").aggregator(frames, lengths)
+    vector, weights = small("avg", "linear").aggregators[0](frames, lengths)
     expected = [f[:n].double().numpy().mean(0) for f, n in zip(frames, lengths, strict=True)]
     np.testing.assert_allclose(vector.numpy(), expected, atol=1e-6)
     assert weights is None
@@ -219,7 +219,7 @@ def test_avg_is_the_mean_of_the_real_frames():
 
 def test_linear_avg_is_the_mean_of_each_frames_linear_image():
     frames, lengths = batch()
-    module = small("linear-avg", "linear").aggregator
+    module = small("linear-avg", "linear").aggregators[0]
     weight, bias = (p.detach().double().numpy() for p in module.linear.parameters())
     expected = [
         (f[:n].double().numpy() @ weight.T + bias).mean(0)
@@ -230,7 +230,7 @@ def test_linear_avg_is_the_mean_of_each_frames_linear_image():
 
 def test_bigru_pool_is_the_mean_of_nn_grus_states():
     frames, lengths = batch()
-    module = small("bigru-pool", "linear").aggregator
+    module = small("bigru-pool", "linear").aggregators[0]
     expected = [
         states_of_nn_gru(module.gru, f[:n]).mean(0) for f, n in zip(frames, lengths, strict=True)
     ]
@@ -241,8 +241,8 @@ def test_bigru_pool_is_the_mean_of_nn_grus_states():
 def test_the_order_of_frames_matters_to_what_models_time(aggregator):
     frames, lengths = batch(torch.tensor([6]))
     with torch.inference_mode():
-        forward, _ = small(aggregator, "linear")(frames, lengths)
-        backward, _ = small(aggregator, "linear")(frames.flip(1), lengths)
+        forward, _ = small(aggregator, "linear")((frames, lengths))
+        backward, _ = small(aggregator, "linear")((frames.flip(1), lengths))
     assert (forward - backward).abs().item() > 1e-5
 
 
@@ -293,6 +293,6 @@ def test_options_reach_the_modules():
     regressor = build_regressor(
         8, "bigru-pool", "mlp", {"hidden": 3, "layers": 2, "dropout": 0.4}, {"hidden": [5]}
     )
-    gru = regressor.aggregator.gru
+    gru = regressor.aggregators[0].gru
     assert (gru.hidden_size, gru.num_layers, gru.dropout) == (3, 2, 0.4)
     assert [tuple(p.shape) for p in regressor.head.parameters()] == [(5, 6), (5,), (1, 5), (1,)]

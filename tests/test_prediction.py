@@ -19,6 +19,12 @@ from memfeat.video import read_frame, write_video
 LENGTHS = [7, 5, 6, 8, 5, 6, 1]
 SPLITS = ["train", "train", "train", "train", "dev", "dev", "test"]
 SMALL = {"bigru": {"hidden": 3, "layers": 2}}
+ENCODER = {
+    "encoder": "efficientnet-lite0",
+    "weights": "random",
+    "batch_size": 4,
+    "device": "cpu",
+}
 
 
 def clip(length, seed):
@@ -49,15 +55,10 @@ def runs(tmp_path_factory):
     manifest = read_manifest(folder / "clips.csv")
     extract(
         manifest,
-        ExtractConfig(
-            manifest=manifest.path,
-            cache=folder / "cache",
-            encoder="efficientnet-lite0",
-            weights="random",
-            batch_size=4,
-            device="cpu",
-        ),
+        ExtractConfig(**ENCODER, manifest=manifest.path, cache=folder / "cache"),
     )
+    early = ExtractConfig(**ENCODER, manifest=manifest.path, cache=folder / "early", max_frames=3)
+    extract(manifest, early)
     table = Cache.open(folder / "cache").load()
     settings = {
         "manifest": manifest.path,
@@ -74,6 +75,11 @@ def runs(tmp_path_factory):
     }.items():
         config = TrainConfig(**settings, run=folder / name, **changes)
         train(table, manifest.records, config)
+    caches = folder / "cache", folder / "early"
+    config = TrainConfig(
+        **settings | {"cache": caches, "run": folder / "both"}, aggregator=("bigru", "avg")
+    )
+    train([table, Cache.open(folder / "early").load()], manifest.records, config)
     return folder
 
 
@@ -96,7 +102,7 @@ def seed_scores(run, frames):
     """Score one clip (time, dim) alone with every seed's model."""
     batch = torch.from_numpy(np.ascontiguousarray(frames))[None]
     with torch.no_grad():
-        return [model(batch, torch.tensor([len(frames)])) for model in run.regressors()]
+        return [model((batch, torch.tensor([len(frames)]))) for model in run.regressors()]
 
 
 def tampered(runs, tmp_path, **changes):
@@ -135,7 +141,7 @@ def test_frames_times_and_duration_are_the_clips(runs, bigru):
 def test_weights_are_the_regressors_mean_over_seeds_and_none_without_attention(runs, bigru, avg):
     path = runs / "clip-0.mp4"
     each = seed_scores(bigru.run, embeddings(runs, path.stem))
-    expected = np.mean([result.weights[0].numpy() for result in each], axis=0)
+    expected = np.mean([result.weights[0][0].numpy() for result in each], axis=0)
     assert np.ptp(expected) > 0
     assert bigru.predict(path).weights == pytest.approx(expected, abs=1e-6)
     assert bigru.timeline(path).weights == pytest.approx(expected, abs=1e-6)
@@ -197,7 +203,7 @@ def test_timeline_after_predict_encodes_nothing_again(runs, avg, monkeypatch):
     path = runs / "clip-1.mp4"
     fresh = avg.timeline(path)
     avg.predict(path)
-    monkeypatch.setattr(avg.encoder, "encode", None)
+    monkeypatch.setattr(avg.encoders[0], "encode", None)
     assert np.array_equal(avg.timeline(path).effect, fresh.effect)
 
 
@@ -251,9 +257,57 @@ def test_a_run_of_a_checkpoint_file_asks_for_it_by_name(runs, tmp_path):
         Predictor(folder, device="cpu")
 
 
+# Several streams: the whole clip, and its first three frames
+
+
+@pytest.fixture(scope="module")
+def both(runs):
+    return Predictor(runs / "both", device="cpu")
+
+
+def test_a_clip_gets_the_score_of_a_run_of_two_streams_from_both_its_encoders(runs, both):
+    columns = Run.load(runs / "both").predictions()
+    for name, expected in zip(columns.video_id, columns.prediction, strict=True):
+        found = both.predict(runs / f"{name}.mp4")
+        assert found.score == pytest.approx(expected, abs=1e-6)
+        assert len(found.weights) == len(found.pts_seconds) == found.num_frames
+
+
+def test_a_timeline_of_two_streams_leaves_out_stretches_of_time_in_both(runs, both):
+    frames = embeddings(runs, "clip-3")
+    (model,) = both.run.regressors()
+
+    def score(*streams):
+        padded = [(torch.from_numpy(each)[None], torch.tensor([len(each)])) for each in streams]
+        with torch.no_grad():
+            return float(model(*padded).scores)
+
+    found = both.timeline(runs / "clip-3.mp4")
+    assert found.score == pytest.approx(score(frames, frames[:3]), abs=1e-6)
+    assert found.window == 6
+    assert np.ptp(found.effect) > 1e-6
+    # The shorter stream tells three moments apart; its last one lasts to the end of the clip.
+    for window, frame in (([0], 0), ([1], 1), (range(2, 8), 2)):
+        rest = np.delete(frames, window, axis=0), np.delete(frames[:3], frame, axis=0)
+        expected = found.score - score(*rest)
+        assert found.effect[list(window)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_clip_that_one_encoder_sees_as_one_has_no_effect_and_says_why(runs, both):
+    found = both.timeline(runs / "clip-6.mp4")
+    assert found.effect is None
+    assert found.effect_undefined.startswith("efficientnet-lite0 sees the clip as one")
+
+
+def test_checkpoints_that_no_encoder_takes_are_refused(runs):
+    with pytest.raises(RunError, match=r"3 checkpoint files are given, and .* has 2 encoders"):
+        Predictor(runs / "both", device="cpu", weights=["a", "b", "c"])
+
+
 def test_frames_at_gives_the_pixels_of_those_frames(runs):
     path = runs / "clip-0.mp4"
-    found = frames_at(path, {0, 4})
-    assert sorted(found) == [0, 4]
-    for index, pixels in found.items():
-        assert np.array_equal(pixels, read_frame(path, index).pixels)
+    wanted = {index: read_frame(path, index) for index in (0, 4)}
+    found = frames_at(path, [frame.pts_seconds for frame in wanted.values()])
+    assert len(found) == 2
+    for frame in wanted.values():
+        assert np.array_equal(found[frame.pts_seconds], frame.pixels)

@@ -408,7 +408,7 @@ def test_the_same_folder_gives_the_same_bytes(study, tmp_path):
 
 
 def test_what_an_ablation_writes_is_what_the_report_reads(study, tmp_path):
-    spec = Run.load(study / "grid" / "cells" / "bigru+mlp").spec
+    spec = Run.load(study / "grid" / "cells" / "bigru+mlp").specs[0]
     videos = [
         EncodedVideo(name, np.full((2, 6), 6**-0.5, np.float16) * sign, np.arange(2.0))
         for name, sign in zip(

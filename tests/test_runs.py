@@ -99,7 +99,7 @@ def test_a_seed_with_undefined_correlations_leaves_their_mean_undefined_with_the
 def test_a_loaded_run_knows_its_settings_features_and_sources(one):
     run = Run.load(one.folder)
     assert run.config == one.config
-    assert run.spec == spec(6)
+    assert run.specs == (spec(6),)
     assert run.members == (one.folder,)
     assert run.sources() == [
         "features: made-up with RANDOM WEIGHTS: its features carry no learned content",
@@ -134,13 +134,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_a_run_is_complete_only_once_its_metrics_are_written(tmp_path):
     settings = config(tmp_path / "run")
     regressor = build_regressor(6, "avg", "linear")
-    begin_run(settings, spec(6))
+    begin_run(settings, [spec(6)])
     with pytest.raises(ValueError, match="JSON"):
         finish_seed(settings, [], regressor, predictions(), {"seconds": np.nan})
     assert not is_complete(settings.run)
     finish_seed(settings, [], regressor, predictions(), {"seconds": 1.0})
     assert is_complete(settings.run)
-    begin_run(settings, spec(6))
+    begin_run(settings, [spec(6)])
     assert not is_complete(settings.run)
 
 

@@ -11,7 +11,7 @@ from memfeat.models.gru import BACKENDS, using_backend
 from memfeat.models.native import kernel
 
 DIM, MODELS, BATCH, TIME = 6, 3, 4, 9
-STACKABLE = [(a, h) for a in AGGREGATORS for h in HEADS if can_stack(a, h)]
+STACKABLE = [(a, h) for a in AGGREGATORS for h in HEADS if can_stack([a], h)]
 every_kind = pytest.mark.parametrize(("aggregator", "head"), STACKABLE)
 
 
@@ -52,10 +52,10 @@ def test_scores_and_gradients_are_those_of_each_alone(backend, aggregator, head)
     frames, lengths, truth = batch()
     alone, together = (regressors(aggregator, head) for _ in range(2))
     stack = Stack(together)
-    scores = stack.scores(frames, lengths, generators())
+    scores = stack.scores([(frames, lengths)], generators())
     stack.backward(loss(scores, truth))
     for i, own in enumerate(alone):
-        expected = own(frames[i], lengths[i]).scores
+        expected = own((frames[i], lengths[i])).scores
         torch.testing.assert_close(scores[i], expected, atol=1e-6, rtol=0)
         loss(expected, truth[i]).backward()
         for (name, one), other in zip(
@@ -68,24 +68,24 @@ def test_scores_and_gradients_are_those_of_each_alone(backend, aggregator, head)
 def test_models_score_one_batch_together_as_each_alone(aggregator, head):
     frames, lengths, _ = batch(models=1)
     several = regressors(aggregator, head)
-    expected = torch.stack([own.eval()(frames[0], lengths[0]).scores for own in several])
+    expected = torch.stack([own.eval()((frames[0], lengths[0])).scores for own in several])
     with torch.inference_mode():
-        scores = Stack(several).scores(frames, lengths)
+        scores = Stack(several).scores([(frames, lengths)])
     torch.testing.assert_close(scores, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("aggregator", ["bigru", "bigru-pool"])
 def test_a_models_dropout_hangs_on_its_own_generator_and_batch_alone(backend, aggregator):
     frames, lengths, _ = batch()
-    scores = Stack(regressors(aggregator, "mlp", 0.5)).scores(frames, lengths, generators())
-    again = Stack(regressors(aggregator, "mlp", 0.5)).scores(frames, lengths, generators())
+    scores = Stack(regressors(aggregator, "mlp", 0.5)).scores([(frames, lengths)], generators())
+    again = Stack(regressors(aggregator, "mlp", 0.5)).scores([(frames, lengths)], generators())
     assert torch.equal(scores, again)
     for i, own in enumerate(regressors(aggregator, "mlp", 0.5)):
         time = int(lengths[i].max())
         one = slice(i, i + 1)
-        found = Stack([own]).scores(frames[one, :, :time], lengths[one], generators()[one])
+        found = Stack([own]).scores([(frames[one, :, :time], lengths[one])], generators()[one])
         torch.testing.assert_close(found[0], scores[i], atol=1e-6, rtol=0)
-        dry = own.eval()(frames[i], lengths[i]).scores
+        dry = own.eval()((frames[i], lengths[i])).scores
         assert not torch.allclose(found[0], dry, atol=1e-4)
 
 
@@ -94,15 +94,15 @@ def test_a_stack_follows_its_models_and_they_follow_it():
     several = regressors("bigru", "mlp")
     stack = Stack(several)
     optimizers = [Adam(own.parameters(), lr=0.1 * (i + 1)) for i, own in enumerate(several)]
-    before = stack.scores(frames, lengths).detach()
-    stack.backward(loss(stack.scores(frames, lengths, generators()), truth))
+    before = stack.scores([(frames, lengths)]).detach()
+    stack.backward(loss(stack.scores([(frames, lengths)], generators()), truth))
     for optimizer in optimizers[1:]:
         optimizer.step()
-    scores = stack.scores(frames, lengths)
+    scores = stack.scores([(frames, lengths)])
     assert torch.equal(scores[0], before[0])
     assert not torch.allclose(scores[1:], before[1:], atol=1e-3)
     several[2].load_state_dict(several[0].state_dict())
-    scores = stack.scores(frames[:1], lengths[:1])
+    scores = stack.scores([(frames[:1], lengths[:1])])
     torch.testing.assert_close(scores[2], scores[0])
 
 
@@ -112,14 +112,14 @@ def test_models_go_on_in_a_smaller_stack():
     Stack(several)
     kept = Stack(several[::2])
     optimizers = [Adam(own.parameters(), lr=0.1) for own in several[::2]]
-    before = kept.scores(frames[::2], lengths[::2]).detach()
-    kept.backward(loss(kept.scores(frames[::2], lengths[::2], generators(2)), truth[::2]))
+    before = kept.scores([(frames[::2], lengths[::2])]).detach()
+    kept.backward(loss(kept.scores([(frames[::2], lengths[::2])], generators(2)), truth[::2]))
     for optimizer in optimizers:
         optimizer.step()
-    after = kept.scores(frames[::2], lengths[::2])
+    after = kept.scores([(frames[::2], lengths[::2])])
     assert not torch.allclose(before, after, atol=1e-3)
     for i, own in enumerate(several[::2]):
-        expected = own(frames[2 * i], lengths[2 * i]).scores
+        expected = own((frames[2 * i], lengths[2 * i])).scores
         torch.testing.assert_close(after[i], expected, atol=1e-6, rtol=0)
 
 
@@ -127,9 +127,9 @@ def test_a_model_that_diverges_leaves_the_others_alone(backend):
     frames, lengths, truth = batch()
     together = regressors("bigru", "mlp")
     with torch.no_grad():
-        together[1].aggregator.gru.weight_hh_l0[0, 0] = torch.nan
+        together[1].aggregators[0].gru.weight_hh_l0[0, 0] = torch.nan
     stack = Stack(together)
-    scores = stack.scores(frames, lengths, generators())
+    scores = stack.scores([(frames, lengths)], generators())
     stack.backward(loss(scores, truth))
     assert scores[1].isnan().all()
     for i in (0, 2):
@@ -142,20 +142,20 @@ def test_one_model_of_any_kind_is_a_stack():
     (own,) = regressors("transformer", "mlp", models=1)
     stack = Stack([own])
     for _ in range(2):
-        stack.backward(loss(stack.scores(frames, lengths, generators(1)), truth))
+        stack.backward(loss(stack.scores([(frames, lengths)], generators(1)), truth))
     first = [p.grad.clone() for p in own.parameters()]
     own.zero_grad()
-    loss(own(frames[0], lengths[0]).scores, truth[0]).backward()
+    loss(own((frames[0], lengths[0])).scores, truth[0]).backward()
     for one, other in zip(first, own.parameters(), strict=True):
         torch.testing.assert_close(one, other.grad)
 
 
 def test_stacking_pays_where_launches_count():
     gpu = torch.device("cuda")
-    assert all(stacking_pays(*kind, gpu) for kind in STACKABLE)
-    assert not stacking_pays("transformer", "mlp", gpu)
+    assert all(stacking_pays([a], h, gpu) for a, h in STACKABLE)
+    assert not stacking_pays(["transformer"], "mlp", gpu)
     with using_backend("plain"):
-        assert stacking_pays("bigru", "mlp", CPU)
-        assert not stacking_pays("avg", "mlp", CPU)
+        assert stacking_pays(["bigru"], "mlp", CPU)
+        assert not stacking_pays(["avg"], "mlp", CPU)
     if kernel():
-        assert not stacking_pays("bigru", "mlp", CPU)
+        assert not stacking_pays(["bigru"], "mlp", CPU)

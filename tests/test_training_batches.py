@@ -27,7 +27,7 @@ def frame_orders(*args, model=0, **kwargs):
     """Each video's frame numbers in the order in which an epoch has them for a model."""
     orders = {}
     for batch in batches(*args, **kwargs):
-        for frames, length in zip(batch.frames[model], batch.lengths[model], strict=True):
+        for frames, length in zip(*(each[model] for each in batch.streams[0]), strict=True):
             orders[int(frames[0, 0])] = frames[:length, 1].int().tolist()
     return orders
 
@@ -36,9 +36,12 @@ def test_a_batch_holds_whole_videos_beside_their_scores():
     videos = numbered(3, 5, 2, 4, 1)
     seen = []
     for batch in batches(videos, shuffle_frames=False):
-        assert batch.frames.dtype == torch.float32
-        assert batch.frames.shape[2] == batch.lengths.max()
-        for frames, length, truth in zip(*(each[0] for each in batch), strict=True):
+        (padded,) = batch.streams
+        assert padded.frames.dtype == torch.float32
+        assert padded.frames.shape[2] == padded.lengths.max()
+        for frames, length, truth in zip(
+            *(each[0] for each in (*padded, batch.scores)), strict=True
+        ):
             video = int(frames[0, 0])
             np.testing.assert_array_equal(frames[:length], videos[video])
             assert torch.isfinite(frames).all()
@@ -83,9 +86,10 @@ def test_a_model_among_others_has_the_batches_that_it_has_alone():
     for model, seed in enumerate((3, 0, 8)):
         alone = batches(videos, 2, seeds=(seed,))
         for ours, own in zip(together, alone, strict=True):
-            assert torch.equal(ours.lengths[model], own.lengths[0])
-            time = own.frames.shape[2]
-            assert torch.equal(ours.frames[model, :, :time], own.frames[0])
+            (several,), (one,) = ours.streams, own.streams
+            assert torch.equal(several.lengths[model], one.lengths[0])
+            time = one.frames.shape[2]
+            assert torch.equal(several.frames[model, :, :time], one.frames[0])
             assert torch.equal(ours.scores[model], own.scores[0])
 
 
@@ -101,13 +105,13 @@ def test_buckets_fill_batches_by_length_and_still_shuffle():
     videos = numbered(*lengths)
     spread, first = {}, []
     for bucket in (1, 20):
-        made = batches(videos, batch_size=4, bucket=bucket)
+        made = [b.streams[0] for b in batches(videos, batch_size=4, bucket=bucket)]
         assert [batch.lengths.shape[1] for batch in made] == [4] * 10 + [3]
         assert sorted(n for batch in made for n in batch.lengths[0].tolist()) == list(range(1, 44))
         spread[bucket] = sum(int(b.lengths.max() - b.lengths.min()) for b in made[:-1])
     assert spread[20] < spread[1] / 2
     for epoch in range(6):
-        made = batches(videos, epoch, batch_size=4, bucket=20)
+        made = [b.streams[0] for b in batches(videos, epoch, batch_size=4, bucket=20)]
         first.append(sorted(made[0].lengths[0].tolist()))
         means = [b.lengths.double().mean().item() for b in made]
         assert means != sorted(means)
@@ -134,5 +138,5 @@ def test_scores_come_in_the_tables_order_and_equal_those_of_each_video_alone():
     for i, predicted in enumerate(scores):
         frames = torch.from_numpy(made.frames(i)).float().unsqueeze(0)
         with torch.inference_mode():
-            alone, _ = regressor(frames, torch.tensor([frames.shape[1]]))
+            alone, _ = regressor((frames, torch.tensor([frames.shape[1]])))
         assert predicted == pytest.approx(alone.item(), abs=1e-6)

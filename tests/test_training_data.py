@@ -51,6 +51,6 @@ def test_videos_that_were_never_extracted_are_an_error_with_the_command(tmp_path
 def test_means_are_each_videos_mean_frame():
     made, labels = dataset(train=4)
     examples = Examples.join(made, labels[::-2])
-    for mean, record in zip(examples.means, examples.records, strict=True):
+    for mean, record in zip(*examples.means, examples.records, strict=True):
         frames = made.frames(made.video_ids.index(record.video_id)).astype(np.float64)
         np.testing.assert_allclose(mean, frames.mean(0), atol=1e-12)

@@ -174,7 +174,8 @@ def test_attention_learns_which_moments_count_where_averages_cannot(tmp_path):
     assert held_out_srocc(run.predictions()) > 0.9
     assert held_out_srocc(fit_baseline("ridge", Examples.join(made, labels)).predictions) < 0.75
     frames = torch.from_numpy(np.stack([marked_moments(9, np.random.default_rng(5))[0]])).float()
-    weights = run.regressors()[0](frames, torch.tensor([9])).weights[0].detach().abs()
+    (weights,) = run.regressors()[0]((frames, torch.tensor([9]))).weights
+    weights = weights[0].detach().abs()
     marked = frames[0, :, 0] > 0
     assert weights[marked].mean() > 3 * weights[~marked].mean()
 

@@ -7,7 +7,14 @@ from itertools import product
 from typing import Any, Literal
 
 from memfeat.baselines import BASELINES
-from memfeat.config import AblationConfig, AblationRow, PaperFigures, TrainConfig, build
+from memfeat.config import (
+    AblationConfig,
+    AblationRow,
+    PaperFigures,
+    TrainConfig,
+    build,
+    cache_names,
+)
 from memfeat.errors import ConfigError
 from memfeat.models import AGGREGATORS, HEADS
 from memfeat.registry import unknown_name
@@ -50,7 +57,7 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
     rows = [
         *config.rows,
         *(
-            AblationRow(cache=cache, aggregator=aggregator, head=head)
+            AblationRow(cache=(cache,), aggregator=(aggregator,), head=head)
             for cache, aggregator, head in product(config.caches, config.aggregators, config.heads)
         ),
     ]
@@ -61,22 +68,22 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
     several = len({row.cache for row in rows}) > 1
     cells: list[Cell] = []
     for row in rows:
-        AGGREGATORS.get(row.aggregator)
+        for aggregator in row.aggregator:
+            AGGREGATORS.get(aggregator)
         HEADS.get(row.head)
-        prefix = f"{row.cache.name} " if several else ""
-        system = f"{row.aggregator}+{row.head}"
-        cells.append(_cell(config, recipe, row, f"{prefix}{row.name or system}"))
-        if system in config.controls:
+        prefix = f"{cache_names(row.cache)} " if several else ""
+        cells.append(_cell(config, recipe, row, f"{prefix}{row.name or row.system}"))
+        if row.system in config.controls:
             control = row.model_copy(update={"train": {**row.train, "shuffle_labels": True}})
             name = f"{cells[-1].name} shuffled"
             cells.append(_cell(config, recipe, control, name, "control"))
     for cache, name in product(dict.fromkeys(row.cache for row in rows), config.baselines):
         BASELINES.get(name)
-        row = AblationRow(cache=cache, aggregator="avg", head=name)
-        label = f"{cache.name} avg+{name}" if several else f"avg+{name}"
+        row = AblationRow(cache=cache, aggregator=("avg",), head=name)
+        label = f"{cache_names(cache)} {row.system}" if several else row.system
         cells.append(_cell(config, recipe, row, label, "baseline"))
     _require_distinct(cells)
-    systems = {f"{row.aggregator}+{row.head}" for row in rows}
+    systems = {row.system for row in rows}
     for name in config.controls:
         if name not in systems:
             raise ConfigError(str(unknown_name("control", name, systems)))
@@ -95,17 +102,21 @@ def _cell(
         raise ConfigError(f"row {name!r}: its train may not set {', '.join(fixed)}")
     settings = {
         **recipe,
-        "cache": config.cache_root / row.cache,
+        "cache": [config.cache_root / cache for cache in row.cache],
         "aggregator": row.aggregator,
         "head": row.head,
         "seeds": config.seeds,
-        "run": config.run / "cells" / name.replace("/", "-").replace(" ", "-"),
+        "run": config.run / "cells" / _folder_name(name),
         **row.train,
     }
     built = build(TrainConfig, settings, f"row {name!r}")
     if kind != "baseline":
         resolve_options(built)  # refuses what no model has, before anything is trained
     return Cell(name, "control" if built.shuffle_labels else kind, built, row.paper)
+
+
+def _folder_name(name: str) -> str:
+    return name.replace("/", "-").replace(" + ", "+").replace(" ", "-")
 
 
 def _require_distinct(cells: Sequence[Cell]) -> None:

@@ -1,4 +1,4 @@
-"""How a grid's work is cut up and shared out: by cache, into stacks, over workers."""
+"""How a grid's work is cut up and shared out: by caches, into stacks, over workers."""
 
 import math
 import os
@@ -19,15 +19,15 @@ def weight(config: TrainConfig) -> int:
 
     A baseline counts as an average.
     """
-    return AGGREGATORS.get(config.aggregator).cost * config.max_epochs
+    return sum(AGGREGATORS.get(name).cost for name in config.aggregator) * config.max_epochs
 
 
-def by_cache(cells: Iterable[Cell]) -> list[list[Cell]]:
+def by_caches(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Group the cells that learn from the same data, the group with the costliest cell first.
 
     Groups are taken one after another, so small ones are left to fill the gaps at the end.
     """
-    groups: dict[tuple[Path, Path], list[Cell]] = {}
+    groups: dict[tuple[Path, tuple[Path, ...]], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.config.manifest, cell.config.cache), []).append(cell)
     return sorted(groups.values(), key=lambda group: -max(weight(c.config) for c in group))

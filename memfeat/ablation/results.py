@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memfeat.ablation.grid import Cell
 from memfeat.cache import Cache, CacheSpec
-from memfeat.config import AblationConfig
+from memfeat.config import AblationConfig, aggregator_names
 from memfeat.errors import MemfeatError, RunError
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference, split_half_ceiling
@@ -25,7 +25,7 @@ class _Result:
     """A finished cell's predictions for the table's split."""
 
     cell: Cell
-    spec: CacheSpec
+    specs: tuple[CacheSpec, ...]
     video_ids: tuple[str, ...]
     truth: NDArray[np.float64]  # (videos,)
     predictions: NDArray[np.float64]  # (seeds, videos)
@@ -106,7 +106,7 @@ def table_of(
         },
         "split_half": _split_half(records, cells[0].config.bootstrap),
         "sources": [
-            *dict.fromkeys(f"features: {each.spec.describe()}" for each in scored),
+            *dict.fromkeys(f"features: {s.describe()}" for each in scored for s in each.specs),
             f"scores: {datasets}",
         ],
         "notes": [*left_out, *_notes(rows)],
@@ -135,7 +135,7 @@ def _read(config: AblationConfig, cell: Cell) -> _Result:
     chosen &= ~np.isnan(first.score)
     return _Result(
         cell,
-        Cache.open(run.cache).spec,
+        tuple(Cache.open(cache).spec for cache in run.cache),
         tuple(np.array(first.video_id, dtype=object)[chosen]),
         first.score[chosen],
         np.stack([each.prediction[chosen] for each in columns]),
@@ -163,9 +163,9 @@ def _row(config: AblationConfig, each: _Result, best: _Result | None) -> dict[st
     row: dict[str, Any] = {
         "name": each.cell.name,
         "kind": each.cell.kind,
-        "encoder": each.spec.encoder,
-        "weights": each.spec.weights,
-        "aggregator": run.aggregator,
+        "encoder": " + ".join(spec.encoder for spec in each.specs),
+        "weights": " + ".join(spec.weights for spec in each.specs),
+        "aggregator": aggregator_names(run.aggregator),
         "head": run.head,
         "seeds": [] if is_baseline else list(run.seeds),
     }

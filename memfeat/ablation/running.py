@@ -54,13 +54,15 @@ def run_ablation(
 
 
 def _without_cache(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the cells whose cache is not there, each with the command that makes it."""
+    """Return the cells of which a cache is not there, each with the commands that make it."""
     errors = {}
     for cell in cells:
-        manifest, cache = cell.config.manifest, cell.config.cache
-        if not any(cache.glob("shard-*.h5")):
-            errors[cell.name] = (
-                f"there is no cache {cache}; make it with `memfeat extract --manifest {manifest} "
-                f"--encoder {cache.name} --cache {cache}`"
-            )
+        missing = [
+            f"there is no cache {cache}; make it with `memfeat extract --manifest "
+            f"{cell.config.manifest} --encoder {cache.name} --cache {cache}`"
+            for cache in dict.fromkeys(cell.config.cache)
+            if not any(cache.glob("shard-*.h5"))
+        ]
+        if missing:
+            errors[cell.name] = "; ".join(missing)
     return errors

@@ -1,21 +1,22 @@
-"""Working off a grid in several processes: cache by cache, in stacks, the longest first."""
+"""Working off a grid in several processes: data by data, in stacks, the longest first."""
 
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.ledger import Ledger
-from memfeat.ablation.planning import balanced_stacks, by_cache, gpus_of_workers, weight
+from memfeat.ablation.planning import balanced_stacks, by_caches, gpus_of_workers, weight
 from memfeat.ablation.progress import Tally
 from memfeat.ablation.tasks import Broken, Data, Epoch, Finished, Message, Outcome, Task, work
-from memfeat.cache import Cache, shared_table
+from memfeat.cache import Cache, SharedTable, shared_table
 from memfeat.config import TrainConfig
 from memfeat.devices import resolve_device
 from memfeat.errors import MemfeatError
-from memfeat.manifest import read_manifest
+from memfeat.manifest import Manifest, read_manifest
 from memfeat.processes import Crew, Ended
 from memfeat.training import Examples, finish, resolve_options, select_records, unfinished
 
@@ -25,10 +26,21 @@ DIED = (
 )
 
 
+Source = tuple[Path, Path]  # a manifest and a cache
+
+
+class _Table(NamedTuple):
+    """A table that is shared, and what ends that."""
+
+    table: SharedTable
+    made: ExitStack
+
+
 class Schedule:
     """What is left of a grid: caches to open, tasks to give, tasks given, tasks to try again.
 
-    A table is made when the first task needs it, and given up with the last. The runs of a task
+    A table, of one cache, is made when the first task needs it, and given up with the last, even
+    if tasks of other data have it among their caches. The runs of a task
     whose process died are tried again at the end, each with a process and the machine to itself,
     so that only the one whose own process dies is blamed.
 
@@ -45,11 +57,11 @@ class Schedule:
     ) -> None:
         self._folder, self._ledger, self._tally = folder, ledger, tally
         self._gpus = gpus_of_workers(cells, workers)
-        self._groups = deque(by_cache(cells))
+        self._groups = deque(by_caches(cells))
         self._queue: deque[Task] = deque()
         self._given: set[Task] = set()
         self._orphans: deque[Task] = deque()
-        self._tables: dict[Data, ExitStack] = {}
+        self._tables: dict[Source, _Table] = {}
 
     def run(self) -> None:
         """Work everything off."""
@@ -60,7 +72,7 @@ class Schedule:
                 self._work_off(self._gpus[:1], alone=True)
         finally:
             for table in self._tables.values():
-                table.close()
+                table.made.close()
 
     def _work_off(self, gpus: Sequence[str | None], *, alone: bool = False) -> None:
         with Crew(work, gpus) as crew:
@@ -82,14 +94,16 @@ class Schedule:
         return self._queue.popleft() if self._queue else None
 
     def _open(self, cells: Sequence[Cell]) -> None:
-        """Share the table of `cells`, and queue what is left to do of them, the longest first."""
-        self._tally.news(f"reading {cells[0].config.cache}")
+        """Share the tables of `cells`, and queue what is left to do of them, the longest first."""
+        named = ", ".join(map(str, cells[0].config.cache))
+        self._tally.news(f"reading {named}")
         try:
             data = self._share(cells[0].config)
         except (MemfeatError, OSError) as error:
-            self._tally.news(f"cannot use {cells[0].config.cache}")
+            self._tally.news(f"cannot use {named}")
             for cell in cells:
                 self._ledger.fail(cell, str(error))
+            self._give_up_tables()
             return
         self._tally.news("")
         models: list[TrainConfig] = []
@@ -106,20 +120,28 @@ class Schedule:
         self._give_up_tables()
 
     def _share(self, config: TrainConfig) -> Data:
-        manifest, cache = read_manifest(config.manifest), Cache.open(config.cache)
-        records = select_records(manifest, cache).records
-        with ExitStack() as stack:
-            ids = [record.video_id for record in records]
-            table = stack.enter_context(shared_table(cache, ids, self._folder))
-            examples = Examples.join(table.open(), records)
-            examples.require_splits()
-            data = Data(table, examples.records, examples.facts)
-            self._tables[data] = stack.pop_all()
-        return data
+        manifest = read_manifest(config.manifest)
+        caches = [Cache.open(folder) for folder in config.cache]
+        records = select_records(manifest, *caches).records
+        tables = tuple(self._table(manifest, cache) for cache in caches)
+        examples = Examples.join([table.open() for table in tables], records)
+        examples.require_splits()
+        return Data(tables, examples.records, examples.facts)
+
+    def _table(self, manifest: Manifest, cache: Cache) -> SharedTable:
+        """Share what a cache has of a manifest's videos, unless that is done already."""
+        source = manifest.path, cache.folder
+        if source not in self._tables:
+            usable = set(cache.usable())
+            ids = [r.video_id for r in manifest.records if r.video_id in usable]
+            with ExitStack() as stack:
+                table = stack.enter_context(shared_table(cache, ids, self._folder))
+                self._tables[source] = _Table(table, stack.pop_all())
+        return self._tables[source].table
 
     def _left_of(self, cell: Cell, data: Data) -> list[TrainConfig]:
         """Enter a model's cell into the ledger, and return its seeds that are not finished."""
-        facts = data.table.spec, data.facts
+        facts = data.specs, data.facts
         try:
             config = resolve_options(cell.config)
             resolve_device(config.device)
@@ -173,6 +195,14 @@ class Schedule:
             self._queue.appendleft(due)
 
     def _give_up_tables(self) -> None:
-        needed = {task.data for task in (*self._queue, *self._given, *self._orphans)}
-        for data in self._tables.keys() - needed:
-            self._tables.pop(data).close()
+        tasks = (*self._queue, *self._given, *self._orphans)
+        needed = {table for task in tasks for table in task.data.tables}
+        waiting = {source for cells in self._groups for source in _sources(cells[0].config)}
+        for source, (table, made) in list(self._tables.items()):
+            if table not in needed and source not in waiting:
+                made.close()
+                del self._tables[source]
+
+
+def _sources(config: TrainConfig) -> list[Source]:
+    return [(config.manifest, cache) for cache in config.cache]

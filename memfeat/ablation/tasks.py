@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from memfeat.baselines import run_baseline
-from memfeat.cache import SharedTable
+from memfeat.cache import CacheSpec, SharedTable
 from memfeat.config import TrainConfig
 from memfeat.errors import MemfeatError
 from memfeat.manifest import VideoRecord
@@ -19,17 +19,22 @@ from memfeat.training import EpochReport, Examples, finish, train_stack
 
 @dataclass(frozen=True)
 class Data:
-    """A cache's features joined with a manifest's records, checked and hashed already.
+    """Features joined with a manifest's records, checked and hashed already.
 
     Attributes:
-        table: the features; two of these are equal if it is the same.
+        tables: of each cache; two of these are equal if their tables are the same.
         records: the videos.
         facts: `Examples.facts`.
     """
 
-    table: SharedTable
+    tables: tuple[SharedTable, ...]
     records: tuple[VideoRecord, ...] = field(compare=False)
     facts: Mapping[str, Any] = field(compare=False)
+
+    @property
+    def specs(self) -> tuple[CacheSpec, ...]:
+        """What made each cache's features."""
+        return tuple(table.spec for table in self.tables)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +104,7 @@ def work(task: Task, gpu: str | None, send: Send) -> None:
 def _do(task: Task, send: Send) -> tuple[str | None, ...]:
     config, data = task.configs[0], task.data
     if task.kind == "summary":
-        finish(config, data.table.spec, data.facts)
+        finish(config, data.specs, data.facts)
     elif task.kind == "baseline":
         run_baseline(config.head, _examples(data), config)
     else:
@@ -115,5 +120,6 @@ def _do(task: Task, send: Send) -> tuple[str | None, ...]:
 
 @lru_cache(maxsize=1)
 def _examples(data: Data) -> Examples:
-    """Map a table once for all tasks that come of it in a row."""
-    return Examples.trusted(data.table.open(), data.records, data.facts)
+    """Map tables once for all tasks that come of them in a row."""
+    tables = [table.open() for table in data.tables]
+    return Examples.trusted(tables, data.records, data.facts)

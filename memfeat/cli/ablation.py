@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from memfeat.cli.options import json_option, print_json, settings_options
+from memfeat.cli.options import given, json_option, print_json, settings_options
 from memfeat.config import AblationConfig, build, read_pipeline
 from memfeat.errors import ConfigError, ExitCode
 
@@ -29,8 +29,8 @@ def ablation_command(grid: Path, manifest: Path | None, as_json: bool, **flags: 
     tables = read_pipeline(grid)
     if "ablation" not in tables:
         raise ConfigError(f"{grid} has no [ablation] table; pipelines/table1.toml is an example")
-    given = {name: value for name, value in flags.items() if value is not None}
-    config = build(AblationConfig, tables["ablation"] | given, f"{grid} [ablation]")
+    settings = tables["ablation"] | given(flags)
+    config = build(AblationConfig, settings, f"{grid} [ablation]")
     recipe = tables.get("train", {}) | ({"manifest": manifest} if manifest else {})
 
     from memfeat.ablation import plan_cells, run_ablation

@@ -40,8 +40,13 @@ def read_settings(settings: type[S], table: str, pipeline: Path | None, flags: d
         ConfigError: see `memfeat.config.build`.
     """
     values = dict(read_pipeline(pipeline).get(table, {})) if pipeline else {}
-    values |= {name: value for name, value in flags.items() if value is not None}
+    values |= given(flags)
     return build(settings, values, source=f"{pipeline} [{table}]" if pipeline else "options")
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given; one that can be repeated is empty if it was not."""
+    return {name: value for name, value in flags.items() if value not in (None, ())}
 
 
 def print_json(value: Any) -> None:
@@ -68,6 +73,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F] | None:
         text += " (required, here or in the file)"
     if kind is click.BOOL:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    if get_origin(field.annotation) is tuple and not _of_numbers(field.annotation):
+        return click.option(flag, name, type=kind, multiple=True, help=f"{text}; repeatable")
     return click.option(flag, name, type=kind, default=None, help=text)
 
 
@@ -80,8 +87,7 @@ def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:
-        of_numbers = int in get_args(get_args(annotation)[0])
-        return click.STRING if of_numbers else None
+        return click.STRING if _of_numbers(annotation) else _click_type(get_args(annotation)[0])
     known: dict[Any, click.ParamType[Any]] = {
         bool: click.BOOL,
         int: click.INT,
@@ -90,3 +96,8 @@ def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
         Path: click.Path(path_type=Path),
     }
     return known.get(annotation)
+
+
+def _of_numbers(annotation: Any) -> bool:
+    """Return whether a tuple is of numbers, which one flag gives, such as 0-4."""
+    return int in get_args(get_args(annotation)[0])

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Draw each frame's weight and effect; for several videos, a folder.",
 )
-@click.option("--weights", help="Checkpoint of the encoder, if the run was made with a file.")
+@click.option(
+    "--weights",
+    multiple=True,
+    help="Checkpoint of the encoder, if the run was made with a file; of several, in their order.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @json_option
 def predict_command(
@@ -31,7 +35,7 @@ def predict_command(
     run_folder: Path,
     videos: tuple[Path, ...],
     timeline: Path | None,
-    weights: str | None,
+    weights: tuple[str, ...],
     device: str,
     as_json: bool,
 ) -> int:
@@ -73,5 +77,7 @@ def _draw(predictor: "Predictor", video: Path, picture: Path) -> None:
     from memfeat.prediction import frames_at
 
     found = predictor.timeline(video)
-    frames = frames_at(video, strip_indices(found), max_frames=predictor.run.spec.max_frames)
+    times = {index: float(found.pts_seconds[index]) for index in strip_indices(found)}
+    pixels = frames_at(video, times.values())
+    frames = {index: pixels[time] for index, time in times.items()}
     draw_timeline(found, frames, picture, title=video.name, sources=found.sources)

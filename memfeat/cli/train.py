@@ -28,9 +28,10 @@ from memfeat.errors import ConfigError
 def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     """Train an aggregator and a head from a cache.
 
-    Settings come from the [train] table of PIPELINE.toml; flags override it. Prints the metrics of
-    each split; the run folder holds model, history, predictions and all settings. Seeds that the
-    folder holds already are kept.
+    Settings come from the [train] table of PIPELINE.toml; flags override it. Several caches are
+    streams side by side: each has an aggregator of its own, and the head takes their vectors
+    concatenated. Prints the metrics of each split; the run folder holds model, history,
+    predictions and all settings. Seeds that the folder holds already are kept.
     """
     config = read_settings(TrainConfig, "train", pipeline, flags)
 
@@ -41,16 +42,17 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     from memfeat.training import select_records, train
 
     manifest = read_manifest(config.manifest)
-    cache = Cache.open(config.cache)
-    selection = select_records(manifest, cache)
+    caches = [Cache.open(folder) for folder in config.cache]
+    selection = select_records(manifest, *caches)
     say_notes(selection.notes)
-    table = cache.load([record.video_id for record in selection.records])
+    video_ids = [record.video_id for record in selection.records]
+    tables = [cache.load(video_ids) for cache in caches]
     with epoch_progress(len(config.seeds), config.max_epochs) as progress:
-        run = train(table, selection.records, config, on_epoch=progress.advance)
+        run = train(tables, selection.records, config, on_epoch=progress.advance)
     if as_json:
         print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
         return
-    print_metrics(run.metrics, f"{config.aggregator}+{config.head}", run.sources())
+    print_metrics(run.metrics, config.system, run.sources())
     click.echo(f"run folder: {run.folder}", err=True)
 
 
@@ -61,11 +63,21 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
 )
 @click.argument("run_folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--manifest", type=click.Path(path_type=Path), help="Other videos [the run's own].")
-@click.option("--cache", type=click.Path(path_type=Path), help="Their embeddings [the run's own].")
+@click.option(
+    "--cache",
+    "caches",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Their embeddings, a folder for each of the run's caches [the run's own].",
+)
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Only this split.")
 @json_option
 def evaluate_command(
-    run_folder: Path, manifest: Path | None, cache: Path | None, split: str | None, as_json: bool
+    run_folder: Path,
+    manifest: Path | None,
+    caches: tuple[Path, ...],
+    split: str | None,
+    as_json: bool,
 ) -> None:
     """Compare a run with the truth.
 
@@ -79,16 +91,16 @@ def evaluate_command(
     from memfeat.training import evaluate_run, select_records
 
     run = Run.load(run_folder)
-    opened = Cache.open(cache or run.config.cache)
+    opened = [Cache.open(folder) for folder in caches or run.config.cache]
     found = read_manifest(manifest or run.config.manifest)
-    selection = select_records(found, opened)
+    selection = select_records(found, *opened)
     say_notes(selection.notes)
     records = [record for record in selection.records if split in (None, record.split)]
     if not any(record.score is not None for record in records):
         which = split or "any split"
         raise ConfigError(f"{found.path} has no scored video in {which} to compare with")
-    table = opened.load([record.video_id for record in records])
-    metrics = {name: value.as_dict() for name, value in evaluate_run(run, table, records).items()}
+    tables = [cache.load([record.video_id for record in records]) for cache in opened]
+    metrics = {name: value.as_dict() for name, value in evaluate_run(run, tables, records).items()}
     datasets = ", ".join(found.datasets) or "the manifest does not say"
     sources = [*run.sources(), f"evaluated on scores: {datasets}"]
     if as_json:

@@ -10,6 +10,7 @@ from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import ExtractConfig, Tokens, token_grid
 from memfeat.config.importing import ImportConfig
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
+from memfeat.config.streams import Names, Places, aggregator_names, cache_names
 from memfeat.config.train import Monitor, TrainConfig
 
 __all__ = [
@@ -19,14 +20,18 @@ __all__ = [
     "ExtractConfig",
     "ImportConfig",
     "Monitor",
+    "Names",
     "PaperFigures",
     "Place",
+    "Places",
     "Seeds",
     "Settings",
     "Split",
     "Tokens",
     "TrainConfig",
+    "aggregator_names",
     "build",
+    "cache_names",
     "parse_seeds",
     "read_pipeline",
     "token_grid",

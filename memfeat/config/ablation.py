@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from memfeat.config.settings import Place, Seeds, Settings, Split
+from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
 
 
 class PaperFigures(Settings):
@@ -16,14 +17,21 @@ class PaperFigures(Settings):
 
 
 class AblationRow(Settings):
-    """One system of a table: a cache, an aggregator and a head, trained over the table's seeds."""
+    """One system of a table: caches, aggregators and a head, trained over the table's seeds."""
 
     name: str | None = Field(None, description="label [aggregator+head]")
-    cache: Place = Field(description="below `cache_root`")
-    aggregator: str
+    cache: Places = Field(description="below `cache_root`; several are streams side by side")
+    aggregator: Names = Field(description="one for all caches, or one each")
     head: str
     train: dict[str, Any] = Field(default_factory=dict, description="settings for this row alone")
     paper: PaperFigures | None = None
+
+    _for_each_cache = field_validator("aggregator")(for_each_cache)
+
+    @property
+    def system(self) -> str:
+        """Aggregators and head as one name, such as `bigru+mlp`, or `avg,bigru+mlp` of two."""
+        return f"{aggregator_names(self.aggregator)}+{self.head}"
 
 
 class AblationConfig(Settings):

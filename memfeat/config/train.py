@@ -3,20 +3,30 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from memfeat.config.settings import Place, Seeds, Settings
+from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
 
 Monitor = Literal["l1", "srocc", "plcc"]
 
 
 class TrainConfig(Settings):
-    """Stage 2: which cache, which model, and the paper's recipe."""
+    """Stage 2: which caches, which model, and the paper's recipe.
+
+    Several caches are streams side by side, each with an aggregator of its own; their vectors are
+    concatenated (Table 1, rows 9-11).
+    """
 
     manifest: Place = Field(description="videos, splits and scores")
-    cache: Place = Field(description="folder of shards")
+    cache: Places = Field(description="folder of shards; several are streams side by side")
     run: Place = Field(Path("runs/train"), description="folder the result goes to")
-    aggregator: str = Field("bigru", description="frames to one vector; `memfeat list` names them")
+    aggregator: Names = Field(
+        ("bigru",),
+        description="frames to one vector, one for all caches or one each; `memfeat list` names "
+        "them",
+        validate_default=True,
+    )
     head: str = Field("mlp", description="vector to score; `memfeat list` names them")
     aggregators: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options by aggregator name"
@@ -43,6 +53,13 @@ class TrainConfig(Settings):
     bootstrap: int = Field(1000, ge=0, description="resamples per interval; 0 for none (ours)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     threads: int = Field(1, ge=1, description="CPU threads per model; more rarely helps a GRU")
+
+    _for_each_cache = field_validator("aggregator")(for_each_cache)
+
+    @property
+    def system(self) -> str:
+        """Aggregators and head as one name, such as `bigru+mlp`, or `avg,bigru+mlp` of two."""
+        return f"{aggregator_names(self.aggregator)}+{self.head}"
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:

@@ -4,10 +4,12 @@ from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator
 from memfeat.models.heads import HEADS, Head
 from memfeat.models.regressor import (
     NO_OPTIONS,
+    Padded,
     Prediction,
     Regressor,
     build_regressor,
     parameter_count,
+    regressor_of,
     resolve_aggregator_options,
     resolve_head_options,
 )
@@ -20,12 +22,14 @@ __all__ = [
     "Aggregated",
     "Aggregator",
     "Head",
+    "Padded",
     "Prediction",
     "Regressor",
     "Stack",
     "build_regressor",
     "can_stack",
     "parameter_count",
+    "regressor_of",
     "resolve_aggregator_options",
     "resolve_head_options",
     "stacking_pays",

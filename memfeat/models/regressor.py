@@ -1,15 +1,29 @@
-"""The regressor: an aggregator and a head, from frames to a score."""
+"""The regressor: an aggregator for each stream and a head, from frames to a score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from memfeat.config import Settings, build
+from memfeat.config import Settings, TrainConfig, build
 from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator
 from memfeat.models.heads import HEADS, Head
 
 NO_OPTIONS: Mapping[str, Any] = {}
+
+
+class Padded(NamedTuple):
+    """Some videos' embeddings of one cache, padded to the longest.
+
+    Attributes:
+        frames: float32 (batch, time, dim).
+        lengths: int64 (batch,), how many of each video's frames are real, at least 1; best left
+            on the CPU.
+    """
+
+    frames: Tensor
+    lengths: Tensor
 
 
 class Prediction(NamedTuple):
@@ -17,33 +31,42 @@ class Prediction(NamedTuple):
 
     Attributes:
         scores: (batch,), each in (0, 1).
-        weights: (batch, time), each frame's weight, zero where padded; None if it has none.
+        weights: for each stream (batch, time), each frame's weight, zero where padded; None if it
+            has none.
     """
 
     scores: Tensor
-    weights: Tensor | None
+    weights: tuple[Tensor | None, ...]
 
 
 class Regressor(nn.Module):
-    """Frames to score. Its parameters are called `aggregator.*` and `head.*`.
+    """Frames to score. Its parameters are called `aggregators.0.*` and so on, and `head.*`.
+
+    Several streams' vectors are concatenated (Table 1, rows 9-11).
 
     Attributes:
-        aggregator: frames to vector; `aggregator.options` are its settings.
+        aggregators: frames to vector, one for each stream; their `options` are their settings.
         head: vector to score; `head.options` are its settings.
     """
 
-    def __init__(self, aggregator: Aggregator, head: Head) -> None:
+    def __init__(self, aggregators: Sequence[Aggregator], head: Head) -> None:
         super().__init__()
-        self.aggregator = aggregator
+        self.aggregators: Sequence[Aggregator] = nn.ModuleList(aggregators)  # type: ignore[assignment]
         self.head = head
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Prediction:
-        """Score frames, float32 (batch, time, dim), of which the first lengths (batch,) are real.
+    def forward(self, *streams: tuple[Tensor, Tensor]) -> Prediction:
+        """Score the same videos' frames in each stream, each a `Padded`."""
+        aggregated: list[Aggregated] = [
+            aggregator(frames, lengths)
+            for aggregator, (frames, lengths) in zip(self.aggregators, streams, strict=True)
+        ]
+        vector = side_by_side([each.vector for each in aggregated])
+        return Prediction(self.head(vector), tuple(each.weights for each in aggregated))
 
-        Lengths are int64, at least 1, and best left on the CPU.
-        """
-        aggregated: Aggregated = self.aggregator(frames, lengths)
-        return Prediction(self.head(aggregated.vector), aggregated.weights)
+
+def side_by_side(vectors: Sequence[Tensor]) -> Tensor:
+    """Concatenate vectors (batch, width of each); a single one is not copied."""
+    return vectors[0] if len(vectors) == 1 else torch.cat(list(vectors), dim=-1)
 
 
 def build_regressor(
@@ -53,7 +76,7 @@ def build_regressor(
     aggregator_options: Mapping[str, Any] = NO_OPTIONS,
     head_options: Mapping[str, Any] = NO_OPTIONS,
 ) -> Regressor:
-    """Build a regressor, its weights drawn from torch's global generator.
+    """Build a regressor of one stream, its weights drawn from torch's global generator.
 
     Args:
         dim: width of the frame embeddings.
@@ -66,10 +89,35 @@ def build_regressor(
         UnknownNameError: no such aggregator or head; the message lists the choices.
         ConfigError: an option is unknown or not allowed.
     """
-    pool = AGGREGATORS.get(aggregator)(
-        dim, resolve_aggregator_options(aggregator, aggregator_options)
-    )
-    return Regressor(pool, HEADS.get(head)(pool.width, resolve_head_options(head, head_options)))
+    pool = _build_aggregator(dim, aggregator, aggregator_options)
+    return Regressor([pool], _build_head([pool], head, head_options))
+
+
+def regressor_of(config: TrainConfig, dims: Sequence[int]) -> Regressor:
+    """Build the regressor that settings name, its weights drawn from torch's global generator.
+
+    Args:
+        config: names the aggregators, the head, and their options.
+        dims: width of each cache's embeddings.
+
+    Raises:
+        UnknownNameError, ConfigError: as for `build_regressor`.
+    """
+    pools = [
+        _build_aggregator(dim, name, config.aggregators.get(name, NO_OPTIONS))
+        for dim, name in zip(dims, config.aggregator, strict=True)
+    ]
+    options = config.heads.get(config.head, NO_OPTIONS)
+    return Regressor(pools, _build_head(pools, config.head, options))
+
+
+def _build_aggregator(dim: int, name: str, options: Mapping[str, Any]) -> Aggregator:
+    return AGGREGATORS.get(name)(dim, resolve_aggregator_options(name, options))
+
+
+def _build_head(pools: Sequence[Aggregator], name: str, options: Mapping[str, Any]) -> Head:
+    width = sum(pool.width for pool in pools)
+    return HEADS.get(name)(width, resolve_head_options(name, options))
 
 
 def resolve_aggregator_options(name: str, options: Mapping[str, Any]) -> Settings:

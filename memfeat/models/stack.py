@@ -10,7 +10,7 @@ from memfeat.models.aggregators import AGGREGATORS, Recurrent
 from memfeat.models.gru import GruWeights, backend_for
 from memfeat.models.heads import HEADS
 from memfeat.models.recurrence import run_layers
-from memfeat.models.regressor import Regressor
+from memfeat.models.regressor import Regressor, side_by_side
 
 
 class Stack:
@@ -21,7 +21,7 @@ class Stack:
     last it was put in.
 
     Args:
-        regressors: of the same aggregator, head, options and device; more than one only of a
+        regressors: of the same aggregators, head, options and device; more than one only of a
             kind that `can_stack`.
     """
 
@@ -29,7 +29,8 @@ class Stack:
         self.regressors = list(regressors)
         self._joint: list[tuple[Tensor, list[nn.Parameter]]] = []
         self._first = _Pooling(self.regressors[0])
-        self._layers = self._join_layers()
+        streams = range(len(self.regressors[0].aggregators))
+        self._layers = [self._join_layers(stream) for stream in streams]
         layered = {id(each) for _, parameters in self._joint for each in parameters}
         self._rest = {
             f"regressor.{name}": self._join([r.get_parameter(name) for r in self.regressors])
@@ -41,32 +42,40 @@ class Stack:
         return len(self.regressors)
 
     def scores(
-        self, frames: Tensor, lengths: Tensor, generators: Sequence[Generator] | None = None
+        self,
+        streams: Sequence[tuple[Tensor, Tensor]],
+        generators: Sequence[Generator] | None = None,
     ) -> Tensor:
         """Return every model's scores, (models, batch), each in (0, 1).
 
         Args:
-            frames: float32 (models, batch, time, dim), or (1, batch, time, dim) for all models.
-            lengths: int64 (models or 1, batch), best left on the CPU.
+            streams: for each stream frames and lengths: float32 (models, batch, time, dim), or
+                (1, batch, time, dim) for all models, and int64 (models or 1, batch), best left on
+                the CPU.
             generators: in training, where each model's dropout comes from; one that does not
                 stack asks torch's own. None for no dropout.
         """
         for regressor in self.regressors:
             regressor.train(generators is not None)
         first = self.regressors[0]
-        if not first.aggregator.stacks:
-            return torch.stack([first(frames[0], lengths[0]).scores])
-        gru = first.aggregator.gru
-        states = frames
-        if gru is not None:
-            states = run_layers(frames, lengths, self._layers, gru.dropout, generators)
+        if not all(aggregator.stacks for aggregator in first.aggregators):
+            alone = [(frames[0], lengths[0]) for frames, lengths in streams]
+            return torch.stack([first(*alone).scores])
+        tensors: list[Tensor] = []
+        for aggregator, layers, (frames, lengths) in zip(
+            first.aggregators, self._layers, streams, strict=True
+        ):
+            states, gru = frames, aggregator.gru
+            if gru is not None:
+                states = run_layers(frames, lengths, layers, gru.dropout, generators)
+            tensors += states, frames, lengths
         scores: Tensor
         if len(self) == 1:  # without vmap, whose weights' gradients come transposed on a CPU
-            scores = self._first(states[0], frames[0], lengths[0]).unsqueeze(0)
+            scores = self._first(*(each[0] for each in tensors)).unsqueeze(0)
             return scores
-        lengths = lengths.to(frames.device)
-        args = [each if len(each) > 1 else each[0] for each in (states, frames, lengths)]
-        among = [0 if len(each) > 1 else None for each in (states, frames, lengths)]
+        tensors = [each.to(tensors[0].device) for each in tensors]
+        args = [each if len(each) > 1 else each[0] for each in tensors]
+        among = [0 if len(each) > 1 else None for each in tensors]
         scores = torch.vmap(self._call, in_dims=(0, *among))(self._rest, *args)
         return scores
 
@@ -86,10 +95,9 @@ class Stack:
                 for parameter, grad in zip(parameters, grads, strict=True):
                     parameter.grad = grad
 
-    def _join_layers(self) -> list[GruWeights]:
-        if self.regressors[0].aggregator.gru is None:
-            return []
-        own = [r.aggregator.gru.layer_parameters() for r in self.regressors if r.aggregator.gru]
+    def _join_layers(self, stream: int) -> list[GruWeights]:
+        grus = [regressor.aggregators[stream].gru for regressor in self.regressors]
+        own = [gru.layer_parameters() for gru in grus if gru is not None]
         layers = []
         for of_models in zip(*own, strict=True):
             kinds = zip(*of_models, strict=True)
@@ -113,22 +121,28 @@ class _Pooling(nn.Module):
         super().__init__()
         self.regressor = regressor
 
-    def forward(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
-        pooled = self.regressor.aggregator.pool(states, frames, lengths)
-        scores: Tensor = self.regressor.head(pooled.vector)
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Score from each stream's states, frames and lengths, one after another."""
+        streams = zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True)
+        pooled = [
+            aggregator.pool(*stream).vector
+            for aggregator, stream in zip(self.regressor.aggregators, streams, strict=True)
+        ]
+        scores: Tensor = self.regressor.head(side_by_side(pooled))
         return scores
 
 
-def can_stack(aggregator: str, head: str) -> bool:
+def can_stack(aggregators: Sequence[str], head: str) -> bool:
     """Return whether more than one regressor of this kind can be computed as one.
 
     Raises:
         UnknownNameError: no such aggregator or head.
     """
-    return AGGREGATORS.get(aggregator).stacks and HEADS.get(head).stacks
+    pools = [AGGREGATORS.get(name) for name in aggregators]
+    return all(pool.stacks for pool in pools) and HEADS.get(head).stacks
 
 
-def stacking_pays(aggregator: str, head: str, device: torch.device) -> bool:
+def stacking_pays(aggregators: Sequence[str], head: str, device: torch.device) -> bool:
     """Return whether several are faster as one, than one after another, on a device.
 
     What is saved is launches. On a CPU they count where plain torch steps through time; where C++
@@ -137,9 +151,9 @@ def stacking_pays(aggregator: str, head: str, device: torch.device) -> bool:
     Raises:
         UnknownNameError: no such aggregator or head.
     """
-    if not can_stack(aggregator, head):
+    if not can_stack(aggregators, head):
         return False
-    is_recurrent = issubclass(AGGREGATORS.get(aggregator), Recurrent)
+    is_recurrent = any(issubclass(AGGREGATORS.get(name), Recurrent) for name in aggregators)
     return device.type != "cpu" or (is_recurrent and backend_for(device) == "plain")
 
 

@@ -49,7 +49,8 @@ def settings(runs: Sequence[Run]) -> list[Choice]:
 
 def features(runs: Sequence[Run]) -> list[list[Choice]]:
     """List what made each distinct cache that the runs were trained from."""
-    specs = list({run.spec.model_dump_json(): run.spec for run in runs}.values())
+    every = [spec for run in runs for spec in run.specs]
+    specs = list({spec.model_dump_json(): spec for spec in every}.values())
     return [
         [Choice(name, words(value), "") for name, value in spec.model_dump().items()]
         for spec in specs
@@ -57,21 +58,21 @@ def features(runs: Sequence[Run]) -> list[list[Choice]]:
 
 
 def _choices_of(run: Run) -> Iterator[Choice]:
-    spec, config = run.spec, run.config
-    for name, meaning in _SPEC.items():
-        yield Choice(f"features: {name}", words(getattr(spec, name)), meaning)
-    for name, why in _marked(ExtractConfig):
-        if hasattr(spec, name):
-            yield Choice(f"features: {name}", words(getattr(spec, name)), why)
+    config = run.config
+    for spec in run.specs:
+        for name, meaning in _SPEC.items():
+            yield Choice(f"features: {name}", words(getattr(spec, name)), meaning)
+        for name, why in _marked(ExtractConfig):
+            if hasattr(spec, name):
+                yield Choice(f"features: {name}", words(getattr(spec, name)), why)
     for name, why in _marked(TrainConfig):
         yield Choice(f"training: {name}", words(getattr(config, name)), why)
-    yield from _model_choices(
-        config.aggregator,
-        AGGREGATORS.get(config.aggregator),
-        resolve_aggregator_options(
-            config.aggregator, config.aggregators.get(config.aggregator, {})
-        ),
-    )
+    for aggregator in config.aggregator:
+        yield from _model_choices(
+            aggregator,
+            AGGREGATORS.get(aggregator),
+            resolve_aggregator_options(aggregator, config.aggregators.get(aggregator, {})),
+        )
     yield from _model_choices(
         config.head,
         HEADS.get(config.head),

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 import memfeat
 from memfeat.ablation import RESULT
+from memfeat.config import aggregator_names
 from memfeat.figures import IntervalRow, inline_svg, intervals, is_loud, scatter
 from memfeat.files import write_atomically
 from memfeat.report import choices
@@ -122,9 +123,10 @@ def _of_grid(folder: Path) -> Page:
 def _of_run(run: Run) -> Page:
     splits = [split for split in _UNSEEN if split in run.metrics]
     predictions = run.predictions()
-    name = f"{run.config.aggregator} + {run.config.head}"
+    name = f"{aggregator_names(run.config.aggregator)} + {run.config.head}"
+    encoders = " + ".join(spec.encoder for spec in run.specs)
     page = Page(
-        title=f"{name} on {run.spec.encoder}",
+        title=f"{name} on {encoders}",
         sources=tuple(run.sources()),
         runs=(run,),
         splits={split: run.metrics[split] for split in splits},

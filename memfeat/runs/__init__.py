@@ -4,7 +4,7 @@
 file               content
 =================  ===========================================================================
 config.json        the `TrainConfig` as used, the model's options filled in
-cache_spec.json    the `CacheSpec` of the features
+cache_spec.json    the `CacheSpec` of the features; of several caches, all under `streams`
 history.jsonl      a line per epoch
 model.safetensors  the best epoch's weights
 predictions.csv    video_id, split, score (empty if withheld), prediction

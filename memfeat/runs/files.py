@@ -14,6 +14,7 @@ MODEL = "model.safetensors"
 PREDICTIONS = "predictions.csv"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
+STREAMS = "streams"
 RECOVER = "restore it, or delete the run folder and train again"
 
 

@@ -1,16 +1,17 @@
 """Reading a run folder back."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from memfeat.cache import CacheSpec
-from memfeat.config import Settings, TrainConfig, build
-from memfeat.errors import ConfigError, RunError
-from memfeat.models import Regressor, build_regressor
+from memfeat.config import TrainConfig, build
+from memfeat.errors import CacheError, ConfigError, RunError
+from memfeat.models import Regressor, regressor_of
 from memfeat.runs.files import (
     CONFIG,
     METRICS,
@@ -19,13 +20,12 @@ from memfeat.runs.files import (
     PROVENANCE,
     RECOVER,
     SPEC,
+    STREAMS,
     is_complete,
     read_object,
     seed_folder,
 )
 from memfeat.runs.predictions import Predictions, read_predictions
-
-S = TypeVar("S", bound=Settings)
 
 
 class Run:
@@ -34,7 +34,7 @@ class Run:
     Attributes:
         folder: where it lies.
         config: the settings it was trained with.
-        spec: what made its features.
+        specs: what made the features of each of its caches.
         metrics: `metrics.json`: by split, then by metric.
         provenance: `provenance.json`.
         members: one folder per seed, in the order of `config.seeds`; `(folder,)` for one seed.
@@ -42,8 +42,8 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_settings(folder / CONFIG, TrainConfig)
-        self.spec = _read_settings(folder / SPEC, CacheSpec)
+        self.config = _read_config(folder / CONFIG)
+        self.specs = _read_specs(folder / SPEC, len(self.config.cache))
         self.metrics = read_object(folder / METRICS)
         self.provenance = read_object(folder / PROVENANCE)
         self.members = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
@@ -89,34 +89,64 @@ class Run:
         return [self._regressor(member / MODEL) for member in self.members]
 
     def _regressor(self, path: Path) -> Regressor:
-        name, head = self.config.aggregator, self.config.head
-        options = self.config.aggregators.get(name, {}), self.config.heads.get(head, {})
+        dims = [spec.dim for spec in self.specs]
         with torch.random.fork_rng(devices=[]):
-            regressor = build_regressor(self.spec.dim, name, head, *options)
+            regressor = regressor_of(self.config, dims)
         try:
             regressor.load_state_dict(load_file(path))
         except (OSError, SafetensorError) as error:
             raise RunError(f"cannot read checkpoint {path}: {error}; {RECOVER}") from error
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            reason, widths = " ".join(str(error).split()), " and ".join(f"{dim}-d" for dim in dims)
             raise RunError(
-                f"{path} does not hold the weights of {name}+{head} on {self.spec.dim}-d "
-                f"features, which {CONFIG} and {SPEC} beside it name; {RECOVER}. "
-                f"{reason}"
+                f"{path} does not hold the weights of {self.config.system} on {widths} features, "
+                f"which {CONFIG} and {SPEC} beside it name; {RECOVER}. {reason}"
             ) from error
         return regressor.eval()
+
+    def require(self, specs: Sequence[CacheSpec]) -> None:
+        """Refuse features, of one cache or several, that were not made as the run's own were.
+
+        Raises:
+            RunError: names the first difference.
+        """
+        if len(specs) != len(self.specs):
+            raise RunError(
+                f"{self.folder} was trained on {len(self.specs)} caches side by side, "
+                f"{', '.join(map(str, self.config.cache))}; give one for each, in this order, "
+                f"instead of {len(specs)}"
+            )
+        for own, other in zip(self.specs, specs, strict=True):
+            try:
+                own.require(other, f"{self.folder} does not fit this cache")
+            except CacheError as error:
+                raise RunError(
+                    f"{error}. Extract the videos as the run's own were, or train on this cache"
+                ) from error
 
     def sources(self) -> list[str]:
         """Name features and scores, in lines that belong under every table and picture."""
         datasets = self.provenance.get("datasets") or ["the manifest does not say"]
-        lines = [f"features: {self.spec.describe()}", f"scores: {', '.join(datasets)}"]
+        lines = list(dict.fromkeys(f"features: {spec.describe()}" for spec in self.specs))
+        lines.append(f"scores: {', '.join(datasets)}")
         if self.config.shuffle_labels:
             lines.append("CONTROL: trained on shuffled scores, so that nothing could be learnt")
         return lines
 
 
-def _read_settings(path: Path, settings: type[S]) -> S:
+def _read_config(path: Path) -> TrainConfig:
     try:
-        return build(settings, read_object(path), str(path))
+        return build(TrainConfig, read_object(path), str(path))
+    except ConfigError as error:
+        raise RunError(f"{error}; {RECOVER}") from error
+
+
+def _read_specs(path: Path, count: int) -> tuple[CacheSpec, ...]:
+    content = read_object(path)
+    listed = content.get(STREAMS, [content])
+    if not isinstance(listed, list) or len(listed) != count:
+        raise RunError(f"{path} is damaged: it does not tell of {count} caches; {RECOVER}")
+    try:
+        return tuple(build(CacheSpec, each, str(path)) for each in listed)
     except ConfigError as error:
         raise RunError(f"{error}; {RECOVER}") from error

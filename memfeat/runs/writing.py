@@ -1,7 +1,7 @@
 """Writing a run folder, each file whole or not at all and `metrics.json` last."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from memfeat.runs.files import (
     PREDICTIONS,
     PROVENANCE,
     SPEC,
+    STREAMS,
     read_object,
     seed_folder,
 )
@@ -32,7 +33,7 @@ from memfeat.runs.predictions import (
 )
 
 
-def begin_run(config: TrainConfig, spec: CacheSpec) -> None:
+def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     """Make `config.run` an incomplete run of these settings.
 
     From here on no reader takes files of an earlier run for those of this one; and a folder that
@@ -47,7 +48,8 @@ def begin_run(config: TrainConfig, spec: CacheSpec) -> None:
         (folder / METRICS).unlink(missing_ok=True)
         remove_stale_parts(folder)
         write_json(folder / CONFIG, config.model_dump(mode="json"))
-        write_json(folder / SPEC, spec.model_dump(mode="json"))
+        written = [spec.model_dump(mode="json") for spec in specs]
+        write_json(folder / SPEC, written[0] if len(written) == 1 else {STREAMS: written})
     except OSError as error:
         raise RunError(
             f"cannot write to run folder {folder}: {error.strerror}; make room or give another "
@@ -83,7 +85,7 @@ def finish_seed(
     write_scores(folder, predictions, bootstrap=config.bootstrap)
 
 
-def write_summary(config: TrainConfig, spec: CacheSpec) -> None:
+def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     """Sum up the seeds' folders below `config.run` in it.
 
     Raises:
@@ -96,7 +98,7 @@ def write_summary(config: TrainConfig, spec: CacheSpec) -> None:
     provenance = [read_object(member / PROVENANCE) for member in members]
     own = {key: [each[key] for each in provenance] for key in ("best_epoch", "stopped_because")}
     seconds = round(sum(each["seconds"] for each in provenance), 3)
-    begin_run(config, spec)
+    begin_run(config, specs)
     write_json(folder / PROVENANCE, provenance[0] | own | {"seconds": seconds})
     write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(predictions)))
     metrics = split_metrics(predictions, bootstrap=config.bootstrap)

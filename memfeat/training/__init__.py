@@ -1,7 +1,7 @@
 """Stage 2: a table of features and scored records to a trained run."""
 
-from memfeat.training.batches import FrameBank, Videos
-from memfeat.training.data import Examples, Selection, select_records
+from memfeat.training.batches import FrameBank, Stream, Videos
+from memfeat.training.data import Examples, Selection, Tables, select_records
 from memfeat.training.epochs import DevResult, EpochReport, learning_rate
 from memfeat.training.fitting import fit_together
 from memfeat.training.scoring import score
@@ -25,6 +25,8 @@ __all__ = [
     "Examples",
     "FrameBank",
     "Selection",
+    "Stream",
+    "Tables",
     "Videos",
     "evaluate_run",
     "finish",

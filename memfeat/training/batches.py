@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memfeat.models import Padded
+
 ORDER_BITS = 39  # of a frame's random place in its video; the rest of an int64 is for the video
 
 
@@ -42,8 +44,8 @@ class FrameBank:
 
 
 @dataclass(frozen=True)
-class Videos:
-    """Where some videos' frames are in a bank.
+class Stream:
+    """Where some videos' frames of one cache are in a bank.
 
     Attributes:
         bank: the frames.
@@ -55,12 +57,43 @@ class Videos:
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.starts)
-
     def of(self, chosen: NDArray[np.int64]) -> Self:
         """Return some of the videos, by number."""
         return type(self)(self.bank, self.starts[chosen], self.lengths[chosen])
+
+    def padded(self, chosen: NDArray[np.int64]) -> Padded:
+        """Return the frames of some of the videos, by number, in their own order."""
+        starts, lengths = (torch.from_numpy(each[chosen]) for each in (self.starts, self.lengths))
+        return Padded(self.bank.gather(starts, lengths), lengths)
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Some videos, and where their frames are in each cache.
+
+    Attributes:
+        streams: one for each cache, all of the same videos.
+    """
+
+    streams: tuple[Stream, ...]
+
+    def __len__(self) -> int:
+        return len(self.streams[0].starts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where their batches are made."""
+        return self.streams[0].bank.values.device
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many frames each has, in all streams together, int64 (videos,)."""
+        lengths: NDArray[np.int64] = np.sum([stream.lengths for stream in self.streams], axis=0)
+        return lengths
+
+    def of(self, chosen: NDArray[np.int64]) -> Self:
+        """Return some of the videos, by number."""
+        return type(self)(tuple(stream.of(chosen) for stream in self.streams))
 
 
 @dataclass(frozen=True)
@@ -79,25 +112,36 @@ class Shuffle:
     bucket: int = 1
 
     def epoch(
-        self, epoch: int, lengths: NDArray[np.int64], batch_size: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the order of videos (videos,), and of frames (total,) within their videos.
+        self, epoch: int, lengths: Sequence[NDArray[np.int64]], batch_size: int
+    ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+        """Return the order of videos (videos,), and in each stream that of frames (total,).
+
+        Frames change places within their video, in each stream by a permutation of its own.
 
         Args:
             epoch: counted from 0; the same one gives the same orders each time.
-            lengths: int64 (videos,).
+            lengths: for each stream, int64 (videos,).
             batch_size: consecutive videos that make a batch.
         """
         source = np.random.default_rng([self.seed, epoch])
-        videos = source.permutation(len(lengths))
-        frames = np.arange(lengths.sum())
-        if self.frames:
-            keys = source.integers(1 << ORDER_BITS, size=len(frames))
-            keys += np.repeat(np.arange(len(lengths)) << ORDER_BITS, lengths)
-            frames = np.argsort(keys, kind="stable")
+        videos = source.permutation(len(lengths[0]))
+        frames = [
+            # A first stream's order is not changed by others beside it.
+            self._frames(
+                own, np.random.default_rng([self.seed, epoch, stream]) if stream else source
+            )
+            for stream, own in enumerate(lengths)
+        ]
         if self.bucket > batch_size:
-            videos = self._bucketed(videos, lengths, batch_size, source)
+            videos = self._bucketed(videos, np.sum(lengths, axis=0), batch_size, source)
         return videos, frames
+
+    def _frames(self, lengths: NDArray[np.int64], source: np.random.Generator) -> NDArray[np.int64]:
+        if not self.frames:
+            return np.arange(lengths.sum())
+        keys = source.integers(1 << ORDER_BITS, size=lengths.sum())
+        keys += np.repeat(np.arange(len(lengths)) << ORDER_BITS, lengths)
+        return np.argsort(keys, kind="stable")
 
     def _bucketed(
         self,
@@ -120,13 +164,12 @@ class Batch(NamedTuple):
     """Some videos for each of several models, padded to the longest.
 
     Attributes:
-        frames: float32 (models, batch, time, dim), some frame or other where padded.
-        lengths: int64 (models, batch), on the CPU.
+        streams: for each cache frames, float32 (models, batch, time, dim), some frame or other
+            where padded, and lengths, int64 (models, batch), on the CPU.
         scores: float32 (models, batch).
     """
 
-    frames: Tensor
-    lengths: Tensor
+    streams: tuple[Padded, ...]
     scores: Tensor
 
 
@@ -146,18 +189,47 @@ def epoch_batches(
         epoch: counted from 0.
         batch_size: videos a model and batch; an epoch's last batch may be smaller.
     """
-    device = videos.bank.values.device
-    firsts = np.cumsum(videos.lengths) - videos.lengths
-    own_rows = np.repeat(videos.starts - firsts, videos.lengths) + np.arange(videos.lengths.sum())
-    orders = [shuffle.epoch(epoch, videos.lengths, batch_size) for shuffle in shuffles]
-    order = torch.from_numpy(np.concatenate([own_rows[frames] for _, frames in orders])).to(device)
+    lengths = [stream.lengths for stream in videos.streams]
+    orders = [shuffle.epoch(epoch, lengths, batch_size) for shuffle in shuffles]
     chosen = np.stack([own for own, _ in orders])
-    offsets = np.arange(len(shuffles)).reshape(-1, 1) * len(own_rows)
-    starts = torch.from_numpy(firsts[chosen] + offsets)
-    lengths = torch.from_numpy(videos.lengths[chosen])
+    frames = zip(*(own for _, own in orders), strict=True)
+    streams = [_Ordered.of(*each, chosen) for each in zip(videos.streams, frames, strict=True)]
     labels = np.stack([own[row] for own, row in zip(scores, chosen, strict=True)])
-    targets = torch.from_numpy(labels).float().to(device)
+    targets = torch.from_numpy(labels).float().to(videos.device)
     for start in range(0, len(videos), batch_size):
         batch = slice(start, start + batch_size)
-        frames = videos.bank.gather(starts[:, batch], lengths[:, batch], order)
-        yield Batch(frames, lengths[:, batch], targets[:, batch])
+        yield Batch(tuple(stream.padded(batch) for stream in streams), targets[:, batch])
+
+
+class _Ordered(NamedTuple):
+    """A stream in an epoch's orders, one for each of several models.
+
+    Attributes:
+        bank: the frames.
+        rows: int64 (models * total,), all models' rows of the bank, in their orders.
+        starts: int64 (models, videos), where in `rows` the videos begin, in their orders.
+        lengths: int64 (models, videos), likewise.
+    """
+
+    bank: FrameBank
+    rows: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(
+        cls, stream: Stream, frames: Sequence[NDArray[np.int64]], chosen: NDArray[np.int64]
+    ) -> Self:
+        """Order a stream by each model's `frames` (total,) and videos `chosen` (models, videos)."""
+        firsts = np.cumsum(stream.lengths) - stream.lengths
+        own = np.repeat(stream.starts - firsts, stream.lengths) + np.arange(stream.lengths.sum())
+        rows = torch.from_numpy(np.concatenate([own[order] for order in frames]))
+        offsets = np.arange(len(frames)).reshape(-1, 1) * len(own)
+        starts = torch.from_numpy(firsts[chosen] + offsets)
+        lengths = torch.from_numpy(stream.lengths[chosen])
+        return cls(stream.bank, rows.to(stream.bank.values.device), starts, lengths)
+
+    def padded(self, batch: slice) -> Padded:
+        """Return a batch: its places in the orders of videos."""
+        lengths = self.lengths[:, batch]
+        return Padded(self.bank.gather(self.starts[:, batch], lengths, self.rows), lengths)

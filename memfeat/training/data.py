@@ -3,70 +3,87 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from memfeat.cache import Cache, FeatureTable
+from memfeat.cache import Cache, CacheSpec, FeatureTable
 from memfeat.config import Split
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import Predictions
-from memfeat.training.batches import FrameBank, Videos
+from memfeat.training.batches import FrameBank, Stream, Videos
 
 SHOWN = 3
 LABELS = 0x1ABE15  # keeps the permutation of scores apart from other uses of the same seed
 
 
+Tables = FeatureTable | Sequence[FeatureTable]
+
+
 @dataclass(frozen=True)
 class Examples:
-    """The videos that have both a record and features, in the records' order.
+    """The videos that have both a record and features in every cache, in the records' order.
 
     Attributes:
-        table: the features, those of other videos included.
+        tables: the features, one table for each cache, those of other videos included.
         records: one per video.
-        positions: int64 (videos,), where in the table each video is.
+        positions: for each table int64 (videos,), where in it each video is.
     """
 
-    table: FeatureTable
+    tables: tuple[FeatureTable, ...]
     records: tuple[VideoRecord, ...]
-    positions: NDArray[np.int64]
+    positions: tuple[NDArray[np.int64], ...]
 
     @classmethod
-    def join(cls, table: FeatureTable, records: Sequence[VideoRecord]) -> Self:
+    def join(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
         """Keep the records that have features; `select_records` tells about the others.
+
+        Args:
+            tables: one for each cache; a single one may stand for itself.
+            records: the videos.
 
         Raises:
             CacheError: features that are damaged, such as NaN.
         """
-        table.require_sound()
-        return cls._joined(table, records)
+        joined = cls._joined(tables, records)
+        for table in joined.tables:
+            table.require_sound()
+        return joined
 
     @classmethod
     def trusted(
-        cls, table: FeatureTable, records: Sequence[VideoRecord], facts: Mapping[str, Any]
+        cls, tables: Tables, records: Sequence[VideoRecord], facts: Mapping[str, Any]
     ) -> Self:
         """Join as `join` does, what has been joined before: no vector is looked at again.
 
         Args:
-            table: the features.
+            tables: the features.
             records: the videos.
             facts: what `facts` was the first time.
         """
-        joined = cls._joined(table, records)
+        joined = cls._joined(tables, records)
         joined.__dict__["facts"] = dict(facts)
         return joined
 
     @classmethod
-    def _joined(cls, table: FeatureTable, records: Sequence[VideoRecord]) -> Self:
-        position = {video_id: index for index, video_id in enumerate(table.video_ids)}
-        kept = tuple(record for record in records if record.video_id in position)
-        return cls(table, kept, np.array([position[r.video_id] for r in kept], np.int64))
+    def _joined(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
+        several = (tables,) if isinstance(tables, FeatureTable) else tuple(tables)
+        places = [{name: i for i, name in enumerate(table.video_ids)} for table in several]
+        kept = tuple(r for r in records if all(r.video_id in place for place in places))
+        positions = [np.array([place[r.video_id] for r in kept], np.int64) for place in places]
+        return cls(several, kept, tuple(positions))
+
+    @property
+    def specs(self) -> tuple[CacheSpec, ...]:
+        """What made each cache's features."""
+        return tuple(table.spec for table in self.tables)
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -88,15 +105,37 @@ class Examples:
         """Where the scores come from: the distinct names, in order."""
         return list(dict.fromkeys(r.dataset for r in self.records if r.dataset))
 
-    def videos(self, bank: FrameBank) -> Videos:
-        """Return each video's frames in a bank of the table's values."""
-        return Videos(bank, self.table.offsets[self.positions], self.table.lengths[self.positions])
+    def videos(self, device: torch.device, averaged: Sequence[bool] = ()) -> Videos:
+        """Return each video's frames in each cache, for batches to be made on a device.
+
+        Args:
+            device: where.
+            averaged: of which caches each video's mean frame is to stand for its frames.
+        """
+        averaged = averaged or [False] * len(self.tables)
+        return Videos(
+            tuple(
+                self._mean_frames(stream, device) if mean else self._frames(stream, device)
+                for stream, mean in enumerate(averaged)
+            )
+        )
+
+    def _frames(self, stream: int, device: torch.device) -> Stream:
+        table, positions = self.tables[stream], self.positions[stream]
+        bank = FrameBank(table.values, device)
+        return Stream(bank, table.offsets[positions], table.lengths[positions])
+
+    def _mean_frames(self, stream: int, device: torch.device) -> Stream:
+        bank, count = FrameBank(self.means[stream].astype(np.float32), device), len(self.records)
+        return Stream(bank, np.arange(count), np.ones(count, np.int64))
 
     @cached_property
-    def means(self) -> NDArray[np.float64]:
-        """Each video's mean over time, (videos, dim)."""
-        frames = map(self.table.frames, self.positions.tolist())
-        return np.stack([video.mean(axis=0, dtype=np.float64) for video in frames])
+    def means(self) -> tuple[NDArray[np.float64], ...]:
+        """For each cache, each video's mean over time, (videos, dim)."""
+        return tuple(
+            np.stack([table.frames(i).mean(axis=0, dtype=np.float64) for i in positions.tolist()])
+            for table, positions in zip(self.tables, self.positions, strict=True)
+        )
 
     def labelled(self, split: Split) -> NDArray[np.int64]:
         """Return the indices of a split's videos with a score, in order."""
@@ -139,9 +178,10 @@ class Examples:
         """
         labels = [[r.video_id, r.split, r.score] for r in self.records]
         content = hashlib.sha256(json.dumps(labels).encode())
-        content.update(self.table.lengths[self.positions].tobytes())
-        for position in self.positions.tolist():
-            content.update(np.ascontiguousarray(self.table.frames(position)).data)
+        for table, positions in zip(self.tables, self.positions, strict=True):
+            content.update(table.lengths[positions].tobytes())
+            for position in positions.tolist():
+                content.update(np.ascontiguousarray(table.frames(position)).data)
         return {
             "datasets": self.datasets,
             "manifest_sha256": Manifest(Path(), self.records).digest,
@@ -162,34 +202,47 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def select_records(manifest: Manifest, cache: Cache, *, partial: bool = False) -> Selection:
-    """Select the videos that have features; those that failed to extract are left out.
+def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) -> Selection:
+    """Select the videos that have features in every cache; those that failed are left out.
 
     Args:
         manifest: names the videos.
-        cache: has their features.
+        caches: have their features.
         partial: whether to use videos that could be decoded only in part.
 
     Raises:
-        TrainingError: videos of the manifest were never extracted; says how many, which, and the
-            command that does it.
+        TrainingError: videos of the manifest were never extracted; says how many, which, into
+            which cache, and the command that does it.
     """
-    missing = [r.video_id for r in manifest.records if r.video_id not in cache.entries]
+    missing = [message for cache in caches if (message := _missing(manifest, cache))]
     if missing:
-        paths = [shlex.quote(str(path)) for path in (manifest.path, cache.folder)]
-        how = (
-            f"Import them first: memfeat cache import SRC --cache {paths[1]}"
-            if cache.spec.is_imported
-            else f"Extract them first: memfeat extract --manifest {paths[0]} --cache {paths[1]}"
-        )
-        name = "name" if cache.spec.is_imported else "encoder"
-        raise TrainingError(
-            f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
-            f"features in {cache.folder}: {_some(missing)}. {how} "
-            f"--{name} {shlex.quote(cache.spec.encoder)}"
-        )
-    usable = set(cache.usable(partial=partial))
-    notes = []
+        raise TrainingError("; ".join(missing))
+    usable = set.intersection(*(set(cache.usable(partial=partial)) for cache in caches))
+    notes = dict.fromkeys(note for cache in caches for note in _left_out(manifest, cache, usable))
+    records = tuple(record for record in manifest.records if record.video_id in usable)
+    return Selection(records, tuple(notes))
+
+
+def _missing(manifest: Manifest, cache: Cache) -> str:
+    """Say which videos were never extracted into a cache; nothing if all were."""
+    missing = [r.video_id for r in manifest.records if r.video_id not in cache.entries]
+    if not missing:
+        return ""
+    paths = [shlex.quote(str(path)) for path in (manifest.path, cache.folder)]
+    how = (
+        f"Import them first: memfeat cache import SRC --cache {paths[1]}"
+        if cache.spec.is_imported
+        else f"Extract them first: memfeat extract --manifest {paths[0]} --cache {paths[1]}"
+    )
+    name = "name" if cache.spec.is_imported else "encoder"
+    return (
+        f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
+        f"features in {cache.folder}: {_some(missing)}. {how} "
+        f"--{name} {shlex.quote(cache.spec.encoder)}"
+    )
+
+
+def _left_out(manifest: Manifest, cache: Cache, usable: Container[str]) -> Iterator[str]:
     for status in ("partial", "failed"):
         left_out = [
             video_id
@@ -197,15 +250,13 @@ def select_records(manifest: Manifest, cache: Cache, *, partial: bool = False) -
             if video_id not in usable and cache.entries[video_id].status == status
         ]
         if left_out:
-            notes.append(f"{len(left_out)} {status} videos are left out: {_some(left_out)}")
+            yield f"{len(left_out)} {status} videos are left out: {_some(left_out)}"
     unlabelled = [video_id for video_id in cache.entries if video_id not in manifest.by_id]
     if unlabelled:
-        notes.append(
+        yield (
             f"{len(unlabelled)} videos of {cache.folder} are not in {manifest.path} and go unused: "
             f"{_some(unlabelled)}"
         )
-    records = tuple(record for record in manifest.records if record.video_id in usable)
-    return Selection(records, tuple(notes))
 
 
 def _some(video_ids: Sequence[str]) -> str:

@@ -14,8 +14,8 @@ from torch.optim import Adam
 from memfeat.config import TrainConfig
 from memfeat.devices import cpu_threads, resolve_device, seeded
 from memfeat.errors import TrainingError
-from memfeat.models import AGGREGATORS, Regressor, Stack, build_regressor
-from memfeat.training.batches import FrameBank, Shuffle, Videos, epoch_batches
+from memfeat.models import AGGREGATORS, Regressor, Stack, regressor_of
+from memfeat.training.batches import Shuffle, Videos, epoch_batches
 from memfeat.training.data import Examples
 from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
 from memfeat.training.scoring import score_with_each
@@ -49,8 +49,9 @@ OnFitted = Callable[[int, Fitted], None]
 
 def stack_key(config: TrainConfig) -> tuple[object, ...]:
     """Return what two configurations must have in common to be fitted together."""
-    options = config.aggregators.get(config.aggregator), config.heads.get(config.head)
-    shapes = config.aggregator, config.head, repr(options), config.batch_size
+    options = [config.aggregators.get(name) for name in config.aggregator]
+    sizes = repr([*options, config.heads.get(config.head)])
+    shapes = config.aggregator, config.head, sizes, config.batch_size
     return (config.manifest, config.cache, *shapes, config.device, config.threads)
 
 
@@ -140,12 +141,8 @@ class _Data:
 
     @classmethod
     def of(cls, examples: Examples, config: TrainConfig, device: torch.device) -> "_Data":
-        if AGGREGATORS.get(config.aggregator).of_the_mean:
-            means = FrameBank(examples.means.astype(np.float32), device)
-            count = len(examples.records)
-            videos = Videos(means, np.arange(count), np.ones(count, np.int64))
-        else:
-            videos = examples.videos(FrameBank(examples.table.values, device))
+        averaged = [AGGREGATORS.get(name).of_the_mean for name in config.aggregator]
+        videos = examples.videos(device, averaged)
         train, dev = (videos.of(examples.labelled(split)) for split in ("train", "dev"))
         return cls(examples, train, dev)
 
@@ -170,16 +167,11 @@ class _Model:
 
     @classmethod
     def build(cls, index: int, config: TrainConfig, data: _Data) -> "_Model":
-        device, (seed,) = data.train.bank.values.device, config.seeds
+        device, (seed,) = data.train.device, config.seeds
         examples = data.examples
         with seeded(seed, device):
-            regressor = build_regressor(
-                examples.table.spec.dim,
-                config.aggregator,
-                config.head,
-                config.aggregators.get(config.aggregator, {}),
-                config.heads.get(config.head, {}),
-            ).to(device)
+            dims = [spec.dim for spec in examples.specs]
+            regressor = regressor_of(config, dims).to(device)
         scores = examples.shuffled_scores(seed) if config.shuffle_labels else examples.scores
         return cls(
             index,
@@ -241,7 +233,7 @@ def _train(stack: Stack, models: Sequence[_Model], data: _Data, epoch: int) -> l
     )
     total = torch.zeros(len(models), dtype=torch.float64)
     for batch in batches:
-        scores = stack.scores(batch.frames, batch.lengths, generators)
+        scores = stack.scores(batch.streams, generators)
         losses = (scores - batch.scores).abs().mean(1)
         stack.backward(losses.sum())
         for model in models:

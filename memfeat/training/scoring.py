@@ -1,13 +1,13 @@
 """Scoring videos with trained regressors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memfeat.models import Prediction, Regressor, Stack
+from memfeat.models import Padded, Prediction, Regressor, Stack
 from memfeat.training.batches import Videos
 
 BATCH_SIZE = 32
@@ -20,8 +20,8 @@ def score(regressor: Regressor, videos: Videos) -> NDArray[np.float64]:
     together; but for rounding (1e-6) a score depends on no other video.
     """
 
-    def scores_of(frames: Tensor, lengths: Tensor) -> Tensor:
-        prediction: Prediction = regressor(frames, lengths)
+    def scores_of(streams: Sequence[Padded]) -> Tensor:
+        prediction: Prediction = regressor(*streams)
         return prediction.scores.unsqueeze(0)
 
     was_training = regressor.training
@@ -36,21 +36,20 @@ def score(regressor: Regressor, videos: Videos) -> NDArray[np.float64]:
 def score_with_each(stack: Stack, videos: Videos) -> NDArray[np.float64]:
     """Score videos with every regressor of a stack; return (models, videos), each in [0, 1]."""
 
-    def scores_of(frames: Tensor, lengths: Tensor) -> Tensor:
-        return stack.scores(frames.unsqueeze(0), lengths.unsqueeze(0))
+    def scores_of(streams: Sequence[Padded]) -> Tensor:
+        return stack.scores([(frames[None], lengths[None]) for frames, lengths in streams])
 
     return _in_batches(scores_of, videos, len(stack))
 
 
 def _in_batches(
-    scores_of: Callable[[Tensor, Tensor], Tensor], videos: Videos, models: int
+    scores_of: Callable[[Sequence[Padded]], Tensor], videos: Videos, models: int
 ) -> NDArray[np.float64]:
     by_length = np.argsort(videos.lengths, kind="stable")
-    starts, lengths = torch.from_numpy(videos.starts), torch.from_numpy(videos.lengths)
     scores = np.empty((models, len(videos)))
     with torch.inference_mode():
         for first in range(0, len(videos), BATCH_SIZE):
             chosen = by_length[first : first + BATCH_SIZE]
-            batch = videos.bank.gather(starts[chosen], lengths[chosen])
-            scores[:, chosen] = scores_of(batch, lengths[chosen]).cpu().numpy()
+            streams = [stream.padded(chosen) for stream in videos.streams]
+            scores[:, chosen] = scores_of(streams).cpu().numpy()
     return scores

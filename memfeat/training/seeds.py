@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 import memfeat
-from memfeat.cache import CacheSpec, FeatureTable
+from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU, cpu_threads, resolve_device
-from memfeat.errors import CacheError, MemfeatError, RunError, TrainingError
+from memfeat.errors import MemfeatError, RunError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
 from memfeat.models import (
@@ -37,8 +37,7 @@ from memfeat.runs import (
     split_metrics,
     write_summary,
 )
-from memfeat.training.batches import FrameBank
-from memfeat.training.data import Examples
+from memfeat.training.data import Examples, Tables
 from memfeat.training.epochs import EpochReport
 from memfeat.training.fitting import Fitted, OnEpoch, fit_together, stack_key
 from memfeat.training.scoring import score
@@ -51,7 +50,7 @@ PLACES = {"manifest", "cache", "run"}
 
 
 def train(
-    table: FeatureTable,
+    tables: Tables,
     records: Sequence[VideoRecord],
     config: TrainConfig,
     *,
@@ -64,49 +63,58 @@ def train(
     history tells of shuffled scores; the metrics are against the true ones.
 
     Args:
-        table: the features; videos without a record go unused.
+        tables: the features, one table for each of `config.cache`; a single one may stand for
+            itself. Videos without a record go unused.
         records: the videos; those without features go unused (`select_records` tells which).
         config: the settings.
         on_epoch: called after each epoch of each seed.
 
     Raises:
-        TrainingError: no scored videos in train or dev, or the loss is no longer a number.
+        TrainingError: no scored videos in train or dev, another number of tables than of caches,
+            or the loss is no longer a number.
         UnknownNameError, ConfigError: aggregator, head, their options, or the device.
         RunError: the folder holds a run of other settings or data, or a damaged one.
         OSError: the folder cannot be written to.
     """
     config = resolve_options(config)
     resolve_device(config.device)
-    examples = Examples.join(table, records)
+    examples = Examples.join(tables, records)
+    if len(examples.tables) != len(config.cache):
+        raise TrainingError(
+            f"there are features of {len(examples.tables)} caches, and the settings name "
+            f"{len(config.cache)}; give one table for each cache"
+        )
     examples.require_splits()
-    for stack in stacks(unfinished(config, table.spec, examples.facts), MOST_STACKED):
+    for stack in stacks(unfinished(config, examples.specs, examples.facts), MOST_STACKED):
         errors = train_stack(
             examples, stack, on_epoch=on_epoch and (lambda _, report: on_epoch(report))
         )
         for error in errors:
             if error:
                 raise error
-    finish(config, table.spec, examples.facts)
+    finish(config, examples.specs, examples.facts)
     return Run.load(config.run)
 
 
-def unfinished(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> list[TrainConfig]:
+def unfinished(
+    config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]
+) -> list[TrainConfig]:
     """Return the seeds that `config.run` does not hold yet, each as a run of its own.
 
     Args:
         config: with all options, as `resolve_options` fills them in.
-        spec: what made the features.
+        specs: what made each cache's features.
         facts: `Examples.facts`.
 
     Raises:
         RunError: the folder holds a run of other settings or data, or a damaged one.
     """
-    _is_done(config, spec, facts)
+    _is_done(config, specs, facts)
     alone = [
         config.model_copy(update={"seeds": (seed,), "run": seed_folder(config.run, config, seed)})
         for seed in config.seeds
     ]
-    return [own for own in alone if not _is_done(own, spec, facts)]
+    return [own for own in alone if not _is_done(own, specs, facts)]
 
 
 def stacks(configs: Iterable[TrainConfig], most: int) -> list[tuple[TrainConfig, ...]]:
@@ -163,7 +171,7 @@ def train_stack(
 
     for index, config in enumerate(configs):
         try:
-            begin_run(config, examples.table.spec)
+            begin_run(config, examples.specs)
         except RunError as error:
             errors[index] = error
     able = [index for index, error in enumerate(errors) if error is None]
@@ -179,71 +187,66 @@ def train_stack(
     return errors
 
 
-def finish(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> None:
+def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
     """Sum up the seeds of `config` in its folder, unless it has one seed or that is done.
 
     Args:
         config: as given to `unfinished`, all of whose seeds are complete now.
-        spec: what made the features.
+        specs: what made each cache's features.
         facts: `Examples.facts`.
 
     Raises:
         RunError: a seed's folder is damaged, or `config.run` cannot be written to.
         OSError: the disk is full, and so on; the run stays incomplete.
     """
-    if len(config.seeds) > 1 and not _is_done(config, spec, facts):
-        write_summary(config, spec)
+    if len(config.seeds) > 1 and not _is_done(config, specs, facts):
+        write_summary(config, specs)
 
 
 def resolve_options(config: TrainConfig) -> TrainConfig:
-    """Return `config` with the options of its aggregator and head filled in, and no others.
+    """Return `config` with the options of its aggregators and head filled in, and no others.
 
     Raises:
         UnknownNameError: an aggregator or head that does not exist.
         ConfigError: an option that is unknown or not allowed.
     """
-    name, head = config.aggregator, config.head
-    pools, heads = {name: NO_OPTIONS, **config.aggregators}, {head: NO_OPTIONS, **config.heads}
+    used, head = dict.fromkeys(config.aggregator, NO_OPTIONS), config.head
+    pools, heads = {**used, **config.aggregators}, {head: NO_OPTIONS, **config.heads}
     all_pools = {n: resolve_aggregator_options(n, given) for n, given in pools.items()}
     all_heads = {n: resolve_head_options(n, given) for n, given in heads.items()}
     chosen = {
-        "aggregators": {name: all_pools[name].model_dump(mode="json")},
+        "aggregators": {name: all_pools[name].model_dump(mode="json") for name in used},
         "heads": {head: all_heads[head].model_dump(mode="json")},
     }
     return config.model_copy(update=chosen)
 
 
-def predict_run(run: Run, table: FeatureTable, records: Sequence[VideoRecord]) -> list[Predictions]:
+def predict_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> list[Predictions]:
     """Score videos with each of a run's models; one entry per seed.
 
     Args:
         run: the run.
-        table: features made as the run's were; videos without a record go unused.
+        tables: features made as the run's were, one table for each of its caches; a single one may
+            stand for itself. Videos without a record go unused.
         records: the videos; those without features go unused.
 
     Raises:
         RunError: the features were made differently, or a checkpoint is damaged.
         TrainingError: no video has both a record and features.
     """
-    try:
-        run.spec.require(table.spec, f"{run.folder} does not fit this cache")
-    except CacheError as error:
-        raise RunError(
-            f"{error}. Extract the videos as the run's own were, or train on this cache"
-        ) from error
-    examples = Examples.join(table, records)
+    examples = Examples.join(tables, records)
+    run.require(examples.specs)
     if not examples.records:
+        counts = " and ".join(str(len(table.video_ids)) for table in examples.tables)
         raise TrainingError(
-            f"none of the {len(records)} videos has features among the {len(table.video_ids)} of "
+            f"none of the {len(records)} videos has features among the {counts} of "
             "the cache; give the manifest and the cache of the same videos"
         )
-    videos = examples.videos(FrameBank(table.values, CPU))
+    videos = examples.videos(CPU)
     return [examples.columns(score(model, videos)) for model in run.regressors()]
 
 
-def evaluate_run(
-    run: Run, table: FeatureTable, records: Sequence[VideoRecord]
-) -> dict[str, Metrics]:
+def evaluate_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> dict[str, Metrics]:
     """Compare a run's predictions with the truth, on its own data or another dataset's.
 
     Of several seeds each metric is the mean over seeds. Splits without scores are left out.
@@ -251,10 +254,10 @@ def evaluate_run(
     Raises:
         RunError, TrainingError: as for `predict_run`.
     """
-    return split_metrics(predict_run(run, table, records), bootstrap=run.config.bootstrap)
+    return split_metrics(predict_run(run, tables, records), bootstrap=run.config.bootstrap)
 
 
-def _is_done(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> bool:
+def _is_done(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> bool:
     """Return whether `config.run` holds this very run.
 
     Raises:
@@ -267,8 +270,9 @@ def _is_done(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> 
     ignored = PLACES | ({"seeds"} if both_several else set())
     old, new = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
     differences = [f"{k} is {old[k]!r} there and {new[k]!r} here" for k in new if old[k] != new[k]]
-    if found.spec != spec:
-        differences.append(f"its features are of {found.spec.describe()}, or were made differently")
+    if found.specs != tuple(specs):
+        made = " and ".join(spec.describe() for spec in found.specs)
+        differences.append(f"its features are of {made}, or were made differently")
     elif found.provenance.get("data_sha256") != facts["data_sha256"]:
         differences.append("its videos, splits, scores or features differ")
     if differences:
@@ -282,7 +286,7 @@ def _is_done(config: TrainConfig, spec: CacheSpec, facts: Mapping[str, Any]) -> 
 def _write(examples: Examples, config: TrainConfig, fitted: Fitted) -> None:
     start = time.perf_counter()
     with cpu_threads(config.threads):
-        scores = score(fitted.regressor, examples.videos(FrameBank(examples.table.values, CPU)))
+        scores = score(fitted.regressor, examples.videos(CPU))
     provenance = {
         **examples.facts,
         "versions": versions(),

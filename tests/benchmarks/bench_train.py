@@ -57,7 +57,7 @@ def require_same_model(videos: NaiveVideos) -> None:
         weights = ours.state_dict().values()
         naive.load_state_dict(dict(zip(naive.state_dict(), weights, strict=True)))
         with torch.inference_mode():
-            torch.testing.assert_close(ours(frames, lengths).scores, naive(frames, lengths))
+            torch.testing.assert_close(ours((frames, lengths)).scores, naive(frames, lengths))
 
 
 def ours(examples: Examples, backend: Backend, models: int, *, joint: bool = False) -> None:

@@ -1,0 +1,393 @@
+"""Several caches side by side, from the settings to a trained run (Table 1, rows 9-11)."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from made_up import SMALL, config, dataset, records, spec, splits, table, videos
+
+from memfeat.ablation import plan_cells, run_ablation
+from memfeat.baselines import fit_baseline
+from memfeat.cache import Cache, EncodedVideo, write_shard
+from memfeat.config import AblationConfig, AblationRow, TrainConfig, build
+from memfeat.errors import ConfigError, RunError, TrainingError
+from memfeat.manifest import Manifest, write_manifest
+from memfeat.models import Stack, build_regressor, regressor_of
+from memfeat.models.gru import BACKENDS, using_backend
+from memfeat.models.native import kernel
+from memfeat.runs import Run, read_predictions
+from memfeat.training import Examples, evaluate_run, predict_run, score, select_records, train
+from memfeat.training.batches import Shuffle, epoch_batches
+
+DIMS = 6, 4
+PAIRS = [
+    ("bigru", "linear-avg"),
+    ("avg", "bigru-pool"),
+    ("bigru", "bigru"),
+    ("linear-avg", "linear-avg"),
+    ("transformer", "bigru"),
+]
+every_pair = pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+
+
+def settings(folder, pair, **changes):
+    return config(folder, cache=("one", "two"), aggregator=pair, **changes)
+
+
+def two_tables():
+    """Features of the same videos in two caches: other widths, lengths and orders."""
+    made, labels = dataset()
+    generator = np.random.default_rng(7)
+    lengths = [1 + int(n) // 2 for n in made.lengths]
+    other = table([generator.standard_normal((n, DIMS[1])) for n in lengths], encoder="other")
+    rest = [other.frames(i) for i in reversed(range(len(other)))]
+    turned = table(rest, encoder="other")
+    return made, dataclasses.replace(turned, video_ids=other.video_ids[::-1]), labels
+
+
+def batch(dim, lengths, models=None):
+    shape = (len(lengths),) if models is None else (models, len(lengths))
+    lengths = torch.tensor(lengths).expand(shape).contiguous()
+    return torch.randn(*shape, int(lengths.max()), dim), lengths
+
+
+def vector_of(regressor, *streams):
+    """What a regressor's head is given."""
+    seen = []
+    with regressor.head.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+        regressor.eval()(*streams)
+    return seen[0]
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "provenance.json"
+    }
+
+
+# Models
+
+
+@every_pair
+@torch.no_grad()
+def test_the_vector_is_that_of_two_models_of_one_stream_side_by_side(tmp_path, pair):
+    torch.manual_seed(0)
+    both = regressor_of(settings(tmp_path, pair), DIMS)
+    streams = batch(DIMS[0], [5, 9, 2]), batch(DIMS[1], [3, 1, 6])
+    expected = []
+    for number, (name, dim, stream) in enumerate(zip(pair, DIMS, streams, strict=True)):
+        alone = build_regressor(dim, name, "linear", SMALL["aggregators"].get(name, {}))
+        alone.aggregators[0].load_state_dict(both.aggregators[number].state_dict())
+        expected.append(vector_of(alone, stream))
+    assert torch.equal(vector_of(both, *streams), torch.cat(expected, dim=1))
+    names = {name.split(".")[0] for name, _ in both.named_parameters()}
+    assert names <= {"aggregators", "head"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pair", PAIRS[:4], ids="+".join)
+def test_a_stack_of_models_of_two_streams_gives_what_each_gives_alone(tmp_path, backend, pair):
+    if backend == "native" and not kernel():
+        pytest.skip("needs a C++ compiler")
+    models = 3
+    streams = [batch(dim, [4, 7, 2], models) for dim in DIMS]
+    dry = {
+        name: {**own, "dropout": 0.0} for name, own in SMALL["aggregators"].items() if "gru" in name
+    }
+    options = settings(tmp_path, pair, aggregators=SMALL["aggregators"] | dry)
+    torch.manual_seed(0)
+    together = [regressor_of(options, DIMS) for _ in range(models)]
+    torch.manual_seed(0)
+    alone = [regressor_of(options, DIMS) for _ in range(models)]
+    with using_backend(backend):
+        stack = Stack(together)
+        scores = stack.scores(streams, [torch.Generator() for _ in range(models)])
+        stack.backward(scores.sum())
+        for i, own in enumerate(alone):
+            expected = own(*((frames[i], lengths[i]) for frames, lengths in streams)).scores
+            torch.testing.assert_close(scores[i], expected, atol=1e-6, rtol=0)
+            expected.sum().backward()
+            for one, other in zip(own.parameters(), together[i].parameters(), strict=True):
+                torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-4)
+
+
+# Batches
+
+
+def numbered(*lengths):
+    """Frame t of video i is (i, t)."""
+    return table([np.array([[i, t] for t in range(n)]) for i, n in enumerate(lengths)])
+
+
+def orders_of(batches, stream):
+    orders = {}
+    for made in batches:
+        frames, lengths = made.streams[stream]
+        for own, length in zip(frames[0], lengths[0], strict=True):
+            orders[int(own[0, 0])] = own[:length, 1].int().tolist()
+    return orders
+
+
+def test_streams_share_the_order_of_videos_and_each_has_its_own_of_frames():
+    one, two = numbered(9, 8, 7, 9), numbered(9, 3, 12, 9)
+    shuffles, scores = [Shuffle(5, frames=True)], [np.arange(4.0)]
+    alone = list(epoch_batches(videos(one), scores, shuffles, 3, 2))
+    both = list(epoch_batches(videos(one, two), scores, shuffles, 3, 2))
+    for single, made in zip(alone, both, strict=True):
+        assert torch.equal(single.streams[0].frames, made.streams[0].frames)
+        assert torch.equal(single.scores, made.scores)
+        first, second = (stream.frames[0, :, 0, 0] for stream in made.streams)
+        assert first.tolist() == second.tolist() == made.scores[0].tolist()
+    first, second = orders_of(both, 0), orders_of(both, 1)
+    assert [sorted(second[i]) for i in range(4)] == [list(range(n)) for n in (9, 3, 12, 9)]
+    assert first[0] != second[0]
+    assert first[3] != second[3]
+
+
+# Runs
+
+
+@every_pair
+def test_a_run_of_two_streams_repeats_to_the_byte_and_resumes(tmp_path, monkeypatch, pair):
+    one, two, labels = two_tables()
+    written = []
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        plan = settings("run", pair, seeds=(0, 1))
+        if name == "resumed":
+
+            def interrupt(report):
+                if (report.seed, report.epoch) == (1, 1):
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                train([one, two], labels, plan, on_epoch=interrupt)
+        run = train([one, two], labels, plan)
+        written.append(contents(tmp_path / name))
+    assert written[0] == written[1]
+    assert np.ptp(run.predictions().prediction) > 0
+    metrics = evaluate_run(run, [one, two], labels)
+    assert metrics["dev"].mse == pytest.approx(run.metrics["dev"]["mse"], abs=1e-6)
+
+
+def test_a_run_knows_both_its_caches_and_says_what_made_each(tmp_path):
+    one, two, labels = two_tables()
+    real = dataclasses.replace(two, spec=spec(4, encoder="other", weights="a tag"))
+    run = Run.load(train([one, real], labels, settings(tmp_path / "run", ("avg", "avg"))).folder)
+    assert run.specs == (one.spec, real.spec)
+    assert run.config.system == "avg+mlp"
+    lines = run.sources()
+    assert "made-up with RANDOM WEIGHTS" in lines[0]
+    assert lines[1].startswith("features: other, a tag weights")
+    written = json.loads((run.folder / "cache_spec.json").read_text())
+    assert [each["encoder"] for each in written["streams"]] == ["made-up", "other"]
+
+
+def test_predictions_of_the_mean_alone_are_those_of_all_frames(tmp_path):
+    """Training sees averages where an aggregator does; scoring sees the frames."""
+    one, two, labels = two_tables()
+    run = train([one, two], labels, settings(tmp_path / "run", ("linear-avg", "linear-avg")))
+    examples = Examples.join([one, two], labels)
+    means = [
+        table([np.float32(mean)[None] for mean in of_cache], encoder="means")
+        for of_cache in examples.means
+    ]
+    exact = [
+        dataclasses.replace(made, values=np.float32(of_cache))
+        for made, of_cache in zip(means, examples.means, strict=True)
+    ]
+    (regressor,) = run.regressors()
+    found = run.predictions().prediction
+    np.testing.assert_allclose(score(regressor, videos(*exact)), found, atol=1e-6)
+
+
+def test_features_of_other_caches_or_of_too_few_are_refused(tmp_path):
+    one, two, labels = two_tables()
+    plan = settings(tmp_path / "run", ("avg", "avg"), max_epochs=1)
+    with pytest.raises(TrainingError, match="features of 1 caches, and the settings name 2"):
+        train(one, labels, plan)
+    run = train([one, two], labels, plan)
+    with pytest.raises(RunError, match=r"on 2 caches side by side, one, two; .* instead of 1"):
+        predict_run(run, one, labels)
+    with pytest.raises(RunError, match="encoder is 'other', not 'made-up'"):
+        predict_run(run, [two, one], labels)
+    with pytest.raises(RunError, match=r"already holds another run: .*its features are of made-up"):
+        train([two, one], labels, plan)
+
+
+def test_only_videos_that_are_in_both_tables_are_joined():
+    one, two, labels = two_tables()
+    fewer = dataclasses.replace(one, video_ids=("stranger", *one.video_ids[1:]))
+    examples = Examples.join([fewer, two], labels)
+    assert examples.video_ids == tuple(record.video_id for record in labels[1:])
+    for number, made in enumerate((fewer, two)):
+        for position, video_id in zip(examples.positions[number], examples.video_ids, strict=True):
+            assert made.video_ids[position] == video_id
+
+
+def test_a_baseline_sees_the_averages_of_both_caches_side_by_side():
+    one, two, labels = two_tables()
+    both = Examples.join([one, two], labels)
+    joined = np.hstack(both.means)
+    single = table(list(joined[:, None]))
+    exact = dataclasses.replace(single, values=joined)
+    expected = fit_baseline("ridge", Examples.join(exact, labels)).predictions.prediction
+    found = fit_baseline("ridge", both).predictions.prediction
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+# Which videos can be used
+
+
+def encoded(name, frames, dim, status="ok"):
+    rows = np.zeros((frames, dim), np.float16) + np.float16(len(name))
+    reason = "" if status == "ok" else "truncated"
+    return EncodedVideo(name, rows, np.arange(frames) / 25, status=status, reason=reason)
+
+
+def test_videos_that_are_not_in_a_cache_are_named_with_the_cache_and_the_command(tmp_path):
+    write_shard(tmp_path / "one", spec(6), [encoded(name, 3, 6) for name in ("v0", "v1", "v2")])
+    write_shard(tmp_path / "two", spec(4, encoder="other"), [encoded("v1", 2, 4)])
+    caches = [Cache.open(tmp_path / name) for name in ("one", "two")]
+    manifest = Manifest(tmp_path / "m.csv", tuple(records([0.1] * 4, splits(4, 0, 0))))
+    with pytest.raises(TrainingError) as caught:
+        select_records(manifest, *caches)
+    first, second = str(caught.value).split("; ")
+    assert f"1 of the 4 videos of {tmp_path}/m.csv have no features in {tmp_path}/one" in first
+    assert "'v3'" in first
+    assert first.endswith(f"--cache {tmp_path}/one --encoder made-up")
+    assert f"3 of the 4 videos of {tmp_path}/m.csv have no features in {tmp_path}/two" in second
+    assert second.endswith(f"--cache {tmp_path}/two --encoder other")
+
+
+def test_a_video_that_one_cache_has_only_in_part_is_left_out_and_named(tmp_path):
+    write_shard(tmp_path / "one", spec(6), [encoded(name, 3, 6) for name in ("v0", "v1")])
+    partly = [encoded("v0", 2, 4, "partial"), encoded("v1", 2, 4)]
+    write_shard(tmp_path / "two", spec(4), partly)
+    manifest = Manifest(tmp_path / "m.csv", tuple(records([0.1] * 2, splits(2, 0, 0))))
+    caches = [Cache.open(tmp_path / name) for name in ("one", "two")]
+    selection = select_records(manifest, *caches)
+    assert [record.video_id for record in selection.records] == ["v1"]
+    assert selection.notes == ("1 partial videos are left out: 'v0'",)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("caches", "aggregators", "expected"),
+    [
+        ("a", "avg", ("avg",)),
+        (["a", "b"], "avg", ("avg", "avg")),
+        (["a", "b"], ["avg", "bigru"], ("avg", "bigru")),
+        (["a", "b"], ["avg"], ("avg", "avg")),
+    ],
+)
+def test_one_aggregator_serves_all_caches_or_each_has_its_own(caches, aggregators, expected):
+    plan = TrainConfig(manifest="m", cache=caches, aggregator=aggregators)
+    assert plan.aggregator == expected
+    assert AblationRow(cache=caches, aggregator=aggregators, head="mlp").aggregator == expected
+    assert TrainConfig(**json.loads(plan.model_dump_json())) == plan
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cache": "a", "aggregator": ["avg", "bigru"]}, "2 aggregators do not fit .* of 1; name"),
+        ({"cache": ["a", "b", "c"], "aggregator": ["avg", "avg"]}, "count of 3; name one for all"),
+        ({"cache": []}, r"cache = \[\] is not allowed: .*at least 1"),
+    ],
+)
+def test_a_number_of_aggregators_that_fits_no_caches_is_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, {"manifest": "m"} | values, "mine.toml [train]")
+
+
+def test_a_run_of_one_cache_is_written_as_it_was_read(tmp_path):
+    made, labels = dataset()
+    folder = train(made, labels, config(tmp_path / "run", max_epochs=1)).folder
+    written = json.loads((folder / "config.json").read_text())
+    assert (written["cache"], written["aggregator"]) == ("cache", "bigru")
+    assert json.loads((folder / "cache_spec.json").read_text())["encoder"] == "made-up"
+
+
+# Grids
+
+
+@pytest.fixture
+def home(tmp_path):
+    labels = records(np.linspace(0.2, 0.9, 20), splits(10, 6, 4))
+    write_manifest(tmp_path / "m.csv", labels)
+    generator = np.random.default_rng(0)
+    for name, dim, frames in (("a", 6, 4), ("b", 3, 2)):
+        rows = [generator.standard_normal((frames, dim)).astype(np.float16) for _ in labels]
+        shard = [
+            EncodedVideo(label.video_id, own, np.arange(frames) / 25)
+            for label, own in zip(labels, rows, strict=True)
+        ]
+        write_shard(tmp_path / name, spec(dim, encoder=name), shard)
+    return tmp_path
+
+
+def plan(home, *rows, **changes):
+    grid = AblationConfig(
+        title="Side by side",
+        run=home / "grid",
+        split="test",
+        seeds=(0, 1),
+        cache_root=home,
+        rows=rows,
+        workers=1,
+        **changes,
+    )
+    recipe = {"manifest": home / "m.csv", "max_epochs": 2, "bootstrap": 20, "device": "cpu"}
+    return grid, plan_cells(grid, recipe | SMALL)
+
+
+def row(*caches, aggregator="linear-avg", head="mlp"):
+    return {"cache": list(caches), "aggregator": aggregator, "head": head}
+
+
+def test_a_grid_trains_rows_of_one_cache_and_of_two_from_tables_that_are_made_once(home):
+    rows = [row("a"), row("a", "b"), row("a", "b", aggregator=["avg", "bigru"]), row("b")]
+    grid, cells = plan(home, *rows, baselines=("ridge",), controls=("linear-avg+mlp",))
+    assert [cell.name for cell in cells if cell.kind == "model"] == [
+        "a linear-avg+mlp",
+        "a + b linear-avg+mlp",
+        "a + b avg,bigru+mlp",
+        "b linear-avg+mlp",
+    ]
+    files = set()
+    result = run_ablation(
+        grid, cells, on_progress=lambda _: files.update(grid.run.glob(".features.*"))
+    )
+    assert result["failed"] == []
+    assert len(files) == 2
+    assert list(grid.run.glob(".features.*")) == []
+    found = {each["name"]: each for each in result["rows"]}
+    assert len(found) == 4 + 3 + 3
+    both = found["a + b avg,bigru+mlp"]
+    assert (both["encoder"], both["weights"]) == ("a + b", "random + random")
+    assert both["aggregator"] == "avg,bigru"
+    assert both["run"] == "cells/a+b-avg,bigru+mlp"
+    assert [line for line in result["sources"] if "RANDOM WEIGHTS" in line] == [
+        f"features: {spec(6, encoder='a').describe()}",
+        f"features: {spec(3, encoder='b').describe()}",
+    ]
+    assert read_predictions(grid.run / found["a + b avg+ridge"]["run"] / "predictions.csv")
+
+
+def test_a_row_lists_the_command_for_each_of_its_caches_that_is_missing(home):
+    grid, cells = plan(home, row("a"), row("a", "none", "nowhere"))
+    (failed,) = run_ablation(grid, cells)["failed"]
+    assert failed["name"] == "a + none + nowhere linear-avg+mlp"
+    assert failed["missing_cache"]
+    for name in ("none", "nowhere"):
+        assert f"there is no cache {home}/{name}; make it with `memfeat extract" in failed["error"]
+        assert f"--encoder {name} --cache {home}/{name}`" in failed["error"]
+    assert f"{home}/a;" not in failed["error"]
