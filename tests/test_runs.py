@@ -102,7 +102,7 @@ def test_a_loaded_run_knows_its_settings_features_and_sources(one):
     assert run.specs == (spec(6),)
     assert run.members == (one.folder,)
     assert run.sources() == [
-        "features: made-up with RANDOM WEIGHTS: its features carry no learned content",
+        "features: made-up with RANDOM WEIGHTS: its features carry no learned content (6-d)",
         "scores: made up for a test",
     ]
     assert run.provenance["datasets"] == ["made up for a test"]
