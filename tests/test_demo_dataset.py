@@ -12,15 +12,15 @@ from scipy import stats
 
 from memfeat.datasets.demo import (
     BACKGROUNDS,
+    DEMO_B,
+    DEMOS,
     SALIENCE,
     DemoSettings,
     Script,
     demo_records,
-    load_photos,
-    render_demo,
-    render_frames,
     write_script,
 )
+from memfeat.datasets.rendering import load_photos, render_demo, render_frames
 from memfeat.errors import MemfeatError
 from memfeat.manifest import read_manifest, write_manifest
 from memfeat.metrics import known_ceiling
@@ -46,26 +46,44 @@ def decoded(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path) -> None:
-    shipped = ROOT / "data_manifests/demo.csv"
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("demo", "scores from a formula"), ("demo-b", "scores from another formula")],
+)
+def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path, name: str, words: str) -> None:
+    shipped = ROOT / f"data_manifests/{name}.csv"
     (tmp_path / "data_manifests").mkdir()
-    fresh = tmp_path / "data_manifests/demo.csv"
-    write_manifest(fresh, demo_records(tmp_path / "data/demo"))
+    fresh = tmp_path / f"data_manifests/{name}.csv"
+    write_manifest(fresh, demo_records(tmp_path / "data" / name, DEMOS[name]))
     assert fresh.read_text() == shipped.read_text()
     with shipped.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows[7]["path"] == "../data/demo/demo-007.mp4"
+    assert rows[7]["path"] == f"../data/{name}/{name}-007.mp4"
     assert {row["dataset"] for row in rows} == {
-        "memfeat demo: rendered clips, scores from a formula, not from people"
+        f"memfeat {name}: rendered clips, {words}, not from people"
     }
     splits = [row["split"] for row in rows]
-    assert [splits.count(name) for name in ("train", "dev", "test")] == [96, 24, 40]
+    assert [splits.count(split) for split in ("train", "dev", "test")] == [96, 24, 40]
 
 
 def test_the_noise_free_score_follows_the_stated_formula(scripts: list[Script]) -> None:
     for script in scripts:
         missed = math.prod(1 - SALIENCE[moment.photo] for moment in script.moments)
         assert script.noise_free_score == pytest.approx(0.5 + 0.4 * (1 - missed), abs=5e-5)
+
+
+def test_the_second_demos_score_follows_its_own_formula_around_a_higher_mean(
+    scripts: list[Script],
+) -> None:
+    others = [write_script(i, DEMO_B.model_copy(update={"clips": MANY.clips})) for i in range(2000)]
+    for script in others:
+        peak = max((SALIENCE[moment.photo] for moment in script.moments), default=0)
+        cuts = len(script.backgrounds) - 1
+        expected = 0.82 + 0.2 * peak - 0.03 * cuts
+        assert script.noise_free_score == pytest.approx(expected, abs=5e-5)
+    means = [np.mean([script.score for script in each]) for each in (scripts, others)]
+    assert means[1] - means[0] > 0.1
+    assert not {script.backgrounds for script in scripts} & {s.backgrounds for s in others}
 
 
 def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
@@ -77,8 +95,10 @@ def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
     assert all(0 <= script.score <= 1 for script in scripts)
 
 
-def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9() -> None:
-    ceiling = known_ceiling(demo_records(Path("videos"), MANY))
+@pytest.mark.parametrize("name", DEMOS)
+def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9(name: str) -> None:
+    many = DEMOS[name].model_copy(update={"clips": MANY.clips})
+    ceiling = known_ceiling(demo_records(Path("videos"), many))
     assert ceiling is not None
     assert ceiling.srocc == pytest.approx(0.9, abs=0.02)
 

@@ -1,21 +1,24 @@
-"""`memfeat demo`: the embedded dataset."""
+"""`memfeat demo`: the embedded datasets."""
 
 from pathlib import Path
 
 import click
 
+from memfeat.registry import unknown_name
+
 
 @click.command("demo", epilog="Example: memfeat demo && memfeat extract pipelines/demo.toml")
 @click.option(
-    "--manifest",
-    type=click.Path(path_type=Path),
-    default=Path("data_manifests/demo.csv"),
+    "--name",
+    default="demo",
     show_default=True,
+    help="demo, or demo-b: other clips, another formula, a higher mean, to carry models over to.",
 )
 @click.option(
-    "--videos", type=click.Path(path_type=Path), default=Path("data/demo"), show_default=True
+    "--manifest", type=click.Path(path_type=Path), help="Manifest [data_manifests/NAME.csv]."
 )
-def demo_command(manifest: Path, videos: Path) -> None:
+@click.option("--videos", type=click.Path(path_type=Path), help="Folder of clips [data/NAME].")
+def demo_command(name: str, manifest: Path | None, videos: Path | None) -> None:
     """Render the demo clips and their manifest.
 
     Clips that are there already are kept. They are cut from photographs that scikit-image and
@@ -23,8 +26,18 @@ def demo_command(manifest: Path, videos: Path) -> None:
     machinery works, nothing about memory.
     """
     from memfeat.cli.progress import step_progress
-    from memfeat.datasets.demo import DEMO, render_demo
+    from memfeat.datasets.demo import DEMOS
+    from memfeat.datasets.rendering import render_demo
 
-    with step_progress("clips", sum(DEMO.clips.values())) as progress:
-        render_demo(manifest, videos, on_clip=progress.advance)
+    if name not in DEMOS:
+        raise unknown_name("demo", name, DEMOS)
+    manifest = manifest or Path("data_manifests", f"{name}.csv")
+    settings = DEMOS[name]
+    with step_progress("clips", settings.num_clips) as progress:
+        render_demo(
+            manifest,
+            videos or Path("data", name),
+            settings=settings,
+            on_clip=progress.advance,
+        )
     click.echo(manifest)
