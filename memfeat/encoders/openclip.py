@@ -14,7 +14,7 @@ from torch import nn
 
 from memfeat.config import Tokens
 from memfeat.devices import seeded
-from memfeat.encoders import openclip_weights
+from memfeat.encoders import openclip_weights, timm_models
 from memfeat.encoders.checkpoints import fit, tensors_sha256
 from memfeat.encoders.family import (
     ENCODERS,
@@ -27,6 +27,7 @@ from memfeat.encoders.family import (
     square_size,
 )
 from memfeat.encoders.openclip_weights import Source, library, plain
+from memfeat.encoders.patches import OpenClipPatches
 from memfeat.errors import EncoderError
 
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
@@ -67,13 +68,13 @@ class OpenClip(EncoderFamily):
             UnknownNameError: weights that are no tag of this model, no file and not `random`.
             EncoderError: the weights cannot be had or do not fit, their activation is not known
                 or contradicted, or the tower does not end in one vector an image.
-            ConfigError: tokens other than `cls`.
+            ConfigError: patch tokens that the tower does not have.
         """
-        refuse_tokens(name, tokens)
         with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
             plan = _without_projection(name, _tower(name, False, seed))
             image_size = _image_size(name, plan)
             dim = feature_width(name, plan, image_size)
+            _with_tokens(name, plan, tokens, image_size)
         source = openclip_weights.source(name, weights)
         quick_gelu = _quick_gelu(name, activation, source)
         tensors = source.load() if source.load else None
@@ -99,7 +100,8 @@ class OpenClip(EncoderFamily):
             image_size=image_size,
             mean=source.mean,
             std=source.std,
-            module=_without_projection(name, tower),
+            module=_with_tokens(name, _without_projection(name, tower), tokens, image_size),
+            tokens=tokens,
         )
 
 
@@ -133,6 +135,22 @@ def _without_projection(name: str, tower: Any) -> nn.Module:
             "choose another encoder"
         )
     return module
+
+
+def _with_tokens(name: str, tower: Any, tokens: Tokens, image_size: int) -> nn.Module:
+    """Let a tower that is cut off give patch tokens too, if they are asked for.
+
+    Raises:
+        ConfigError: it has none, or fewer; an attention pool's queries are no patches.
+    """
+    module: nn.Module = tower
+    if tokens == "cls":
+        return module
+    if isinstance(tower, library().timm_model.TimmModel):
+        return timm_models.with_tokens(name, tower.trunk, tokens, image_size)
+    if not isinstance(tower, library().transformer.VisionTransformer) or tower.attn_pool:
+        refuse_tokens(name, tokens)
+    return OpenClipPatches(name, tower, tower.grid_size, tokens)
 
 
 def _identity(width: int) -> nn.Linear:

@@ -35,6 +35,7 @@ from memfeat.encoders.family import (
     refuse_tokens,
     square_size,
 )
+from memfeat.encoders.patches import TimmPatches
 from memfeat.encoders.timm_tags import trained_on
 from memfeat.errors import EncoderError, UnknownNameError
 
@@ -103,14 +104,14 @@ class Timm(EncoderFamily):
             UnknownNameError: weights that are no tag of this model, no file and not `random`.
             EncoderError: the weights cannot be had or do not fit, were trained with another
                 activation than the model's, or it does not turn a square image into one vector.
-            ConfigError: tokens other than `cls`.
+            ConfigError: patch tokens that the model does not have.
         """
-        refuse_tokens(name, tokens)
         found = _find(name, weights)
         image_size = square_size(name, found.record.input_size[1:])
         with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
             plan = _without_classifier(name, _network(name, found.record, seed))
             dim = feature_width(name, plan, image_size)
+            with_tokens(name, plan, tokens, image_size)
         built = built_activation(plan)
         refuse_activation(name, built, activation)
         _check_quick_gelu(name, found, built, activation)
@@ -128,8 +129,26 @@ class Timm(EncoderFamily):
             image_size=image_size,
             mean=found.record.mean,
             std=found.record.std,
-            module=network,
+            module=with_tokens(name, network, tokens, image_size),
+            tokens=tokens,
         )
+
+
+def with_tokens(name: str, network: Any, tokens: Tokens, image_size: int) -> nn.Module:
+    """Let a model of timm without its classifier give patch tokens too, if they are asked for.
+
+    Raises:
+        ConfigError: it is no Vision Transformer, or has fewer patches.
+    """
+    module: nn.Module = network
+    if tokens == "cls":
+        return module
+    models = library().models
+    if not isinstance(network, models.vision_transformer.VisionTransformer | models.eva.Eva):
+        refuse_tokens(name, tokens)
+    # Not its own grid_size: open_clip builds some of timm's models for images of another size.
+    patches = network.patch_embed.dynamic_feat_size((image_size, image_size))
+    return TimmPatches(name, network, patches, tokens)
 
 
 def _records(name: str) -> dict[str, Any]:

@@ -1,0 +1,229 @@
+"""Patch tokens beside the class token, against open_clip, timm and NumPy."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memfeat.cache import Cache
+from memfeat.cli import main
+from memfeat.encoders import FrameEncoder, create_encoder
+from memfeat.errors import ConfigError
+from memfeat.video import write_video
+
+CLIPA, COCA = "ViT-tiny-clipa", "ViT-tiny-coca"
+TINY_CONFIG: dict[str, Any] = {
+    "embed_dim": 24,
+    "vision_cfg": {
+        "image_size": 48, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16
+    },
+    "text_cfg": {"context_length": 5, "vocab_size": 9, "width": 32, "heads": 2, "layers": 1},
+}  # fmt: skip
+
+Array = NDArray[np.float64]
+
+
+def frames(count: int, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+
+
+def images(pixels: Tensor, encoder: FrameEncoder) -> Tensor:
+    mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
+    return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def grid_means(patches: Tensor, rows: int, columns: int) -> Array:
+    """Average patches (batch, side * side, dim) over the cells of a grid, which may overlap."""
+    side = math.isqrt(patches.shape[1])
+    maps = patches.double().numpy().reshape(len(patches), side, side, -1)
+    cells = []
+    for row in range(rows):
+        for column in range(columns):
+            top, bottom = row * side // rows, -(-(row + 1) * side // rows)
+            left, right = column * side // columns, -(-(column + 1) * side // columns)
+            cells.append(maps[:, top:bottom, left:right].mean(axis=(1, 2)))
+    return np.stack(cells, axis=1)
+
+
+def expected_rows(feature: Tensor, patches: Tensor, rows: int, columns: int) -> Array:
+    """Return unit vectors end to end: the feature, then the grid's cells row by row."""
+    vectors = np.concatenate(
+        [feature.double().numpy()[:, None], grid_means(patches, rows, columns)], axis=1
+    )
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    return vectors.reshape(len(vectors), -1)
+
+
+def assert_rows(encoder: FrameEncoder, pixels: Tensor, expected: Array) -> None:
+    rows = encoder.encode(pixels)
+    assert rows.shape == expected.shape == (len(pixels), encoder.width)
+    np.testing.assert_allclose(rows.numpy(), expected, atol=2e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two small models of open_clip's less usual kinds: CLIPA's, and CoCa's attention pool."""
+    folder = tmp_path_factory.mktemp("models")
+    clipa = {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}
+    coca = {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
+    for name, changes in ((CLIPA, clipa), (COCA, coca)):
+        config = {**TINY_CONFIG, "vision_cfg": {**TINY_CONFIG["vision_cfg"], **changes}}
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    factory = open_clip.factory
+    paths, known = [*factory._MODEL_CONFIG_PATHS], {**factory._MODEL_CONFIGS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "_MODEL_CONFIG_PATHS", paths)
+        patch.setattr(factory, "_MODEL_CONFIGS", known)
+        open_clip.add_model_config(folder)
+        yield
+
+
+def open_clip_visual(name: str, seed: int) -> Any:
+    torch.manual_seed(seed)
+    return open_clip.CLIP(**open_clip.get_model_config(name)).visual.eval()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2), (2, 3), (7, 7)])
+@torch.no_grad()
+def test_clips_patch_tokens_are_after_the_last_layer_norm_and_before_the_projection(
+    rows: int, columns: int
+) -> None:
+    encoder = create_encoder("ViT-S-32-alt", "random", seed=3, tokens=f"cls+{rows}x{columns}")
+    visual = open_clip_visual("ViT-S-32-alt", seed=3)
+    caught: list[Tensor] = []
+    visual.ln_post.register_forward_hook(lambda *call: caught.append(call[2]))
+    pixels = frames(2, 224)
+    visual(images(pixels, encoder))
+    assert caught[0].shape == (2, 1 + 7 * 7, encoder.dim)
+    assert_rows(encoder, pixels, expected_rows(caught[0][:, 0], caught[0][:, 1:], rows, columns))
+
+
+@torch.no_grad()
+def test_a_tower_that_averages_its_patches_gives_the_average_and_normalised_patches(
+    tiny: None,
+) -> None:
+    encoder = create_encoder(CLIPA, "random", seed=3, tokens="cls+2x2")
+    visual = open_clip_visual(CLIPA, seed=3)
+    caught: list[Tensor] = []
+    visual.transformer.register_forward_hook(lambda *call: caught.append(call[2]))
+    pixels = frames(3, 48)
+    visual(images(pixels, encoder))
+    patches = caught[0][:, 1:]
+    feature = visual.ln_post(patches.mean(dim=1))
+    assert_rows(encoder, pixels, expected_rows(feature, visual.ln_post(patches), 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("test_vit", 1),
+        ("deit_tiny_distilled_patch16_224", 2),
+        ("test_vit4", None),  # averages its patches, and normalises after that
+        ("eva02_tiny_patch14_224", None),
+    ],
+)
+@torch.no_grad()
+def test_timms_patch_tokens_are_those_of_its_own_sequence(name: str, prefix: int | None) -> None:
+    encoder = create_encoder(f"timm/{name}", "random", seed=3, tokens="cls+2x3")
+    torch.manual_seed(3)
+    model = timm.create_model(name).eval()
+    pixels = frames(2, encoder.image_size)
+    sequence = model.forward_features(images(pixels, encoder))
+    feature = model.forward_head(sequence, pre_logits=True)
+    patches = sequence[:, prefix:] if prefix else model.fc_norm(sequence[:, 1:])
+    assert_rows(encoder, pixels, expected_rows(feature, patches, 2, 3))
+
+
+@torch.no_grad()
+def test_open_clips_towers_out_of_timm_have_patch_tokens_too() -> None:
+    encoder = create_encoder("PE-Core-T-16-384", "random", seed=3, tokens="cls+2x2")
+    torch.manual_seed(3)
+    visual = open_clip.create_model("PE-Core-T-16-384").visual.eval()
+    pixels = frames(1, 384)
+    sequence = visual.trunk.forward_features(images(pixels, encoder))
+    feature = visual.trunk.forward_head(sequence, pre_logits=True)
+    patches = sequence[:, visual.trunk.num_prefix_tokens :]
+    assert patches.shape == (1, 24 * 24, encoder.dim)
+    assert_rows(encoder, pixels, expected_rows(feature, patches, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["ViT-S-32-alt", CLIPA, "timm/test_vit", "timm/test_vit4"])
+def test_the_first_vector_is_the_frames_feature_to_the_bit(name: str, tiny: None) -> None:
+    alone = create_encoder(name, "random", seed=5)
+    more = create_encoder(name, "random", seed=5, tokens="cls+2x2")
+    assert (more.tokens, more.width) == ("cls+2x2", 5 * alone.dim)
+    assert more.weights_sha256 == alone.weights_sha256
+    pixels = frames(3, alone.image_size)
+    rows = more.encode(pixels)
+    assert torch.equal(rows[:, : alone.dim], alone.encode(pixels))
+    lengths = rows.view(3, 5, alone.dim).double().norm(dim=2)
+    torch.testing.assert_close(lengths, torch.ones(3, 5, dtype=torch.float64))
+
+
+def test_all_vectors_of_a_frame_are_the_same_to_the_bit_wherever_it_stands() -> None:
+    encoder = create_encoder("ViT-S-32-alt", "random", tokens="cls+3x3")
+    batch = frames(4, 224)
+    rows = encoder.encode(batch)
+    assert torch.equal(encoder.encode(batch.flip(0)).flip(0), rows)
+
+
+def test_the_papers_encoder_has_24_x_24_patches_and_no_more() -> None:
+    with pytest.raises(ConfigError, match=r"24 x 24 patches.*cls\+25x2.*at most cls\+24x24"):
+        create_encoder("ViT-L-14-336", "random", tokens="cls+25x2")
+    with pytest.raises(ConfigError, match=r"10 x 10 patches.*cls\+2x11"):
+        create_encoder("timm/test_vit", "random", tokens="cls+2x11")
+
+
+@pytest.mark.parametrize(
+    "name", ["RN50", "convnext_tiny", COCA, "efficientnet-lite0", "timm/resnet18"]
+)
+def test_towers_without_patch_tokens_are_refused_before_weights_are_loaded(
+    name: str, tiny: None
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} gives one vector.*choose a Vision Transformer"):
+        create_encoder(name, "random", tokens="cls+2x2")
+
+
+def extract(folder: Path, tokens: str) -> Result:
+    settings = [
+        "--manifest", folder / "m.csv", "--cache", folder / tokens, "--encoder", "ViT-B-32",
+        "--weights", "random", "--batch-size", "2", "--device", "cpu", "--tokens", tokens,
+    ]  # fmt: skip
+    return CliRunner().invoke(main, ["extract", *map(str, settings)])
+
+
+def test_patch_tokens_are_cached_from_the_command_line(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    write_video(tmp_path / "clip.mp4", generator.integers(0, 256, (3, 32, 48, 3), np.uint8), fps=5)
+    (tmp_path / "m.csv").write_text("video_id,path,score,split\nclip,clip.mp4,0.5,train\n")
+    tables = {}
+    for tokens, vectors in (("cls", 1), ("cls+2x2", 5)):
+        result = extract(tmp_path, tokens)
+        assert result.exit_code == 0, result.output
+        cache = Cache.open(tmp_path / tokens)
+        assert (cache.spec.dim, cache.spec.tokens, cache.spec.num_tokens) == (768, tokens, vectors)
+        tables[tokens] = cache.load(["clip"]).values
+        assert tables[tokens].shape == (3, vectors * 768)
+    assert np.array_equal(tables["cls+2x2"][:, :768], tables["cls"])
+    info = CliRunner().invoke(main, ["cache", "info", str(tmp_path / "cls+2x2")])
+    assert info.exit_code == 0
+    assert any(line.split() == ["tokens", "cls+2x2"] for line in info.output.splitlines())
+
+
+@pytest.mark.parametrize("tokens", ["cls+2", "cls+0x2", "2x2", "cls+2x2x2", "patches"])
+def test_a_grid_that_is_not_written_as_one_is_a_usage_error(tokens: str, tmp_path: Path) -> None:
+    result = extract(tmp_path, tokens)
+    assert result.exit_code == 2
+    assert "tokens" in result.output
+    assert tokens in result.output
