@@ -201,8 +201,11 @@ def test_wrong_features_are_named_and_nothing_is_written(values, changes, messag
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"features": GOOD}, " has no array 'video_ids'; it has features"),
-        ({"video_ids": ["a"], "data": GOOD}, " has no array 'features'; it has data, video_ids"),
+        ({"features": GOOD}, " has no array 'video_ids'; it has 'features'"),
+        (
+            {"video_ids": ["a"], "data": GOOD},
+            " has no array 'features'; it has 'data', 'video_ids'",
+        ),
         ({"video_ids": [0.5, 1.5], "features": GOOD}, ": video_ids is float64 (2,); give one text"),
         ({"video_ids": [["a", "b"]], "features": GOOD}, ": video_ids is <U1 (1, 2); give one text"),
         (

@@ -317,6 +317,10 @@ def test_a_list_of_splits_overrides_and_leaves_out_what_it_does_not_name(tmp_pat
             [["video0", "dev"], ["video0.mp4", "test"]],
             ", line 3, column split: 'video0' is in test, and further up in dev; a video has one",
         ),
+        (
+            [["clip0", "dev"]],
+            " names none of the 4 listed videos; 'video0' is the first of them",
+        ),
     ],
 )
 def test_a_malformed_list_of_splits_is_refused(rows, message, tmp_path):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from memfeat.errors import CacheError, ManifestError
 from memfeat.tables import read_rows, shown
 
 ID_COLUMNS = ("video_id", "video", "id")
+# What zipfile raises where a file is damaged, cut short, encrypted or of another kind.
+_UNSOUND = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, UnicodeDecodeError),
+)
 ALLOWED = (
     "give a folder of .npy files, one for each video, a .csv with an id column, or a .npz with "
     "video_ids and features"
@@ -96,7 +101,7 @@ class NpyFolder(GivenFeatures):
         for path in self._files:
             if path.stem in wanted:
                 with path.open("rb") as stream:
-                    features = ArrayFile(stream, str(path)).read()
+                    features = ArrayFile(stream, str(path), path.stat().st_size).read()
                 yield GivenVideo(path.stem, str(path), features)
 
 
@@ -145,21 +150,25 @@ class NpzFile(GivenFeatures):
     def __init__(self, path: Path) -> None:
         self._path = path
         with _npz(path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            names = {name[:-4] for name in archive.namelist() if name.endswith(".npy")}
             for name in ("video_ids", "features"):
                 if name not in names:
                     raise CacheError(
-                        f"{path} has no array {name!r}; it has {', '.join(sorted(names)) or 'none'}"
+                        f"{path} has no array {name!r}; it has "
+                        f"{', '.join(map(shown, sorted(names))) or 'none'}"
                     )
             ids = self._array(archive, "video_ids")
             offsets = self._array(archive, "offsets") if "offsets" in names else None
-            with archive.open("features.npy") as stream:
-                shape = self._header(stream, "features").shape
+            with self._open(archive, "features") as features:
+                shape = features.shape
         if ids.ndim != 1 or ids.dtype.kind not in "USiu" or not len(ids):
             raise CacheError(
                 f"{path}: video_ids is {ids.dtype} {ids.shape}; give one text or number a video"
             )
-        texts = [each.decode() if isinstance(each, bytes) else str(each) for each in ids.tolist()]
+        texts = [
+            each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else str(each)
+            for each in ids.tolist()
+        ]
         self.places = [(text, f"{path}, video {number}") for number, text in enumerate(texts)]
         self._counts = self._steps(shape, len(texts), offsets)
 
@@ -169,8 +178,7 @@ class NpzFile(GivenFeatures):
 
     def videos(self, wanted: Container[str]) -> Iterator[GivenVideo]:
         """Yield each video's part; see `GivenFeatures.videos`."""
-        with _npz(self._path) as archive, archive.open("features.npy") as stream:
-            features = self._header(stream, "features")
+        with _npz(self._path) as archive, self._open(archive, "features") as features:
             whole = None if features.is_by_row else features.read()
             row = 0
             for (video_id, place), count in zip(self.places, self._counts, strict=True):
@@ -215,11 +223,14 @@ class NpzFile(GivenFeatures):
         return [stop - start for start, stop in pairwise(ends)]
 
     def _array(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-        with archive.open(f"{name}.npy") as stream:
-            return self._header(stream, name).read()
+        with self._open(archive, name) as array:
+            return array.read()
 
-    def _header(self, stream: IO[bytes], name: str) -> ArrayFile:
-        return ArrayFile(stream, f"{self._path}: {name}")
+    @contextmanager
+    def _open(self, archive: zipfile.ZipFile, name: str) -> Iterator[ArrayFile]:
+        info = archive.getinfo(f"{name}.npy")
+        with archive.open(info) as stream:
+            yield ArrayFile(stream, f"{self._path}: {name}", info.file_size)
 
 
 @contextmanager
@@ -227,7 +238,7 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _UNSOUND as error:
         raise CacheError(f"{path} is not a sound .npz file: {error}") from error
 
 

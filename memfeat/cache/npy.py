@@ -1,6 +1,7 @@
 """NumPy's array files, read without NumPy's loader: pickled objects are refused by their header."""
 
 import math
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -25,20 +26,28 @@ class ArrayFile:
         dtype: of its elements; never objects.
     """
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str, size: int) -> None:
         """Read the header.
+
+        Args:
+            stream: at its beginning.
+            name: for messages.
+            size: bytes in the stream; no larger array is believed.
 
         Raises:
             CacheError: it is not NumPy's, or the array is one of Python objects.
         """
         self._stream = stream
+        self._size = size
         self.name = name
         try:
             version = npy.read_magic(stream)
             if version not in _HEADERS:
                 raise ValueError(f"version {version} of the format is not known")
             self.shape, self._is_fortran, self.dtype = _HEADERS[version](stream)
-        except ValueError as error:
+            if min(self.shape, default=0) < 0 or self.dtype.itemsize == 0:
+                raise ValueError(f"there is no {self.dtype} array of shape {self.shape}")
+        except (ValueError, TokenError) as error:
             what = str(error).splitlines()[0]
             raise CacheError(f"{name} is not an array that NumPy saved: {what}") from error
         if self.dtype.hasobject:
@@ -69,7 +78,7 @@ class ArrayFile:
 
     def _elements(self, shape: tuple[int, ...]) -> NDArray[Any]:
         wanted = math.prod(shape) * self.dtype.itemsize
-        data = self._stream.read(wanted)
+        data = self._stream.read(wanted) if wanted <= self._size else b""
         if len(data) < wanted:
             raise CacheError(f"{self.name} is cut short: it promises an array {self.shape}")
         return np.frombuffer(data, self.dtype).reshape(shape)

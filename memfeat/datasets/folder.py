@@ -87,7 +87,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
         if real not in seen:
             yield from (Path(place, name) for name in names if name[0] != ".")
         seen.add(real)

@@ -56,7 +56,7 @@ def with_splits(
 
     Raises:
         ConfigError: a seed where none is needed.
-        ManifestError: a list of splits that is malformed.
+        ManifestError: a list of splits that is malformed, or of other videos.
     """
     videos = labels.videos
     if config.seed is not None and (form.has_splits or config.splits):
@@ -67,7 +67,13 @@ def with_splits(
     if config.splits:
         given = _read_splits(config.splits)
         listed = [replace(video, split=given.get(video.video_id)) for video in videos]
-        return [video for video in listed if video.split], f", split of {config.splits.name}"
+        kept = [video for video in listed if video.split]
+        if not kept:
+            raise ManifestError(
+                f"{config.splits} names none of the {len(videos)} listed videos; "
+                f"{videos[0].video_id!r} is the first of them"
+            )
+        return kept, f", split of {config.splits.name}"
     seed = config.seed or 0
     open_ids = [video.video_id for video in videos if video.split is None]
     has_test = any(video.split == "test" for video in videos)
