@@ -36,14 +36,15 @@ class VideoPrediction:
         path: the video.
         score: memorability in (0, 1), the mean over the run's seeds; None if the video failed.
         score_std: standard deviation over seeds (n - 1); None with one seed.
-        num_frames: frames decoded and scored; of several streams, those of the first.
+        num_frames: frames decoded and scored, those included that a kept one stands for; of
+            several streams, those of the first.
         duration_seconds: from the first frame's appearance to the last one's end.
         status: `ok`; `partial` for a damaged video scored on what there was; or `failed`.
         reason: stable code of why it is not ok; empty otherwise.
         message: the same in words.
-        weights: each frame's weight, float64 (time,), mean over seeds; None if the aggregator
-            gives none. Of several streams, likewise.
-        pts_seconds: when each frame appears, float64 (time,), likewise.
+        weights: each kept frame's weight, float64 (time,), mean over seeds and over the frames
+            that it stands for; None if the aggregator gives none. Of several streams, likewise.
+        pts_seconds: when each kept frame appears, float64 (time,), likewise.
         sources: lines naming what the score comes from; they belong under whatever shows it.
     """
 
@@ -157,18 +158,18 @@ class Predictor:
             )
         self._latest = (path, clip)
         scores, weights = self._score([clip.frames])
-        worst, count = clip.worst, len(clip.pts_seconds)
+        worst, count = clip.worst, len(clip.frames[0])
         partial = worst.status != "ok"
         return VideoPrediction(
             path=path,
             score=float(scores.mean()),
             score_std=_spread(scores[:, 0]),
             num_frames=count,
-            duration_seconds=_duration(clip.pts_seconds),
+            duration_seconds=_duration(clip.pts_seconds, clip.covers[0]),
             status=worst.status,
             reason=worst.reason,
             message=f"{path}: {worst.reason}; scored on {count} frames" if partial else "",
-            weights=None if weights is None else weights[:, 0].mean(0),
+            weights=None if weights is None else clip.by_row(weights[:, 0].mean(0)),
             pts_seconds=clip.pts_seconds,
             sources=self.sources,
         )
@@ -193,7 +194,7 @@ class Predictor:
             effect = (scores.mean() - self._scores_without(clip, windows))[windows[0]]
         return Timeline(
             pts_seconds=clip.pts_seconds,
-            weights=None if weights is None else weights[:, 0].mean(0),
+            weights=None if weights is None else clip.by_row(weights[:, 0].mean(0)),
             effect=effect,
             effect_undefined=undefined,
             window=int(np.bincount(windows[0]).max()),
@@ -229,8 +230,8 @@ class Predictor:
         for first in range(0, count, size):
             batch = [
                 [
-                    frames[torch.from_numpy(window != left_out).to(frames.device)]
-                    for frames, window in zip(clip.frames, windows, strict=True)
+                    frames[torch.from_numpy(np.repeat(window != left_out, n)).to(frames.device)]
+                    for frames, window, n in zip(clip.frames, windows, clip.covers, strict=True)
                 ]
                 for left_out in range(first, min(first + size, count))
             ]
@@ -265,17 +266,32 @@ class _Clip:
     """A video as each of a run's encoders sees it.
 
     Attributes:
-        encoded: by each encoder.
-        frames: float32 (time, dim) each, on the device.
+        encoded: by each encoder, (rows, dim) each.
+        covers: int32 (rows,) each, how many frames a row stands for.
+        frames: float32 (time, dim) each, on the device, a row as often as it stands for a frame.
     """
 
     encoded: tuple[EncodedVideo, ...]
+    covers: tuple[NDArray[np.int32], ...]
     frames: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, encoded: Sequence[EncodedVideo], device: str) -> "_Clip":
-        frames = [torch.from_numpy(e.embeddings.astype(np.float32)).to(device) for e in encoded]
-        return cls(tuple(encoded), tuple(frames))
+        covers = [
+            np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
+            for each in encoded
+        ]
+        frames = [
+            torch.from_numpy(each.embeddings.astype(np.float32).repeat(own, axis=0)).to(device)
+            for each, own in zip(encoded, covers, strict=True)
+        ]
+        return cls(tuple(encoded), tuple(covers), tuple(frames))
+
+    def by_row(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the means (rows,) of the first stream's values (time,) over each row's frames."""
+        covers = self.covers[0]
+        means: NDArray[np.float64] = np.add.reduceat(values, np.cumsum(covers) - covers) / covers
+        return means
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
@@ -375,8 +391,14 @@ def _spread(scores: NDArray[np.float64]) -> float | None:
     return float(scores.std(ddof=1)) if len(scores) > 1 else None
 
 
-def _duration(pts_seconds: NDArray[np.float64]) -> float:
-    """Return how long the frames are shown; the last one as long as they usually are."""
+def _duration(pts_seconds: NDArray[np.float64], covers: NDArray[np.int32]) -> float:
+    """Return how long the frames are shown; the last one as long as they usually are.
+
+    Args:
+        pts_seconds: when each row's first frame appears.
+        covers: how many frames each row stands for.
+    """
     if len(pts_seconds) < 2:
         return 0.0
-    return float(pts_seconds[-1] - pts_seconds[0] + np.median(np.diff(pts_seconds)))
+    usual = np.median(np.diff(pts_seconds) / covers[:-1])
+    return float(pts_seconds[-1] - pts_seconds[0] + usual * covers[-1])

@@ -41,15 +41,22 @@ def spec(dim: int, **changes) -> CacheSpec:
     return CacheSpec(**(values | changes))
 
 
-def table(videos: list[np.ndarray], **changes) -> FeatureTable:
-    """Put videos, each (time, dim), into one table; they are called v0, v1 and so on."""
+def table(
+    videos: list[np.ndarray], covers: list[list[int]] | None = None, **changes
+) -> FeatureTable:
+    """Put videos, each (time, dim), into one table; they are called v0, v1 and so on.
+
+    `covers` tells for each frame of each video how many it stands for; without it, itself alone.
+    """
     offsets = np.cumsum([0, *map(len, videos)], dtype=np.int64)
     values = np.concatenate(videos).astype(np.float16)
     ids = tuple(f"v{i}" for i in range(len(videos)))
     return FeatureTable(
         values,
         np.zeros(len(values)),
-        np.ones(len(values), np.int32),
+        np.ones(len(values), np.int32)
+        if covers is None
+        else np.concatenate(covers, dtype=np.int32),
         offsets,
         ids,
         spec(values.shape[1], **changes),
@@ -58,9 +65,11 @@ def table(videos: list[np.ndarray], **changes) -> FeatureTable:
 
 def videos(*tables: FeatureTable) -> Videos:
     """All videos of tables side by side, as batches are made of them."""
+    banks = [FrameBank(made.values, CPU) for made in tables]
     return Videos(
         tuple(
-            Stream(FrameBank(made.values, CPU), made.offsets[:-1], made.lengths) for made in tables
+            Stream.covering(bank, made.offsets, made.covers)
+            for bank, made in zip(banks, tables, strict=True)
         )
     )
 

@@ -75,6 +75,14 @@ def runs(tmp_path_factory):
     }.items():
         config = TrainConfig(**settings, run=folder / name, **changes)
         train(table, manifest.records, config)
+    third = ExtractConfig(
+        **ENCODER, manifest=manifest.path, cache=folder / "third", sampler="stride:3"
+    )
+    extract(manifest, third)
+    config = TrainConfig(
+        **settings | {"cache": folder / "third", "run": folder / "third-run"}, aggregator="bigru"
+    )
+    train(Cache.open(folder / "third").load(), manifest.records, config)
     caches = folder / "cache", folder / "early"
     config = TrainConfig(
         **settings | {"cache": caches, "run": folder / "both"}, aggregator=("bigru", "avg")
@@ -255,6 +263,37 @@ def test_a_run_of_a_checkpoint_file_asks_for_it_by_name(runs, tmp_path):
     folder = tampered(runs, tmp_path, weights="file:mine.safetensors")
     with pytest.raises(RunError, match=r"'mine\.safetensors'; give its path with --weights"):
         Predictor(folder, device="cpu")
+
+
+# A sampled clip: each third frame, standing for those after it
+
+
+def test_a_sampled_clip_gets_the_score_and_weights_of_its_frames_repeated(runs):
+    sampled = Predictor(runs / "third-run", device="cpu")
+    columns = Run.load(runs / "third-run").predictions()
+    for name, expected in zip(columns.video_id, columns.prediction, strict=True):
+        assert sampled.predict(runs / f"{name}.mp4").score == pytest.approx(expected, abs=1e-6)
+    found = sampled.predict(runs / "clip-3.mp4")
+    kept = embeddings(runs, "clip-3")[::3]
+    repeated = kept.repeat([3, 3, 2], axis=0)
+    (expected,) = seed_scores(sampled.run, repeated)
+    assert found.score == pytest.approx(float(expected.scores[0]), abs=1e-6)
+    assert found.num_frames == 8
+    assert found.pts_seconds == pytest.approx([0.0, 0.3, 0.6])
+    assert found.duration_seconds == pytest.approx(0.8)
+    weights = expected.weights[0][0].numpy()
+    means = [weights[:3].mean(), weights[3:6].mean(), weights[6:].mean()]
+    assert found.weights == pytest.approx(means, abs=1e-6)
+
+
+def test_leaving_out_a_kept_frame_leaves_out_all_that_it_stands_for(runs):
+    sampled = Predictor(runs / "third-run", device="cpu")
+    found = sampled.timeline(runs / "clip-3.mp4")
+    repeated = embeddings(runs, "clip-3")[::3].repeat([3, 3, 2], axis=0)
+    assert found.window == 1
+    for row, gone in enumerate([range(3), range(3, 6), range(6, 8)]):
+        (rest,) = seed_scores(sampled.run, np.delete(repeated, gone, axis=0))
+        assert found.effect[row] == pytest.approx(found.score - float(rest.scores[0]), abs=1e-6)
 
 
 # Several streams: the whole clip, and its first three frames

@@ -1,7 +1,7 @@
 """Batches for the models, gathered by row number from all frames as one flat tensor."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -47,24 +47,47 @@ class FrameBank:
 class Stream:
     """Where some videos' frames of one cache are in a bank.
 
+    A video's frames have consecutive places. A row that stands for several frames has as many
+    places, and so counts as if it were cached as often.
+
     Attributes:
         bank: the frames.
-        starts: int64 (videos,), each video's first row.
-        lengths: int64 (videos,), its number of rows.
+        starts: int64 (videos,), each video's first place.
+        lengths: int64 (videos,), its number of places.
+        rows: int64 (places,) on the bank's device, the row at each; None if the places are the
+            rows.
     """
 
     bank: FrameBank
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    rows: Tensor | None = None
+
+    @classmethod
+    def covering(
+        cls, bank: FrameBank, offsets: NDArray[np.int64], covers: NDArray[np.int32]
+    ) -> Self:
+        """Give each row of a bank as many places as it covers frames.
+
+        Args:
+            bank: all rows.
+            offsets: int64 (videos + 1,), where each video's rows begin.
+            covers: int32 (rows,), each at least 1.
+        """
+        if (covers == 1).all():
+            return cls(bank, offsets[:-1], np.diff(offsets))
+        rows = torch.from_numpy(np.repeat(np.arange(len(covers)), covers))
+        places = np.concatenate([[0], np.cumsum(covers, dtype=np.int64)])[offsets]
+        return cls(bank, places[:-1], np.diff(places), rows.to(bank.values.device))
 
     def of(self, chosen: NDArray[np.int64]) -> Self:
         """Return some of the videos, by number."""
-        return type(self)(self.bank, self.starts[chosen], self.lengths[chosen])
+        return replace(self, starts=self.starts[chosen], lengths=self.lengths[chosen])
 
     def padded(self, chosen: NDArray[np.int64]) -> Padded:
         """Return the frames of some of the videos, by number, in their own order."""
         starts, lengths = (torch.from_numpy(each[chosen]) for each in (self.starts, self.lengths))
-        return Padded(self.bank.gather(starts, lengths), lengths)
+        return Padded(self.bank.gather(starts, lengths, self.rows), lengths)
 
 
 @dataclass(frozen=True)
@@ -223,11 +246,14 @@ class _Ordered(NamedTuple):
         """Order a stream by each model's `frames` (total,) and videos `chosen` (models, videos)."""
         firsts = np.cumsum(stream.lengths) - stream.lengths
         own = np.repeat(stream.starts - firsts, stream.lengths) + np.arange(stream.lengths.sum())
-        rows = torch.from_numpy(np.concatenate([own[order] for order in frames]))
+        places = np.concatenate([own[order] for order in frames])
+        rows = torch.from_numpy(places).to(stream.bank.values.device)
+        if stream.rows is not None:
+            rows = stream.rows.index_select(0, rows)
         offsets = np.arange(len(frames)).reshape(-1, 1) * len(own)
         starts = torch.from_numpy(firsts[chosen] + offsets)
         lengths = torch.from_numpy(stream.lengths[chosen])
-        return cls(stream.bank, rows.to(stream.bank.values.device), starts, lengths)
+        return cls(stream.bank, rows, starts, lengths)
 
     def padded(self, batch: slice) -> Padded:
         """Return a batch: its places in the orders of videos."""

@@ -121,9 +121,9 @@ class Examples:
         )
 
     def _frames(self, stream: int, device: torch.device) -> Stream:
-        table, positions = self.tables[stream], self.positions[stream]
+        table = self.tables[stream]
         bank = FrameBank(table.values, device)
-        return Stream(bank, table.offsets[positions], table.lengths[positions])
+        return Stream.covering(bank, table.offsets, table.covers).of(self.positions[stream])
 
     def _mean_frames(self, stream: int, device: torch.device) -> Stream:
         bank, count = FrameBank(self.means[stream].astype(np.float32), device), len(self.records)
@@ -133,7 +133,7 @@ class Examples:
     def means(self) -> tuple[NDArray[np.float64], ...]:
         """For each cache, each video's mean over time, (videos, dim)."""
         return tuple(
-            np.stack([table.frames(i).mean(axis=0, dtype=np.float64) for i in positions.tolist()])
+            np.stack([_mean_frame(table, position) for position in positions.tolist()])
             for table, positions in zip(self.tables, self.positions, strict=True)
         )
 
@@ -182,11 +182,29 @@ class Examples:
             content.update(table.lengths[positions].tobytes())
             for position in positions.tolist():
                 content.update(np.ascontiguousarray(table.frames(position)).data)
+            if (table.covers != 1).any():
+                for position in positions.tolist():
+                    content.update(_covers(table, position).tobytes())
         return {
             "datasets": self.datasets,
             "manifest_sha256": Manifest(Path(), self.records).digest,
             "data_sha256": content.hexdigest(),
         }
+
+
+def _mean_frame(table: FeatureTable, position: int) -> NDArray[np.float64]:
+    """Return a video's mean over time, in which each row counts as often as it covers frames."""
+    frames, covers = table.frames(position), _covers(table, position)
+    mean: NDArray[np.float64]
+    if (covers == 1).all():
+        mean = frames.mean(axis=0, dtype=np.float64)
+    else:
+        mean = covers @ frames.astype(np.float64) / covers.sum()
+    return mean
+
+
+def _covers(table: FeatureTable, position: int) -> NDArray[np.int32]:
+    return table.covers[table.offsets[position] : table.offsets[position + 1]]
 
 
 @dataclass(frozen=True)
