@@ -14,7 +14,7 @@ FLOORS = (
     {"config", "manifest", "metrics", "devices"},
     {"video", "cache", "encoders", "models", "runs"},
     {"extraction", "training", "baselines", "datasets"},
-    {"prediction", "ablation", "figures", "report"},
+    {"prediction", "ablation", "finetuning", "figures", "report"},
     {"cli", "__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

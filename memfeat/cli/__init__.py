@@ -15,6 +15,7 @@ COMMANDS = {
     "extract": "extract",
     "train": "train",
     "evaluate": "train",
+    "finetune": "finetune",
     "ablation": "ablation",
     "predict": "predict",
     "report": "report",

@@ -20,6 +20,7 @@ from rich.progress import (
 if TYPE_CHECKING:
     from memfeat.ablation import Progress as GridProgress
     from memfeat.extraction import VideoOutcome
+    from memfeat.finetuning import Progress as Finetuned
     from memfeat.training import EpochReport
 
 SPEED_FROM_SECONDS = 3600.0  # there may be minutes between two epochs, and it takes several
@@ -121,6 +122,31 @@ def grid_progress() -> Iterator["Callable[[GridProgress], None]"]:
             bar.update(task, completed=done, total=total, note=escape(progress.note))
 
         yield show
+
+
+class FinetuneProgress:
+    """Shows how far finetuning has come, and names the videos that it leaves out."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("finetune", total=None, note="")
+
+    def show(self, news: "Finetuned") -> None:
+        """Show the videos done, over all epochs that there may be, and the latest figures."""
+        self._progress.update(
+            self._task, completed=news.done, total=news.total, note=escape(news.note)
+        )
+
+    def say(self, note: str) -> None:
+        """Print a line above."""
+        self._progress.console.print(escape(note), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def finetune_progress() -> Iterator[FinetuneProgress]:
+    """Show how far finetuning has come, in percent of all epochs that there may be."""
+    with _bar(TextColumn("{task.fields[note]}"), TaskProgressColumn()) as progress:
+        yield FinetuneProgress(progress)
 
 
 def _bar(last: TextColumn, count: ProgressColumn | None = None) -> Progress:

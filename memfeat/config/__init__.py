@@ -8,6 +8,7 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 from memfeat.config.ablation import AblationConfig, AblationRow, PaperFigures
 from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import ExtractConfig, Tokens, token_grid
+from memfeat.config.finetune import FinetuneConfig
 from memfeat.config.importing import ImportConfig
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
 from memfeat.config.streams import Names, Places, aggregator_names, cache_names
@@ -18,6 +19,7 @@ __all__ = [
     "AblationRow",
     "ConvertConfig",
     "ExtractConfig",
+    "FinetuneConfig",
     "ImportConfig",
     "Monitor",
     "Names",

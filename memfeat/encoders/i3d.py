@@ -76,14 +76,14 @@ class I3d(EncoderFamily):
             ConfigError: tokens other than `cls`.
         """
         refuse_tokens(name, tokens)
-        label, trained_on, image_size = weights, UNTRAINED, IMAGE_SIZE
+        label, origin, image_size = weights, UNTRAINED, IMAGE_SIZE
         if weights == RANDOM:
             network = build_network(KINETICS_CLASSES, seed)
         elif means_file(weights):
             path = Path(weights).expanduser()
             network = read_network(path)
             label = f"file:{path.name}"
-            trained_on, image_size = _statements(path, network)
+            origin, image_size = trained_on(path, network), _image_size(path)
         elif weights:
             raise UnknownNameError(
                 f"{name} has no weights {weights!r}; give the path of a checkpoint, such as "
@@ -102,7 +102,7 @@ class I3d(EncoderFamily):
             name=name,
             weights=label,
             weights_sha256=tensors_sha256(network),
-            trained_on=trained_on,
+            trained_on=origin,
             activation=built,
             dim=FEATURE_DIM,
             image_size=image_size,
@@ -136,20 +136,28 @@ def _classes(tensors: Mapping[str, Tensor]) -> int:
     return KINETICS_CLASSES if logits is None or not logits.ndim else max(1, len(logits))
 
 
-def _statements(path: Path, network: InceptionI3d) -> tuple[str, int]:
-    """Return what a file says of how its weights were trained, and the image size to use."""
-    statements = read_statements(path)
-    size = statements.get("image_size", IMAGE_SIZE)
+def trained_on(path: Path, network: InceptionI3d) -> str:
+    """Return in words what a checkpoint says it was trained on, or what its classes tell.
+
+    Raises:
+        EncoderError: the file cannot be read.
+    """
+    classes = network.logits.conv3d.out_channels
+    plural = "" if classes == 1 else "es"
+    known = CLASSES.get(classes, "")
+    unstated = f"not stated: a checkpoint file with {classes} class{plural}{known}"
+    return str(read_statements(path).get("trained_on", unstated))
+
+
+def _image_size(path: Path) -> int:
+    """Return the image size that a checkpoint asks for, or else the usual one."""
+    size = read_statements(path).get("image_size", IMAGE_SIZE)
     if type(size) is not int or size < SMALLEST_IMAGE:
         raise EncoderError(
             f"{path} says image_size {size!r}, which is no number of pixels from {SMALLEST_IMAGE} "
             "on; make the file again with memfeat finetune"
         )
-    classes = network.logits.conv3d.out_channels
-    plural = "" if classes == 1 else "es"
-    known = CLASSES.get(classes, "")
-    unstated = f"not stated: a checkpoint file with {classes} class{plural}{known}"
-    return str(statements.get("trained_on", unstated)), size
+    return size
 
 
 class _Pooled(nn.Module):

@@ -128,6 +128,8 @@ class ConvUnit(nn.Module):
     ) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(incoming, width, kernel, stride, bias=not normed)
+        # Without it random weights let signals fade, and batch norms take a while to undo that.
+        nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu" if normed else "linear")
         self.bn = nn.BatchNorm3d(width, eps=1e-3) if normed else nn.Identity()
         self.activation = nn.ReLU(inplace=True) if normed else nn.Identity()
 

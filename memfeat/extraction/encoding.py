@@ -14,7 +14,7 @@ from memfeat.errors import VideoError
 from memfeat.extraction.decoding import DecodedVideo, decode_ahead
 from memfeat.extraction.sampling import Cover, Sampling
 from memfeat.manifest import VideoRecord
-from memfeat.video import Frame
+from memfeat.video import Frame, Pixels
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,24 @@ def encode_videos(
     ]
 
 
-def _inputs(video: DecodedVideo, clip_frames: int) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """Yield what the encoder makes one row of, and when it begins: frames, or clips of them.
+def _inputs(video: DecodedVideo, clip_frames: int) -> Iterator[tuple[Pixels, float]]:
+    """Yield what the encoder makes one row of, and when it begins: frames, or clips of them."""
+    if clip_frames > 1:
+        yield from clips_of(video, clip_frames)
+        return
+    for frame in video:
+        yield frame.pixels, frame.pts_seconds
+
+
+def clips_of(frames: Iterable[Frame], clip_frames: int) -> Iterator[tuple[Pixels, float]]:
+    """Yield a video's clips, uint8 (clip_frames, height, width, 3), and when each begins.
 
     Frames that are left over after the last whole clip are left out (ours), unless there is no
     whole one: then the video's last frame is repeated to make it one.
     """
-    if clip_frames == 1:
-        for frame in video:
-            yield frame.pixels, frame.pts_seconds
-        return
     clip: list[Frame] = []
     whole = False
-    for frame in video:
+    for frame in frames:
         clip.append(frame)
         if len(clip) == clip_frames:
             whole = True

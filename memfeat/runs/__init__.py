@@ -17,6 +17,7 @@ model: its predictions are the mean over seeds, and its metrics the seeds' mean 
 """
 
 from memfeat.runs.files import (
+    FINETUNED,
     METRICS,
     PREDICTIONS,
     PROVENANCE,
@@ -29,6 +30,7 @@ from memfeat.runs.reading import Run
 from memfeat.runs.writing import begin_run, finish_seed, write_scores, write_summary
 
 __all__ = [
+    "FINETUNED",
     "METRICS",
     "PREDICTIONS",
     "PROVENANCE",

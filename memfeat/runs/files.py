@@ -11,6 +11,7 @@ CONFIG = "config.json"
 SPEC = "cache_spec.json"
 HISTORY = "history.jsonl"
 MODEL = "model.safetensors"
+FINETUNED = "i3d.safetensors"  # of a folder of finetuning, which holds no model for a cache
 PREDICTIONS = "predictions.csv"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"

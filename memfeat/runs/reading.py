@@ -14,6 +14,7 @@ from memfeat.errors import CacheError, ConfigError, RunError
 from memfeat.models import Regressor, regressor_of
 from memfeat.runs.files import (
     CONFIG,
+    FINETUNED,
     METRICS,
     MODEL,
     PREDICTIONS,
@@ -59,6 +60,11 @@ class Run:
             raise RunError(f"there is no run folder {folder}; `memfeat train --run` makes one")
         if (folder / "cells").is_dir():
             raise RunError(f"{folder} holds a table of runs; name one of those in {folder}/cells")
+        if (folder / FINETUNED).is_file():
+            raise RunError(
+                f"{folder} holds a finetuned I3D, which is an encoder: `memfeat extract --encoder "
+                f"i3d --weights {folder / FINETUNED}`, then `memfeat train` on that cache"
+            )
         if is_complete(folder) and not (folder / CONFIG).is_file():
             raise RunError(f"{folder} is a baseline's: it has scores, but no model to load")
         if not is_complete(folder):

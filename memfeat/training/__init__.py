@@ -2,13 +2,14 @@
 
 from memfeat.training.batches import FrameBank, Stream, Videos
 from memfeat.training.data import Examples, Selection, Tables, select_records
-from memfeat.training.epochs import DevResult, EpochReport, learning_rate
+from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
 from memfeat.training.fitting import fit_together
 from memfeat.training.scoring import score
 from memfeat.training.seeds import (
     MOST_STACKED,
     evaluate_run,
     finish,
+    git_commit,
     predict_run,
     resolve_options,
     stacks,
@@ -20,6 +21,7 @@ from memfeat.training.seeds import (
 
 __all__ = [
     "MOST_STACKED",
+    "BestEpoch",
     "DevResult",
     "EpochReport",
     "Examples",
@@ -31,6 +33,7 @@ __all__ = [
     "evaluate_run",
     "finish",
     "fit_together",
+    "git_commit",
     "learning_rate",
     "predict_run",
     "resolve_options",

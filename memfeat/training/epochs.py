@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.config import Monitor, TrainConfig
+from memfeat.config import FinetuneConfig, Monitor, TrainConfig
 from memfeat.metrics import evaluate
 
 
@@ -88,6 +88,6 @@ class BestEpoch:
         return f"{self._patience_epochs} epochs without improvement of {watched}"
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
+def learning_rate(config: TrainConfig | FinetuneConfig, epoch: int) -> float:
     """Return Adam's rate in `epoch`, counted from 0: decayed every so many epochs."""
     return config.learning_rate * config.learning_rate_decay ** (epoch // config.decay_every_epochs)

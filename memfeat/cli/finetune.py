@@ -1,0 +1,72 @@
+"""`memfeat finetune`: I3D trained end to end."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memfeat.cli.options import (
+    json_option,
+    pipeline_argument,
+    print_json,
+    read_settings,
+    settings_options,
+)
+from memfeat.config import FinetuneConfig
+from memfeat.errors import ExitCode
+
+if TYPE_CHECKING:
+    from memfeat.finetuning import FinetuneSummary
+
+
+@click.command(
+    "finetune",
+    epilog="Example: memfeat finetune pipelines/finetune.toml --manifest data_manifests/mine.csv "
+    "--weights rgb_imagenet.pt --run runs/i3d --device cuda",
+)
+@pipeline_argument
+@settings_options(FinetuneConfig)
+@json_option
+def finetune_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
+    """Train I3D end to end, from videos and scores.
+
+    Leaves weights that `memfeat extract --encoder i3d --weights RUN/i3d.safetensors` takes.
+    Settings come from the [finetune] table of PIPELINE.toml; flags override it. Stop it at any
+    time: the same command goes on after the last epoch done. Exit code 3: done, but some videos
+    failed.
+    """
+    config = read_settings(FinetuneConfig, "finetune", pipeline, flags)
+
+    from memfeat.cli.progress import finetune_progress
+    from memfeat.finetuning import finetune
+    from memfeat.manifest import read_manifest
+
+    manifest = read_manifest(config.manifest, config.root)
+    with finetune_progress() as progress:
+        summary = finetune(manifest, config, on_progress=progress.show, on_note=progress.say)
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        _say(summary, config)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+
+
+def _say(summary: "FinetuneSummary", config: FinetuneConfig) -> None:
+    from memfeat.cli.tables import print_metrics
+
+    figures = summary.as_dict()
+    print_metrics(summary.metrics, "i3d", [f"trained on: {figures['trained_on']}"])
+    click.echo(
+        f"best epoch {figures['best_epoch']}; stopped because: {figures['stopped_because']}",
+        err=True,
+    )
+    if summary.failures:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
+        click.echo(f"{len(summary.failures)} videos failed and were left out ({reasons})", err=True)
+    arguments = f"--manifest {shlex.quote(str(config.manifest))} --encoder i3d"
+    click.echo(
+        f"next: memfeat extract {arguments} --weights {shlex.quote(str(summary.weights))} "
+        "--cache CACHE",
+        err=True,
+    )

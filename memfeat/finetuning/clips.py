@@ -1,0 +1,122 @@
+"""Clips of 16 frames: which there are, one at random for training, all of them for scoring."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.cache import Status
+from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
+from memfeat.errors import VideoError
+from memfeat.extraction import Sampling, clips_of, decode_ahead
+from memfeat.manifest import VideoRecord
+from memfeat.video import Pixels, VideoReader, resize
+
+START = 0x57A27  # keeps clips' starts apart from other uses of the same seed
+EVERY_FRAME = Sampling.parse("every")
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a first look at a video found: `message` says in words why it is not `ok`."""
+
+    frames: int
+    status: Status
+    reason: str = ""
+    message: str = ""
+
+
+def look_at(
+    records: Sequence[VideoRecord],
+    max_frames: int | None,
+    decoders: int,
+    on_video: Callable[[VideoRecord, Seen], None],
+) -> dict[str, Seen]:
+    """Decode every video once, to learn how many frames it has and whether it can be used."""
+    found = {}
+    with decode_ahead(
+        records,
+        size=SMALLEST_IMAGE,
+        max_frames=max_frames,
+        sampling=EVERY_FRAME,
+        decoders=decoders,
+    ) as videos:
+        for video in videos:
+            frames = sum(1 for _ in video)
+            seen = Seen(frames, video.status, video.reason, video.message)
+            found[video.record.video_id] = seen
+            on_video(video.record, seen)
+    return found
+
+
+def start_of_clip(seed: int, epoch: int, video: int, frames: int) -> int:
+    """Draw at which of a video's frames its training clip starts; 0 if it has no full clip."""
+    generator = np.random.default_rng([seed, epoch, video, START])
+    return int(generator.integers(max(1, frames - CLIP_FRAMES + 1)))
+
+
+def read_clip(record: VideoRecord, start: int, size: int) -> NDArray[np.uint8]:
+    """Decode one clip, uint8 (16, size, size, 3); a short one repeats the video's last frame.
+
+    Raises:
+        VideoError: the video cannot be decoded, or has no such frame.
+    """
+    clip: list[Pixels] = []
+    try:
+        with VideoReader(record.path, max_frames=start + CLIP_FRAMES) as reader:
+            for index, frame in enumerate(reader):
+                if index >= start:
+                    clip.append(resize(frame.pixels, size))
+    except VideoError:
+        raise
+    except Exception as error:
+        # Whatever a decoder library throws at one video must not cost the others theirs.
+        raise VideoError(
+            "error", f"{str(record.path)!r}: {type(error).__name__}: {error}"
+        ) from error
+    if not clip:
+        text = f"has no frame {start} any more; it changed since training began"
+        raise VideoError("changed", f"{str(record.path)!r} {text}")
+    return np.stack(clip + [clip[-1]] * (CLIP_FRAMES - len(clip)))
+
+
+def clips_in_order(
+    records: Sequence[VideoRecord], size: int, max_frames: int | None, decoders: int
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Decode all clips of all videos as extraction does, each with its video's number."""
+    with decode_ahead(
+        records, size=size, max_frames=max_frames, sampling=EVERY_FRAME, decoders=decoders
+    ) as videos:
+        for number, video in enumerate(videos):
+            for pixels, _ in clips_of(video, CLIP_FRAMES):
+                yield number, pixels
+
+
+def ahead_of(
+    work: Callable[[A], B], items: Iterable[A], *, threads: int, most: int
+) -> Iterator[Future[B]]:
+    """Work off items in the background, in order and at most `most` ahead; yield what is done."""
+    waiting: deque[Future[B]] = deque()
+    left = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                waiting.extend(
+                    pool.submit(work, item) for item in islice(left, most - len(waiting))
+                )
+                if not waiting:
+                    return
+                future = waiting.popleft()
+                future.exception()  # waits for it
+                yield future
+        finally:
+            for future in waiting:
+                future.cancel()

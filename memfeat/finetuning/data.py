@@ -1,0 +1,98 @@
+"""Which videos are trained on, stopped by and scored: those that can be decoded whole."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.config import Split
+from memfeat.errors import TrainingError
+from memfeat.finetuning.clips import Seen
+from memfeat.manifest import VideoRecord
+
+
+def wanted(records: Sequence[VideoRecord]) -> tuple[VideoRecord, ...]:
+    """Return the videos that finetuning has a use for: those with a score, and the test split's.
+
+    Raises:
+        TrainingError: none with a score in train or dev.
+    """
+    kept = tuple(each for each in records if each.score is not None or each.split == "test")
+    for split in ("train", "dev"):
+        if not any(each.split == split for each in kept):
+            found = sum(each.split == split for each in records)
+            held = f"{found} videos, none with a score" if found else "no video"
+            raise TrainingError(
+                f"of the {len(records)} videos, the {split} split has {held}; give scored videos "
+                "in train to learn from, and in dev to choose the best epoch by"
+            )
+    return kept
+
+
+def labels_sha256(records: Sequence[VideoRecord]) -> str:
+    """Return a hash of ids, splits and scores."""
+    labels = [[each.video_id, each.split, each.score] for each in records]
+    return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Footage:
+    """The videos that can be used, and why the others cannot.
+
+    Attributes:
+        records: in the manifest's order.
+        seen: what a first look found, for those and the others.
+    """
+
+    records: tuple[VideoRecord, ...]
+    seen: Mapping[str, Seen]
+
+    @classmethod
+    def of(cls, records: Sequence[VideoRecord], seen: Mapping[str, Seen]) -> Self:
+        """Keep the videos that were decoded whole.
+
+        Raises:
+            TrainingError: none is left in train or dev; the message counts the reasons.
+        """
+        kept = tuple(each for each in records if seen[each.video_id].status == "ok")
+        for split in ("train", "dev"):
+            if not any(each.split == split for each in kept):
+                reasons = Counter(
+                    seen[each.video_id].reason for each in records if each.split == split
+                )
+                listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                raise TrainingError(
+                    f"no scored video of the {split} split can be decoded whole ({listed}); mend "
+                    "them, or check --manifest and --root"
+                )
+        return cls(kept, seen)
+
+    def split(self, split: Split) -> list[VideoRecord]:
+        """Return a split's videos."""
+        return [each for each in self.records if each.split == split]
+
+    def frames(self, record: VideoRecord) -> int:
+        """Return how many frames a video has."""
+        return self.seen[record.video_id].frames
+
+    @property
+    def unused(self) -> dict[str, dict[str, str]]:
+        """By `failed` and `partial`: video id to reason."""
+        return {
+            status: {name: each.reason for name, each in self.seen.items() if each.status == status}
+            for status in ("failed", "partial")
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `seen` holds, ready for JSON."""
+        return {video_id: asdict(each) for video_id, each in self.seen.items()}
+
+
+def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
+    """Return the videos' scores, (videos,), NaN where withheld."""
+    return np.array([np.nan if each.score is None else each.score for each in records])

@@ -1,0 +1,175 @@
+"""Training epoch by epoch: a clip of each video, then every clip of the dev split's videos."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
+from torch.optim import Adam
+
+from memfeat.config import FinetuneConfig
+from memfeat.devices import resolve_device, seeded
+from memfeat.encoders.inception import InceptionI3d
+from memfeat.errors import TrainingError, VideoError
+from memfeat.finetuning.clips import ahead_of, clips_in_order, read_clip, start_of_clip
+from memfeat.finetuning.data import Footage, scores_of
+from memfeat.finetuning.network import clip_logits, train_mode
+from memfeat.manifest import VideoRecord
+from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
+
+ORDER, DROPOUT = 0x04DE4, 0xD120  # keep uses of the same seed apart
+
+OnVideos = Callable[[int, str], None]  # how many videos more were done, and a note or nothing
+
+
+class Fitting:
+    """A network on its way, whose whole state can be saved after an epoch and taken up again.
+
+    Attributes:
+        history: one report per epoch done.
+        weights: the best epoch's, on the network's device.
+    """
+
+    def __init__(self, network: InceptionI3d, footage: Footage, config: FinetuneConfig) -> None:
+        self.network = network.to(resolve_device(config.device))
+        self.network.to(memory_format=torch.channels_last_3d)
+        self.history: list[EpochReport] = []
+        self.weights: dict[str, Tensor] = {}
+        self._footage, self._config = footage, config
+        self._optimizer = Adam(network.parameters(), weight_decay=config.weight_decay, fused=True)
+        self._best = BestEpoch(config.monitor, config.patience_epochs)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch that did best on dev so far."""
+        return self._best.epoch
+
+    @property
+    def stopped_because(self) -> str:
+        """Why there is no further epoch, in words; empty if there is one."""
+        done = len(self.history)
+        if done and self._best.stops(done - 1):
+            return self._best.why()
+        return f"all {done} epochs done" if done == self._config.max_epochs else ""
+
+    def run_epoch(self, on_videos: OnVideos) -> EpochReport:
+        """Train for an epoch, and see how well the dev split is predicted.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        config, epoch = self._config, len(self.history)
+        rate = learning_rate(config, epoch)
+        self._optimizer.param_groups[0]["lr"] = rate
+        dropout = int(np.random.default_rng([config.seed, epoch, DROPOUT]).integers(2**62))
+        with seeded(dropout, resolve_device(config.device)):
+            loss = self._train(epoch, on_videos)
+        dev = self._footage.split("dev")
+        predicted = self.predict(dev, on_videos)
+        scored = ~np.isnan(predicted)
+        if not (np.isfinite(loss) and scored.any()):
+            raise TrainingError(
+                f"in epoch {epoch}, at a learning rate of {rate}, the loss is {loss} and "
+                f"{scored.sum()} of {len(dev)} dev videos have a score that is a number; lower "
+                "--learning-rate, or see above whether the videos can still be read"
+            )
+        result = DevResult.of(scores_of(dev)[scored], predicted[scored])
+        improved = self._best.improves(epoch, result)
+        if improved:
+            self.weights = {name: v.clone() for name, v in self.network.state_dict().items()}
+        report = EpochReport(config.seed, epoch, rate, loss, *result, improved)
+        self.history.append(report)
+        return report
+
+    def predict(self, records: Sequence[VideoRecord], on_videos: OnVideos) -> NDArray[np.float64]:
+        """Score videos by their clips' mean logit, which is that of their mean feature.
+
+        Returns:
+            (videos,), each in [0, 1]; NaN of one that can no longer be decoded.
+        """
+        config, done = self._config, 0
+        self.network.eval()
+        sums, counts = np.zeros(len(records)), np.zeros(len(records))
+        clips = clips_in_order(records, config.image_size, config.max_frames, config.decoders)
+        with torch.inference_mode():
+            while batch := list(islice(clips, config.batch_size)):
+                numbers, pixels = zip(*batch, strict=True)
+                logits = clip_logits(self.network, _stacked(pixels), config).double().cpu().numpy()
+                np.add.at(sums, list(numbers), logits)
+                np.add.at(counts, list(numbers), 1)
+                on_videos(numbers[-1] - done, "")
+                done = numbers[-1]
+        on_videos(len(records) - done, "")
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        scores: NDArray[np.float64] = expit(means)
+        return scores
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on from here: tensors and plain values."""
+        return {
+            "history": [asdict(report) for report in self.history],
+            "network": self.network.state_dict(),
+            "weights": self.weights,
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.weights = dict(state["weights"])
+        self.history = [EpochReport(**report) for report in state["history"]]
+        for each in self.history:
+            self._best.improves(each.epoch, DevResult(each.dev_l1, each.dev_plcc, each.dev_srocc))
+
+    def _train(self, epoch: int, on_videos: OnVideos) -> float:
+        """Train on a clip of each video; return the mean loss over videos."""
+        train_mode(self.network, frozen=bool(self._config.freeze_batch_norm))
+        total, videos = 0.0, 0
+        for pixels, scores in self._batches(epoch, on_videos):
+            truth = scores.to(self.network.logits.conv3d.weight.device)
+            loss = (clip_logits(self.network, pixels, self._config).sigmoid() - truth).abs().mean()
+            self._optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self._optimizer.step()
+            total += loss.item() * len(scores)
+            videos += len(scores)
+        return total / videos if videos else float("nan")
+
+    def _batches(self, epoch: int, on_videos: OnVideos) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield clips uint8 (batch, 16, size, size, 3) and scores (batch,), in a new order."""
+        config, records = self._config, self._footage.split("train")
+        order = np.random.default_rng([config.seed, epoch, ORDER]).permutation(len(records))
+
+        def read(number: int) -> NDArray[np.uint8]:
+            record = records[number]
+            start = start_of_clip(config.seed, epoch, number, self._footage.frames(record))
+            return read_clip(record, start, config.image_size)
+
+        size = config.batch_size
+        clips = ahead_of(read, order.tolist(), threads=config.decoders, most=2 * size)
+        pairs = zip((records[number] for number in order), clips, strict=True)
+        while batch := list(islice(pairs, size)):
+            kept = [(record, clip.result()) for record, clip in batch if _usable(clip, on_videos)]
+            if kept:
+                scores = scores_of([record for record, _ in kept])
+                yield _stacked([clip for _, clip in kept]), torch.from_numpy(scores).float()
+            on_videos(len(batch), "")
+
+
+def _usable(clip: Future[NDArray[np.uint8]], on_videos: OnVideos) -> bool:
+    """Whether a clip could be read; tell it if not, and let other errors through."""
+    error = clip.exception()
+    if isinstance(error, VideoError):
+        on_videos(0, f"left out of this epoch: {error}")
+    return not isinstance(error, VideoError)
+
+
+def _stacked(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(clips))

@@ -1,0 +1,121 @@
+"""The run folder: what was finished in it, what can be gone on with, and whose run it is."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfeat.config import FinetuneConfig
+from memfeat.errors import RunError
+from memfeat.files import remove_stale_parts, write_atomically, write_json
+from memfeat.runs import FINETUNED, PROVENANCE, is_complete, read_object
+from memfeat.training import EpochReport
+
+CONFIG = "config.json"
+HISTORY = "history.jsonl"
+STATE = "state.pt"  # of an unfinished run
+
+# Not compared: places, which the hashes of labels and weights stand for, and speed.
+IGNORED = {"manifest", "root", "run", "weights", "decoders"}
+
+
+def is_finished(config: FinetuneConfig, facts: Mapping[str, Any]) -> bool:
+    """Return whether `config.run` holds this very run, complete.
+
+    Raises:
+        RunError: it holds another one, or is damaged.
+    """
+    if not is_complete(config.run):
+        return False
+    if not (config.run / FINETUNED).is_file():
+        raise RunError(
+            f"{config.run} already holds a run of another kind; give another folder with --run"
+        )
+    found, its_facts = (read_object(config.run / name) for name in (CONFIG, PROVENANCE))
+    _require(config, facts, found, its_facts)
+    return True
+
+
+def begin(config: FinetuneConfig, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Make the folder this run's; return what an earlier attempt left to go on with.
+
+    Raises:
+        RunError: the folder holds another unfinished run, a damaged one, or cannot be written to.
+    """
+    folder = config.run
+    state = None
+    if (folder / STATE).is_file():
+        try:
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            found = {name: dict(state[name]) for name in ("config", "facts")}
+        except Exception as error:  # torch fails in every way there is on bytes that are no state
+            reason = str(error).strip().partition("\n")[0]
+            raise RunError(
+                f"{folder / STATE} is damaged ({reason}); delete it to train again from the start"
+            ) from error
+        _require(config, facts, found["config"], found["facts"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(folder)
+        write_json(folder / CONFIG, config.model_dump(mode="json"))
+    except OSError as error:
+        raise RunError(
+            f"cannot write to run folder {folder}: {error.strerror}; make room or give another "
+            "with --run"
+        ) from error
+    return state
+
+
+def save_state(config: FinetuneConfig, facts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Keep what is needed to go on from here, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, and so on; what was kept before still is.
+    """
+    whole = {"config": config.model_dump(mode="json"), "facts": dict(facts), **state}
+    content = io.BytesIO()
+    torch.save(whole, content)
+    write_atomically(config.run / STATE, content.getvalue())
+
+
+def write_history(config: FinetuneConfig, history: Sequence[EpochReport]) -> None:
+    """Write one line an epoch.
+
+    Raises:
+        OSError: the disk is full, and so on.
+    """
+    rows = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in history]
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    write_atomically(config.run / HISTORY, lines.encode())
+
+
+def forget_state(folder: Path) -> None:
+    """Delete what only an unfinished run needs."""
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def _require(
+    config: FinetuneConfig,
+    facts: Mapping[str, Any],
+    found: Mapping[str, Any],
+    found_facts: Mapping[str, Any],
+) -> None:
+    new = config.model_dump(mode="json", exclude=IGNORED)
+    differences = [
+        f"{name} is {found.get(name)!r} there and {value!r} here"
+        for name, value in new.items()
+        if found.get(name) != value
+    ]
+    if found_facts.get("started_from_sha256") != facts["started_from_sha256"]:
+        differences.append("it started from other weights")
+    if found_facts.get("labels_sha256") != facts["labels_sha256"]:
+        differences.append("its videos, splits or scores differ")
+    if differences:
+        raise RunError(
+            f"{config.run} already holds another run: {'; '.join(differences)}. Give another "
+            "folder with --run, or delete that one"
+        )
