@@ -87,8 +87,8 @@ def test_every_figure_is_computed_from_the_runs_predictions(home):
     for row in table["rows"]:
         if row["name"] != table["best"]:
             difference = paired_difference(truth, found[row["name"]][1], best, bootstrap=60)
-            assert row["vs_best"]["srocc"] == pytest.approx(difference.value)
-            assert row["vs_best"]["interval"] == pytest.approx(difference.interval)
+            assert row["versus"]["srocc"] == pytest.approx(difference.value)
+            assert row["versus"]["interval"] == pytest.approx(difference.interval)
 
 
 def test_rows_of_different_caches_are_compared_on_the_videos_that_all_have(home):

@@ -26,6 +26,7 @@ class _Result:
 
     cell: Cell
     specs: tuple[CacheSpec, ...]
+    frames_kept: float
     video_ids: tuple[str, ...]
     truth: NDArray[np.float64]  # (videos,)
     predictions: NDArray[np.float64]  # (seeds, videos)
@@ -57,8 +58,9 @@ def table_of(
     """Gather the cells' runs into what `ablation.json` holds and the report shows.
 
     Each figure is the mean over seeds; `*_std` is their spread over seeds, `*_interval` the 95 %
-    bootstrap interval of that mean over videos, and `vs_best` the paired difference in SROCC from
-    the best row, with its interval.
+    bootstrap interval of that mean over videos, and `versus` the paired difference in SROCC from
+    the reference, which is the best row or the one that the grid names, with its interval.
+    `frames_kept` is the share of frames that samplers left.
 
     Args:
         config: the grid.
@@ -79,7 +81,9 @@ def table_of(
     rivals = [(each.metrics.srocc, each) for each in scored if each.cell.kind != "control"]
     known = [(srocc, each) for srocc, each in rivals if srocc is not None]
     best = max(known, key=lambda rival: rival[0], default=(None, None))[1]
-    rows = [_row(config, each, best) for each in scored]
+    named = [each for each in scored if each.cell.name == config.reference]
+    reference = named[0] if named else best
+    rows = [_row(config, each, reference) for each in scored]
     rows.sort(key=lambda row: -2.0 if row["srocc"] is None else row["srocc"], reverse=True)
     manifest = read_manifest(cells[0].config.manifest)
     records = [record for record in manifest.of_split(config.split) if record.video_id in shared]
@@ -90,6 +94,7 @@ def table_of(
         "split": config.split,
         "n": len(shared),
         "best": best and best.cell.name,
+        "reference": reference and reference.cell.name,
         "rows": rows,
         "failed": [
             {"name": name, "error": error, "missing_cache": name in without_cache}
@@ -133,14 +138,23 @@ def _read(config: AblationConfig, cell: Cell) -> _Result:
             raise RunError(f"{folder} predicts other videos than {folders[0]}; train again")
     chosen = np.array([split == config.split for split in first.split], dtype=bool)
     chosen &= ~np.isnan(first.score)
+    caches = [Cache.open(cache) for cache in run.cache]
     return _Result(
         cell,
-        tuple(Cache.open(cache).spec for cache in run.cache),
+        tuple(cache.spec for cache in caches),
+        _share_kept(caches),
         tuple(np.array(first.video_id, dtype=object)[chosen]),
         first.score[chosen],
         np.stack([each.prediction[chosen] for each in columns]),
         read_object(run.run / PROVENANCE),
     )
+
+
+def _share_kept(caches: Sequence[Cache]) -> float:
+    """Return which share of all frames is cached, the others being covered by one of those."""
+    entries = [entry for cache in caches for entry in cache.entries.values()]
+    covered = sum(entry.num_covered for entry in entries)
+    return sum(entry.num_frames for entry in entries) / covered if covered else 1.0
 
 
 def _shared_videos(results: Sequence[_Result]) -> tuple[list[str], list[str]]:
@@ -157,7 +171,7 @@ def _shared_videos(results: Sequence[_Result]) -> tuple[list[str], list[str]]:
     return [video_id for video_id in every if video_id in in_all], [note]
 
 
-def _row(config: AblationConfig, each: _Result, best: _Result | None) -> dict[str, Any]:
+def _row(config: AblationConfig, each: _Result, reference: _Result | None) -> dict[str, Any]:
     run = each.cell.config
     is_baseline = each.cell.kind == "baseline"
     row: dict[str, Any] = {
@@ -175,12 +189,13 @@ def _row(config: AblationConfig, each: _Result, best: _Result | None) -> dict[st
         row[f"{metric}_std"] = None if is_baseline else getattr(each.metrics, f"{metric}_std")
         row[f"{metric}_interval"] = getattr(each.metrics, f"{metric}_interval")
     row["undefined"] = each.metrics.undefined
-    row["vs_best"] = None
-    if best is not None and best is not each:
+    row["versus"] = None
+    if reference is not None and reference is not each:
         difference = paired_difference(
-            each.truth, each.predictions, best.predictions, bootstrap=run.bootstrap
+            each.truth, each.predictions, reference.predictions, bootstrap=run.bootstrap
         )
-        row["vs_best"] = {"srocc": difference.value, "interval": difference.interval}
+        row["versus"] = {"srocc": difference.value, "interval": difference.interval}
+    row["frames_kept"] = each.frames_kept
     row["paper"] = each.cell.paper.model_dump() if each.cell.paper else None
     row["parameters"] = each.provenance.get("parameters")
     row["seconds"] = each.provenance.get("seconds")

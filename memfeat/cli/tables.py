@@ -32,21 +32,26 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     """Print an ablation's rows, best first, with the ceiling, the notes and the sources."""
     title = f"{result['title']}: {result['split']} split, {result['n']} videos"
     with_paper = any(row["paper"] for row in result["rows"])
-    columns = ["PLCC", "SROCC", "MSE", "SROCC minus best"]
-    table = _table(title, "system", *columns, *(["paper PLCC", "SROCC"] if with_paper else []))
+    sampled = any(row["frames_kept"] < 1 for row in result["rows"])
+    reference = result["reference"]
+    against = "best" if reference == result["best"] else reference
+    columns = ["PLCC", "SROCC", "MSE", f"SROCC minus {against}"]
+    columns += ["frames kept"] * sampled + ["paper PLCC", "SROCC"] * with_paper
+    table = _table(title, "system", *columns)
     for row in result["rows"]:
         name = row["name"] if row["kind"] == "model" else f"{row['name']} ({row['kind']})"
         figures = [_figure(row, metric) for metric in ("plcc", "srocc", "mse")]
         paper = row["paper"] or {}
-        is_best = row["name"] == result["best"]
-        cells = [name, *figures, "best" if is_best else _difference(row["vs_best"])]
+        is_reference = row["name"] == reference
+        cells = [name, *figures, against if is_reference else _difference(row["versus"])]
+        cells += [f"{row['frames_kept']:.1%}"] * sampled
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
         table.add_row(*map(escape, cells))
     ceilings = {name: result[key] for name, key in CEILINGS.items() if result[key]}
     for name, ceiling in ceilings.items():
         figures = [_figure(ceiling, metric) for metric in ("plcc", "srocc", "mse")]
         table.add_section()
-        table.add_row(name, *map(escape, figures), "", *([""] * 2 if with_paper else []))
+        table.add_row(name, *map(escape, figures))
     _print(table)
     legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
     legend += [f"{name}: {ceiling['what']}" for name, ceiling in ceilings.items()]

@@ -16,7 +16,7 @@ class _Part(BaseModel):
 
 
 class Comparison(_Part):
-    """A row's SROCC minus the best row's, on the same resampled videos."""
+    """A row's SROCC minus the reference row's, on the same resampled videos."""
 
     srocc: float | None
     interval: Interval | None
@@ -48,7 +48,8 @@ class Row(_Part):
     plcc_interval: Interval | None
     srocc_interval: Interval | None
     mse_interval: Interval | None
-    vs_best: Comparison | None
+    versus: Comparison | None
+    frames_kept: float = 1.0
     paper: Paper | None
     parameters: int | None
     seconds: float | None
@@ -89,6 +90,7 @@ class Table(_Part):
     split: str
     n: int
     best: str | None
+    reference: str | None
     rows: tuple[Row, ...]
     failed: tuple[Failed, ...]
     ceiling: Ceiling | None
