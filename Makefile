@@ -1,4 +1,4 @@
-# `make` alone prints the targets. Set on the command line: DATASET ENCODER AGG HEAD SEED DEVICE.
+# `make` alone prints the targets. Set on the command line: DATASET ENCODER AGG HEAD SEED DEVICE WEIGHTS.
 
 .DEFAULT_GOAL := help
 SHELL := bash
@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 MEMFEAT := $(BIN)/memfeat
 
 DATASET ?= demo
-# The demo runs with the ImageNet encoder, whose weights a package ships; all else with the paper's.
-ENCODER ?= $(if $(filter demo,$(DATASET)),efficientnet-lite0,ViT-L-14-336)
+DEMO := $(filter demo demo-b,$(DATASET))
+# The demos run with the ImageNet encoder, whose weights a package ships; all else with the paper's.
+ENCODER ?= $(if $(DEMO),efficientnet-lite0,ViT-L-14-336)
 AGG ?= bigru
 HEAD ?= mlp
 SEED ?= 0
@@ -21,14 +22,15 @@ DEVICE ?= auto
 MANIFEST := data_manifests/$(DATASET).csv
 CACHE := cache/$(DATASET)/$(ENCODER)
 RUN ?= runs/$(DATASET)-$(ENCODER)-$(AGG)-$(HEAD)
-EXTRACT := $(if $(filter demo,$(DATASET)),pipelines/demo.toml,pipelines/extract.toml)
-GRID := $(if $(filter demo,$(DATASET)),pipelines/demo.toml,pipelines/table1.toml)
-GRID_RUN := $(if $(filter demo,$(DATASET)),runs/demo,runs/table1-$(DATASET))
+EXTRACT := $(if $(DEMO),pipelines/demo.toml,pipelines/extract.toml)
+GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
+GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
-.PHONY: help install demo clips extract train ablation report test bench-train clean
+.PHONY: help install demo clips extract finetune train ablation table2 report \
+  table1-smoke demo-table2 demo-sampler test bench-train clean
 
 help: ## print this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
 	@echo
 	@echo "  for example: make train DATASET=demo AGG=bigru HEAD=mlp SEED=0-4 DEVICE=cpu"
 
@@ -57,7 +59,7 @@ demo: $(VENV)/.installed ## render the demo clips, extract, compare all systems,
 	$(MEMFEAT) predict runs/demo/cells/bigru+mlp data/demo/demo-120.mp4 --timeline runs/demo/timeline.png
 
 clips: $(VENV)/.installed
-	$(if $(filter demo,$(DATASET)),$(MEMFEAT) demo)
+	$(if $(DEMO),$(MEMFEAT) demo --name $(DATASET))
 
 # Exit code 3 says that some videos failed, and were named; the others can be trained on.
 extract: clips ## encode DATASET's videos with ENCODER into cache/
@@ -68,11 +70,39 @@ train: extract ## train AGG and HEAD on DATASET's cache with the paper's recipe
 	$(MEMFEAT) train pipelines/train.toml --manifest $(MANIFEST) --cache $(CACHE) \
 	  --aggregator $(AGG) --head $(HEAD) --seeds $(SEED) --device $(DEVICE) --run $(RUN)
 
-ablation: extract ## compare systems: the demo's grid, or the paper's Table 1 on DATASET
-	$(MEMFEAT) ablation $(GRID) --manifest $(MANIFEST) --cache-root cache/$(DATASET) --run $(GRID_RUN)
+finetune: clips ## train I3D end to end on DATASET, from WEIGHTS (a checkpoint file, or random)
+	$(MEMFEAT) finetune pipelines/finetune.toml --manifest $(MANIFEST) --device $(DEVICE) \
+	  $(if $(WEIGHTS),--weights $(WEIGHTS)) --run runs/$(DATASET)-i3d
+
+ablation: clips ## compare systems, extraction included: the demo's, or the paper's Table 1 on DATASET
+	$(MEMFEAT) ablation $(GRID) --extract --manifest $(MANIFEST) --cache-root cache/$(DATASET) \
+	  --run $(GRID_RUN) --device $(DEVICE)
+
+table2: $(VENV)/.installed ## the paper's Table 2: train on Memento10k or VideoMem, evaluate on either
+	$(MAKE) extract DATASET=memento10k
+	$(MAKE) extract DATASET=videomem
+	$(MEMFEAT) transfer pipelines/table2.toml --device $(DEVICE)
+	$(MEMFEAT) report runs/table2
 
 report: $(VENV)/.installed ## write the HTML page of the last ablation
 	$(MEMFEAT) report $(GRID_RUN)
+
+# --- trials on rendered clips ---
+
+table1-smoke: $(VENV)/.installed ## run all rows of Table 1, with RANDOM WEIGHTS, on twelve demo clips
+	$(MEMFEAT) demo
+	$(MEMFEAT) ablation pipelines/table1-smoke.toml --extract
+	@echo "Every row ran. With random weights on twelve rendered clips that is all this shows."
+
+demo-table2: $(VENV)/.installed ## run Table 2's grid between two rendered datasets
+	$(MAKE) extract DATASET=demo
+	$(MAKE) extract DATASET=demo-b
+	$(MEMFEAT) transfer pipelines/demo-table2.toml
+	$(MEMFEAT) report runs/demo-table2
+
+demo-sampler: $(VENV)/.installed ## tell what frame samplers save on the demo clips, and what they cost
+	$(MEMFEAT) demo
+	$(MEMFEAT) ablation pipelines/demo-sampler.toml --extract
 
 # --- development ---
 

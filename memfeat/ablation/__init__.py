@@ -3,7 +3,18 @@
 from memfeat.ablation.grid import Cell, plan_cells
 from memfeat.ablation.ledger import CellDone
 from memfeat.ablation.progress import Progress
+from memfeat.ablation.recipes import CacheRequest, caches_of
 from memfeat.ablation.results import RESULT, table_of
 from memfeat.ablation.running import run_ablation
 
-__all__ = ["RESULT", "Cell", "CellDone", "Progress", "plan_cells", "run_ablation", "table_of"]
+__all__ = [
+    "RESULT",
+    "CacheRequest",
+    "Cell",
+    "CellDone",
+    "Progress",
+    "caches_of",
+    "plan_cells",
+    "run_ablation",
+    "table_of",
+]

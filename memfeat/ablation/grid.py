@@ -83,6 +83,9 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
         label = f"{cache_names(cache)} {row.system}" if several else row.system
         cells.append(_cell(config, recipe, row, label, "baseline"))
     _require_distinct(cells)
+    names = [cell.name for cell in cells]
+    if config.reference is not None and config.reference not in names:
+        raise ConfigError(str(unknown_name("reference", config.reference, names)))
     systems = {row.system for row in rows}
     for name in config.controls:
         if name not in systems:

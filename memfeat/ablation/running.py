@@ -6,6 +6,7 @@ from typing import Any
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.ledger import CellDone, Ledger
 from memfeat.ablation.progress import OnProgress, Tally
+from memfeat.ablation.recipes import caches_of
 from memfeat.ablation.results import RESULT, table_of
 from memfeat.ablation.schedule import Schedule
 from memfeat.config import AblationConfig
@@ -33,7 +34,7 @@ def run_ablation(
     Returns:
         What `ablation.json` holds; see `memfeat.ablation.results`.
     """
-    without_cache = _without_cache(cells)
+    without_cache = _without_cache(config, cells)
     errors: dict[str, str] = {}
 
     def end(done: CellDone) -> None:
@@ -53,15 +54,16 @@ def run_ablation(
     return table
 
 
-def _without_cache(cells: Sequence[Cell]) -> dict[str, str]:
+def _without_cache(config: AblationConfig, cells: Sequence[Cell]) -> dict[str, str]:
     """Return the cells of which a cache is not there, each with the commands that make it."""
+    caches = caches_of(config, cells)
     errors = {}
     for cell in cells:
+        needed = [caches[folder] for folder in dict.fromkeys(cell.config.cache)]
         missing = [
-            f"there is no cache {cache}; make it with `memfeat extract --manifest "
-            f"{cell.config.manifest} --encoder {cache.name} --cache {cache}`"
-            for cache in dict.fromkeys(cell.config.cache)
-            if not any(cache.glob("shard-*.h5"))
+            f"there is no cache {cache.extract.cache}; make it with `{cache.command}`"
+            for cache in needed
+            if not cache.is_there
         ]
         if missing:
             errors[cell.name] = "; ".join(missing)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from memfeat.cli.caches import make_caches
 from memfeat.cli.options import given, json_option, print_json, settings_options
 from memfeat.config import AblationConfig, build, read_pipeline
 from memfeat.errors import ConfigError, ExitCode
@@ -17,27 +18,41 @@ from memfeat.errors import ConfigError, ExitCode
 )
 @click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
 @click.option("--manifest", type=click.Path(path_type=Path), help="Instead of [train] manifest.")
+@click.option("--device", help="Of both stages, instead of [extract] and [train] device.")
+@click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
 @settings_options(AblationConfig)
 @json_option
-def ablation_command(grid: Path, manifest: Path | None, as_json: bool, **flags: Any) -> int:
+def ablation_command(
+    grid: Path,
+    *,
+    manifest: Path | None,
+    device: str | None,
+    extract: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
     """Train a grid of systems and compare them.
 
     GRID.toml names the systems in its [ablation] table; its [train] table gives the recipe. Models
     train in parallel; finished ones are kept, so the same command resumes. Rows whose cache is not
-    there are listed with the command that makes it. Exit code 1: a row failed.
+    there are listed with the command that makes it; --extract makes those that can be made, with
+    the settings of the [extract] table. Exit code 1: a row failed.
     """
     tables = read_pipeline(grid)
     if "ablation" not in tables:
         raise ConfigError(f"{grid} has no [ablation] table; pipelines/table1.toml is an example")
     settings = tables["ablation"] | given(flags)
     config = build(AblationConfig, settings, f"{grid} [ablation]")
-    recipe = tables.get("train", {}) | ({"manifest": manifest} if manifest else {})
+    own = given({"manifest": manifest, "device": device})
+    recipe, shared = (tables.get(name, {}) | own for name in ("train", "extract"))
 
-    from memfeat.ablation import plan_cells, run_ablation
+    from memfeat.ablation import caches_of, plan_cells, run_ablation
     from memfeat.cli.progress import grid_progress
     from memfeat.cli.tables import print_ablation
 
     cells = plan_cells(config, recipe)
+    if extract:
+        make_caches(caches_of(config, cells, shared).values())
     with grid_progress() as show:
         result = run_ablation(config, cells, on_progress=show)
     if as_json:

@@ -36,23 +36,28 @@ def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
     """
     config = read_settings(ExtractConfig, "extract", pipeline, flags)
 
+    summary = fill_cache(config)
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        say_summary(summary, config)
+        click.echo(config.cache)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+
+
+def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
+    """Extract what a cache lacks, and show how far it is."""
     from memfeat.cli.progress import video_progress
     from memfeat.extraction import extract
     from memfeat.manifest import read_manifest
 
     manifest = read_manifest(config.manifest, config.root)
-    total = len(manifest.records[: config.limit])
-    with video_progress(total) as progress:
-        summary = extract(manifest, config, on_start=progress.start, on_video=progress.advance)
-    if as_json:
-        print_json(summary.as_dict())
-    else:
-        _say(summary, config)
-        click.echo(config.cache)
-    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+    with video_progress(len(manifest.records[: config.limit])) as progress:
+        return extract(manifest, config, on_start=progress.start, on_video=progress.advance)
 
 
-def _say(summary: "ExtractionSummary", config: ExtractConfig) -> None:
+def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
+    """Tell on stderr what extraction did, and what it could not do."""
     figures = summary.as_dict()
     click.echo(f"{config.cache}: {summary.spec.describe()}", err=True)
     click.echo(

@@ -37,19 +37,23 @@ def finetune_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
     failed.
     """
     config = read_settings(FinetuneConfig, "finetune", pipeline, flags)
+    summary = finetune_weights(config)
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        _say(summary, config)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
 
+
+def finetune_weights(config: FinetuneConfig) -> "FinetuneSummary":
+    """Finetune as `config` says, or find it done, and show how far it is."""
     from memfeat.cli.progress import finetune_progress
     from memfeat.finetuning import finetune
     from memfeat.manifest import read_manifest
 
     manifest = read_manifest(config.manifest, config.root)
     with finetune_progress() as progress:
-        summary = finetune(manifest, config, on_progress=progress.show, on_note=progress.say)
-    if as_json:
-        print_json(summary.as_dict())
-    else:
-        _say(summary, config)
-    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+        return finetune(manifest, config, on_progress=progress.show, on_note=progress.say)
 
 
 def _say(summary: "FinetuneSummary", config: FinetuneConfig) -> None:

@@ -5,7 +5,7 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 `[extract]` and `[train]`; a command reads its own table and its flags override it.
 """
 
-from memfeat.config.ablation import AblationConfig, AblationRow, PaperFigures
+from memfeat.config.ablation import AblationConfig, AblationRow, CacheRecipe, PaperFigures
 from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import ExtractConfig, Tokens, token_grid
 from memfeat.config.finetune import FinetuneConfig
@@ -17,6 +17,7 @@ from memfeat.config.train import Monitor, TrainConfig
 __all__ = [
     "AblationConfig",
     "AblationRow",
+    "CacheRecipe",
     "ConvertConfig",
     "ExtractConfig",
     "FinetuneConfig",

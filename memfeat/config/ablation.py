@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from memfeat.config.extract import Tokens
 from memfeat.config.settings import Place, Seeds, Settings, Split
 from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
 
@@ -34,6 +35,18 @@ class AblationRow(Settings):
         return f"{aggregator_names(self.aggregator)}+{self.head}"
 
 
+class CacheRecipe(Settings):
+    """How `memfeat extract` makes a cache that is not simply named after its encoder."""
+
+    encoder: str
+    weights: str | None = None
+    tokens: Tokens = "cls"
+    sampler: str = "every"
+    finetune: Place | None = Field(
+        None, description="pipeline whose [finetune] table makes the weights, from the same videos"
+    )
+
+
 class AblationConfig(Settings):
     """A grid of systems: rows one by one, the product of lists, or both."""
 
@@ -42,6 +55,9 @@ class AblationConfig(Settings):
     split: Split = Field("dev", description="split that the table reports (the paper: dev)")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
     cache_root: Place = Field(Path("cache"), description="folder that the rows' caches lie in")
+    recipes: dict[str, CacheRecipe] = Field(
+        default_factory=dict, description="by cache: how it is made [with the encoder of its name]"
+    )
     caches: tuple[Place, ...] = Field((), description="with aggregators and heads: their product")
     aggregators: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
@@ -49,5 +65,8 @@ class AblationConfig(Settings):
     baselines: tuple[str, ...] = Field((), description="scikit-learn models on averaged frames")
     controls: tuple[str, ...] = Field(
         (), description="`aggregator+head` cells to train on shuffled labels"
+    )
+    reference: str | None = Field(
+        None, description="row that the others are compared with [the best]"
     )
     workers: int = Field(0, ge=0, description="processes; 0 for one per CPU core")

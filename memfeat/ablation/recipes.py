@@ -1,0 +1,100 @@
+"""How the caches of a grid are made, by `memfeat finetune` and `memfeat extract`."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memfeat.ablation.grid import Cell
+from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, build
+from memfeat.errors import ConfigError
+from memfeat.registry import unknown_name
+from memfeat.runs import FINETUNED
+
+TOLD = ("weights", "tokens", "sampler")  # what a recipe decides
+NO_SETTINGS: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class CacheRequest:
+    """A cache that a grid needs.
+
+    Attributes:
+        extract: how to make it.
+        finetune: pipeline that makes its weights first, if they are not there.
+    """
+
+    extract: ExtractConfig
+    finetune: Path | None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything in the cache."""
+        return any(self.extract.cache.glob("shard-*.h5"))
+
+    @property
+    def finetune_run(self) -> Path:
+        """Where finetuning leaves the weights."""
+        return Path(self.extract.weights or "").parent
+
+    @property
+    def command(self) -> str:
+        """What to type to make it."""
+        own = self.extract
+        flags = [
+            f"--{name} {shlex.quote(str(getattr(own, name)))}"
+            for name, field in ExtractConfig.model_fields.items()
+            if name == "encoder" or (name in TOLD and getattr(own, name) != field.default)
+        ]
+        where = f"--manifest {shlex.quote(str(own.manifest))}"
+        first = ""
+        if self.finetune:
+            run = shlex.quote(str(self.finetune_run))
+            first = f"memfeat finetune {shlex.quote(str(self.finetune))} {where} --run {run} && "
+        cache = shlex.quote(str(own.cache))
+        return f"{first}memfeat extract {where} {' '.join(flags)} --cache {cache}"
+
+
+def caches_of(
+    config: AblationConfig, cells: Sequence[Cell], shared: Mapping[str, Any] = NO_SETTINGS
+) -> dict[Path, CacheRequest]:
+    """Return the caches that `cells` need, by folder, in the order of the cells.
+
+    Args:
+        config: the grid, with its recipes.
+        cells: from `plan_cells`.
+        shared: settings of stage 1 that all caches have in common, as the pipeline's [extract]
+            table gives them.
+
+    Raises:
+        ConfigError: a setting that is not allowed, or a recipe for a cache that no cell needs.
+    """
+    found: dict[Path, CacheRequest] = {}
+    for cell in cells:
+        for folder in cell.config.cache:
+            if folder not in found:
+                found[folder] = _request(config, cell, folder, shared)
+    names = [_name(config, folder) for folder in found]
+    for recipe in config.recipes:
+        if recipe not in names:
+            raise ConfigError(str(unknown_name("recipe's cache", recipe, names)))
+    return found
+
+
+def _request(
+    config: AblationConfig, cell: Cell, folder: Path, shared: Mapping[str, Any]
+) -> CacheRequest:
+    name = _name(config, folder)
+    recipe = config.recipes.get(name) or CacheRecipe(encoder=name)
+    own = recipe.model_dump(exclude={"finetune"}, exclude_unset=True)
+    if recipe.finetune:
+        own["weights"] = str(config.run / "finetuned" / name / FINETUNED)
+    settings = {**shared, **own, "manifest": cell.config.manifest, "cache": folder}
+    return CacheRequest(build(ExtractConfig, settings, f"recipe {name!r}"), recipe.finetune)
+
+
+def _name(config: AblationConfig, folder: Path) -> str:
+    """Return what the grid calls a cache."""
+    root = config.cache_root
+    return (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
