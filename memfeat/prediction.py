@@ -17,7 +17,7 @@ from memfeat.devices import resolve_device
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.errors import CacheError, RunError, VideoError
 from memfeat.extraction import encode_video
-from memfeat.models import Padded
+from memfeat.models import AGGREGATORS, Padded
 from memfeat.runs import Run
 from memfeat.video import VideoReader
 
@@ -208,7 +208,11 @@ class Predictor:
             encode_video(path, encoder, spec)
             for encoder, spec in zip(self.encoders, self.run.specs, strict=True)
         ]
-        return _Clip.of(encoded, self.device)
+        columns = [
+            spec.width if AGGREGATORS.get(name).of_tokens else spec.dim
+            for name, spec in zip(self.run.config.aggregator, self.run.specs, strict=True)
+        ]
+        return _Clip.of(encoded, columns, self.device)
 
     def _undefined(self, windows: Sequence[NDArray[np.int64]]) -> str | None:
         """Say why nothing can be left out, if so: a stream has rows in one window only."""
@@ -266,7 +270,7 @@ class _Clip:
     """A video as each of a run's encoders sees it.
 
     Attributes:
-        encoded: by each encoder, (rows, dim) each.
+        encoded: by each encoder, (rows, width) each.
         covers: int32 (rows,) each, how many frames a row stands for.
         frames: float32 (time, dim) each, on the device, a row as often as it stands for a frame.
     """
@@ -276,14 +280,17 @@ class _Clip:
     frames: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, encoded: Sequence[EncodedVideo], device: str) -> "_Clip":
+    def of(cls, encoded: Sequence[EncodedVideo], columns: Sequence[int], device: str) -> "_Clip":
+        """Take of each row the first `columns` numbers, as the aggregators want them."""
         covers = [
             np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
             for each in encoded
         ]
         frames = [
-            torch.from_numpy(each.embeddings.astype(np.float32).repeat(own, axis=0)).to(device)
-            for each, own in zip(encoded, covers, strict=True)
+            torch.from_numpy(each.embeddings[:, :n].astype(np.float32).repeat(own, axis=0)).to(
+                device
+            )
+            for each, n, own in zip(encoded, columns, covers, strict=True)
         ]
         return cls(tuple(encoded), tuple(covers), tuple(frames))
 

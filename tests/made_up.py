@@ -17,6 +17,7 @@ SMALL = {
         "linear-avg": {"width": 5},
         "bigru-pool": {"hidden": 3, "layers": 2},
         "bigru": {"hidden": 3, "layers": 2},
+        "spatial": {"hidden": 3, "layers": 2},
         "transformer": {"width": 8, "layers": 1, "heads": 2, "feedforward": 8},
     },
     "heads": {"mlp": {"hidden": [6, 4]}},
@@ -59,7 +60,7 @@ def table(
         else np.concatenate(covers, dtype=np.int32),
         offsets,
         ids,
-        spec(values.shape[1], **changes),
+        spec(values.shape[1] // spec(1, **changes).num_tokens, **changes),
     )
 
 

@@ -97,7 +97,14 @@ def test_list_counts_the_papers_parameters():
     listed = json.loads(ok("list", "--json").stdout)
     assert listed["parameters"]["bigru+mlp"] == 1_381_762
     assert {"ViT-L-14-336", "ViT-B-32", "efficientnet-lite0"} <= set(listed["encoders"])
-    assert listed["aggregators"] == ["avg", "linear-avg", "bigru-pool", "bigru", "transformer"]
+    assert listed["aggregators"] == [
+        "avg",
+        "linear-avg",
+        "bigru-pool",
+        "bigru",
+        "transformer",
+        "spatial",
+    ]
     assert listed["heads"] == ["linear", "mlp"]
     assert ok("list", "heads").stdout.split() == ["linear", "mlp"]
 
@@ -105,7 +112,7 @@ def test_list_counts_the_papers_parameters():
 def test_an_unknown_aggregator_is_a_usage_error_that_lists_the_choices(home):
     error = refused(2, "train", *data(home), "--aggregator", "nope")
     assert "'nope'" in error
-    assert "avg, bigru, bigru-pool, linear-avg, transformer" in error
+    assert "avg, bigru, bigru-pool, linear-avg, spatial, transformer" in error
 
 
 def test_train_prints_the_metrics_it_wrote(home):

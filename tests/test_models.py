@@ -19,6 +19,7 @@ SMALL = {
     "linear-avg": {"width": 7},
     "bigru-pool": SMALL_GRU,
     "bigru": SMALL_GRU,
+    "spatial": SMALL_GRU,
     "transformer": {"width": 8, "feedforward": 16},
     "mlp": {"hidden": [9, 6]},
 }

@@ -137,7 +137,7 @@ def test_constant_scores_leave_correlations_undefined_with_the_reason(tmp_path):
 @pytest.mark.parametrize("aggregator", list(AGGREGATORS))
 def test_videos_of_one_frame_are_trained_on(tmp_path, aggregator):
     generator = np.random.default_rng(0)
-    made = table([generator.standard_normal((1, 6)) for _ in range(9)])
+    made = table([generator.standard_normal((1, 6)) for _ in range(9)], tokens="cls+1x1")
     labels = records(generator.uniform(0, 1, 9), splits(4, 3, 2))
     settings = config(tmp_path / "run", aggregator=aggregator, max_epochs=1)
     assert np.isfinite(train(made, labels, settings).predictions().prediction).all()

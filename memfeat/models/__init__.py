@@ -13,6 +13,7 @@ from memfeat.models.regressor import (
     resolve_aggregator_options,
     resolve_head_options,
 )
+from memfeat.models.spatial import SpatialAttention
 from memfeat.models.stack import Stack, can_stack, stacking_pays
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Padded",
     "Prediction",
     "Regressor",
+    "SpatialAttention",
     "Stack",
     "build_regressor",
     "can_stack",

@@ -37,11 +37,14 @@ class Aggregator(nn.Module):
         stacks: whether several train as one: `pool` draws nothing at random, and `torch.vmap`
             takes it. The recurrence always does.
         of_the_mean: whether a video's mean frame alone gives what its frames give.
+        of_tokens: whether its frames are all of their vectors, end to end; the others' are the
+            class token's alone, which come first.
     """
 
     cost: ClassVar[int] = 1
     stacks: ClassVar[bool] = False
     of_the_mean: ClassVar[bool] = False
+    of_tokens: ClassVar[bool] = False
 
     class Options(Settings):
         """Nothing to set."""

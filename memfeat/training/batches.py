@@ -18,13 +18,17 @@ class FrameBank:
     """All frames of a table as one flat tensor on the device; on a CPU without a copy.
 
     Args:
-        values: (total_frames, dim), float16 or float32.
+        values: (total_frames, width), float16 or float32.
         device: where batches are made.
+        columns: how many of each frame's numbers are used, the first ones; None for all.
     """
 
-    def __init__(self, values: NDArray[Any], device: torch.device) -> None:
+    def __init__(
+        self, values: NDArray[Any], device: torch.device, columns: int | None = None
+    ) -> None:
         # torch takes no read-only arrays, such as memory maps: those, and only those, are copied.
-        self.values = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
+        whole = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        self.values = whole[:, :columns].to(device)
 
     def gather(self, starts: Tensor, lengths: Tensor, order: Tensor | None = None) -> Tensor:
         """Return frames, float32 (..., batch, time, dim); frames of the bank where padded.

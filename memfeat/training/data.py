@@ -17,6 +17,7 @@ from memfeat.cache import Cache, CacheSpec, FeatureTable
 from memfeat.config import Split
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
+from memfeat.models import AGGREGATORS
 from memfeat.runs import Predictions
 from memfeat.training.batches import FrameBank, Stream, Videos
 
@@ -105,24 +106,30 @@ class Examples:
         """Where the scores come from: the distinct names, in order."""
         return list(dict.fromkeys(r.dataset for r in self.records if r.dataset))
 
-    def videos(self, device: torch.device, averaged: Sequence[bool] = ()) -> Videos:
+    def videos(
+        self, device: torch.device, aggregators: Sequence[str], *, averaged: bool = False
+    ) -> Videos:
         """Return each video's frames in each cache, for batches to be made on a device.
 
         Args:
             device: where.
-            averaged: of which caches each video's mean frame is to stand for its frames.
+            aggregators: what each cache's frames are for.
+            averaged: whether a video's mean frame is to stand for its frames where an aggregator
+                needs no more.
         """
-        averaged = averaged or [False] * len(self.tables)
+        pools = [AGGREGATORS.get(name) for name in aggregators]
         return Videos(
             tuple(
-                self._mean_frames(stream, device) if mean else self._frames(stream, device)
-                for stream, mean in enumerate(averaged)
+                self._mean_frames(stream, device)
+                if averaged and pool.of_the_mean
+                else self._frames(stream, device, of_tokens=pool.of_tokens)
+                for stream, pool in enumerate(pools)
             )
         )
 
-    def _frames(self, stream: int, device: torch.device) -> Stream:
+    def _frames(self, stream: int, device: torch.device, *, of_tokens: bool) -> Stream:
         table = self.tables[stream]
-        bank = FrameBank(table.values, device)
+        bank = FrameBank(table.values, device, None if of_tokens else table.spec.dim)
         return Stream.covering(bank, table.offsets, table.covers).of(self.positions[stream])
 
     def _mean_frames(self, stream: int, device: torch.device) -> Stream:
@@ -131,7 +138,7 @@ class Examples:
 
     @cached_property
     def means(self) -> tuple[NDArray[np.float64], ...]:
-        """For each cache, each video's mean over time, (videos, dim)."""
+        """For each cache, each video's mean over time of its class tokens, (videos, dim)."""
         return tuple(
             np.stack([_mean_frame(table, position) for position in positions.tolist()])
             for table, positions in zip(self.tables, self.positions, strict=True)
@@ -194,7 +201,8 @@ class Examples:
 
 def _mean_frame(table: FeatureTable, position: int) -> NDArray[np.float64]:
     """Return a video's mean over time, in which each row counts as often as it covers frames."""
-    frames, covers = table.frames(position), _covers(table, position)
+    frames = table.frames(position)[:, : table.spec.dim]
+    covers = _covers(table, position)
     mean: NDArray[np.float64]
     if (covers == 1).all():
         mean = frames.mean(axis=0, dtype=np.float64)

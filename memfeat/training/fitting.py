@@ -14,7 +14,7 @@ from torch.optim import Adam
 from memfeat.config import TrainConfig
 from memfeat.devices import cpu_threads, resolve_device, seeded
 from memfeat.errors import TrainingError
-from memfeat.models import AGGREGATORS, Regressor, Stack, regressor_of
+from memfeat.models import Regressor, Stack, regressor_of
 from memfeat.training.batches import Shuffle, Videos, epoch_batches
 from memfeat.training.data import Examples
 from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
@@ -141,8 +141,7 @@ class _Data:
 
     @classmethod
     def of(cls, examples: Examples, config: TrainConfig, device: torch.device) -> "_Data":
-        averaged = [AGGREGATORS.get(name).of_the_mean for name in config.aggregator]
-        videos = examples.videos(device, averaged)
+        videos = examples.videos(device, config.aggregator, averaged=True)
         train, dev = (videos.of(examples.labelled(split)) for split in ("train", "dev"))
         return cls(examples, train, dev)
 

@@ -17,10 +17,11 @@ import memfeat
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU, cpu_threads, resolve_device
-from memfeat.errors import MemfeatError, RunError, TrainingError
+from memfeat.errors import ConfigError, MemfeatError, RunError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
 from memfeat.models import (
+    AGGREGATORS,
     NO_OPTIONS,
     parameter_count,
     resolve_aggregator_options,
@@ -107,8 +108,10 @@ def unfinished(
         facts: `Examples.facts`.
 
     Raises:
+        ConfigError: an aggregator attends over tokens that a cache does not hold.
         RunError: the folder holds a run of other settings or data, or a damaged one.
     """
+    _require_tokens(config, specs)
     _is_done(config, specs, facts)
     alone = [
         config.model_copy(update={"seeds": (seed,), "run": seed_folder(config.run, config, seed)})
@@ -242,7 +245,7 @@ def predict_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> lis
             f"none of the {len(records)} videos has features among the {counts} of "
             "the cache; give the manifest and the cache of the same videos"
         )
-    videos = examples.videos(CPU)
+    videos = examples.videos(CPU, run.config.aggregator)
     return [examples.columns(score(model, videos)) for model in run.regressors()]
 
 
@@ -283,10 +286,20 @@ def _is_done(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str
     return found.config.seeds == config.seeds
 
 
+def _require_tokens(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
+    for name, cache, spec in zip(config.aggregator, config.cache, specs, strict=True):
+        if AGGREGATORS.get(name).of_tokens and spec.num_tokens == 1:
+            raise ConfigError(
+                f"aggregator {name!r} attends over a frame's tokens, and {cache} holds its class "
+                f"token alone (tokens {spec.tokens!r}); make a cache with `memfeat extract "
+                f"--encoder {spec.encoder} --tokens cls+2x2`, or choose another aggregator"
+            )
+
+
 def _write(examples: Examples, config: TrainConfig, fitted: Fitted) -> None:
     start = time.perf_counter()
     with cpu_threads(config.threads):
-        scores = score(fitted.regressor, examples.videos(CPU))
+        scores = score(fitted.regressor, examples.videos(CPU, config.aggregator))
     provenance = {
         **examples.facts,
         "versions": versions(),
