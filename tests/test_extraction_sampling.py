@@ -88,17 +88,28 @@ def test_new_videos_are_sampled_as_the_cache_was(clip, tmp_path):
     np.testing.assert_array_equal(encoded.embeddings, table.values)
 
 
-@pytest.mark.parametrize("name", list(SAMPLERS))
-def test_a_sampler_is_written_as_it_is_read(name):
-    sampling = Sampling.parse(name)
+@pytest.mark.parametrize("text", [*SAMPLERS, "thumbnail:0.123456789", "stride:1234567"])
+def test_a_sampler_is_written_as_it_is_read(text):
+    sampling = Sampling.parse(text)
     assert Sampling.parse(str(sampling)) == sampling
+    assert str(sampling).startswith(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["stride:0", "stride:1.5", "thumbnail:-1", "embedding:nan", "thumbnail:x", "every:2"]
+    ("text", "allowed"),
+    [
+        ("stride:0", "stride:4, with a whole number from 1 on"),
+        ("stride:1.5", "stride:4, with a whole number"),
+        ("thumbnail:-1", "thumbnail:0.05, with a number above 0 and below 1"),
+        ("thumbnail:x", "thumbnail:0.05, with"),
+        ("thumbnail:1", "thumbnail:0.05, with"),
+        ("embedding:nan", "embedding:0.02, with a number above 0 and below 2"),
+        ("embedding:3", "embedding:0.02, with"),
+        ("every:2", "every, with no number"),
+    ],
 )
-def test_a_number_that_a_sampler_cannot_work_with_is_refused(text):
-    with pytest.raises(ConfigError, match=f"'{text}'.*write it like {text.partition(':')[0]}"):
+def test_a_number_that_a_sampler_cannot_work_with_is_refused(text, allowed):
+    with pytest.raises(ConfigError, match=f"'{text}' is not allowed; write it like {allowed}"):
         Sampling.parse(text)
 
 

@@ -26,19 +26,21 @@ class Sampler(ABC):
 
     Attributes:
         default: its number where none is given; None for a sampler that takes none.
+        allowed: which numbers it can work with, in words.
         of_embeddings: whether it is shown embeddings, rather than pixels.
     """
 
     default: ClassVar[float | None] = None
+    allowed: ClassVar[str] = "no number"
     of_embeddings: ClassVar[bool] = False
 
     def __init__(self, number: float) -> None:
         self.number = number
 
-    @staticmethod
-    def allows(number: float) -> bool:
+    @classmethod
+    def allows(cls, number: float) -> bool:  # noqa: ARG003
         """Return whether the number is one that the sampler can work with."""
-        return number > 0
+        return False
 
     @abstractmethod
     def keeps(self, frame: NDArray[Any]) -> bool:
@@ -66,13 +68,14 @@ class Stride(Sampler):
     """Keeps the first of every so many frames."""
 
     default = 4
+    allowed = "a whole number from 1 on"
 
     def __init__(self, number: float) -> None:
         super().__init__(number)
         self._seen = 0
 
-    @staticmethod
-    def allows(number: float) -> bool:
+    @classmethod
+    def allows(cls, number: float) -> bool:
         """Return whether it is a whole number of frames."""
         return number >= 1 and number == int(number)
 
@@ -83,7 +86,18 @@ class Stride(Sampler):
 
 
 class Change(Sampler):
-    """Base of those that keep a frame if it differs by more than `number` from the last kept."""
+    """Base of those that keep a frame if it differs by more than `number` from the last kept.
+
+    Attributes:
+        furthest: how far apart two frames are at most; no frame differs by more than that.
+    """
+
+    furthest: ClassVar[float]
+
+    @classmethod
+    def allows(cls, number: float) -> bool:
+        """Return whether two frames may differ by more, and by less."""
+        return 0 < number < cls.furthest
 
     def __init__(self, number: float) -> None:
         super().__init__(number)
@@ -111,6 +125,8 @@ class Thumbnail(Change):
     """Compares thumbnails by their value that changes most, in [0, 1]: a small change counts."""
 
     default = 0.05
+    furthest = 1
+    allowed = "a number above 0 and below 1"
 
     def look(self, frame: NDArray[Any]) -> NDArray[np.float32]:
         """Return the frame's thumbnail, (16, 16, 3)."""
@@ -126,6 +142,8 @@ class Embedding(Change):
     """Compares embeddings by one minus their cosine, in [0, 2]."""
 
     default = 0.02
+    furthest = 2
+    allowed = "a number above 0 and below 2"
     of_embeddings = True
 
     def look(self, frame: NDArray[Any]) -> NDArray[np.float32]:
@@ -165,11 +183,15 @@ class Sampling:
             fits = np.isfinite(number) and sampler.allows(number)
             example = f"{name}:{sampler.default:g}"
         if not fits:
-            raise ConfigError(f"sampler {text!r} is not allowed; write it like {example}")
+            raise ConfigError(
+                f"sampler {text!r} is not allowed; write it like {example}, with {sampler.allowed}"
+            )
         return cls(name, number)
 
     def __str__(self) -> str:
-        return self.name if self.of_type.default is None else f"{self.name}:{self.number:g}"
+        """Return what `parse` reads as the very same number, so that no two caches look alike."""
+        number = repr(float(self.number)).removesuffix(".0")
+        return self.name if self.of_type.default is None else f"{self.name}:{number}"
 
     @property
     def of_type(self) -> type[Sampler]:
