@@ -107,7 +107,8 @@ class Shard:
             offsets, expected = (
                 self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
             )
-            covered = np.cumsum([0, *self.datasets["covers"][()]], dtype=np.int64)[offsets]
+            covers = np.cumsum(self.datasets["covers"][()], dtype=np.int64)
+            covered = np.concatenate([[0], covers])[offsets]
             numbers = offsets[:-1], offsets[1:], np.diff(covered).tolist(), expected
             for status in columns[1]:
                 if status not in STATUSES:
@@ -157,7 +158,7 @@ def open_shard(path: Path) -> Iterator[Shard]:
 
     Raises:
         DamagedShardError: it is not.
-        CacheError: a newer memfeat wrote it.
+        CacheError: another version of memfeat wrote it.
         PermissionError: it may not be read.
     """
     with ExitStack() as stack:
@@ -194,8 +195,8 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     # Taken before the rest is looked at, and of the very file that HDF5 has open, so that a
     # change during or after the checks is a change to what is noted down here.
     identity = FileIdentity.of(file.id.get_vfd_handle())
+    spec = _read_spec(path, file)  # first: another version's shards may hold other datasets
     datasets = _contiguous_datasets(path, file, identity.size)
-    spec = _read_spec(path, file)
     frames, videos = len(datasets["embeddings"]), len(datasets["video_ids"])
     expected_shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys((*TEXTS, "source_bytes", "frames_expected"), (videos,)),
@@ -256,7 +257,8 @@ def _read_spec(path: Path, file: h5py.File) -> CacheSpec:
         field = ".".join(str(part) for part in problem["loc"])
         raise CacheError(
             f"{path}: its spec does not fit schema {SCHEMA_VERSION} of this memfeat: {field}: "
-            f"{problem['msg']}. Was it written by a newer version?"
+            f"{problem['msg']}. Was it written by another version? Then use that one, or give "
+            "another --cache"
         ) from error
 
 
