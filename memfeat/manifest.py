@@ -47,6 +47,11 @@ def check_id(value: str) -> str:
     return value
 
 
+def folded_id(video_id: str) -> str:
+    """Return what ids have in common that differ only in case or Unicode form: they are twins."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", video_id).casefold())
+
+
 def _absolute_path(value: Any, info: ValidationInfo) -> Any:
     """Join a relative path to the root that the reader passes as context."""
     if not isinstance(value, str):
@@ -274,8 +279,7 @@ def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, 
     splits: dict[str, tuple[int, str]] = {}
     for line, record in records:
         name = record.video_id
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        first, twin = ids.setdefault(folded, (line, name))
+        first, twin = ids.setdefault(folded_id(name), (line, name))
         if first != line:
             why = f"{shown(name)} repeats line {first}"
             if name != twin:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from memfeat.errors import ManifestError
 
+SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".tsv": "\t"}
 Row = tuple[int, dict[str, Any]]
 
@@ -28,11 +29,11 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] | Non
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ManifestError(f"cannot read manifest {path}: {error.strerror}") from error
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ManifestError(f"{path}, line 1: the file is UTF-16; save it as UTF-8")
     text = content.decode("utf-8-sig", "surrogateescape")
-    rows = _json_rows if path.suffix == ".jsonl" else _delimited_rows
+    rows = _json_rows if path.suffix.lower() == ".jsonl" else _delimited_rows
     for line, names, row in rows(path, text):
         if names is not None:
             _check_columns(f"{path}, line {line}", names, required, optional)
@@ -42,13 +43,13 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] | Non
 
 def format_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the file's content in the format of `path`'s suffix; floats read back exactly."""
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         lines = (json.dumps({name: row[name] for name in columns}) for row in rows)
         return "".join(f"{line}\n" for line in lines).encode()
     table = [columns, *([row[name] for name in columns] for row in rows)]
-    text = _delimited(table, _DELIMITERS.get(path.suffix, ","), csv.QUOTE_MINIMAL)
+    text = _delimited(table, _DELIMITERS.get(path.suffix.lower(), ","), csv.QUOTE_MINIMAL)
     if "\r" in text:  # which minimal quoting leaves bare, though readers take it for a line's end
-        text = _delimited(table, _DELIMITERS.get(path.suffix, ","), csv.QUOTE_ALL)
+        text = _delimited(table, _DELIMITERS.get(path.suffix.lower(), ","), csv.QUOTE_ALL)
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -69,7 +70,7 @@ Parsed = tuple[int, Sequence[str] | None, dict[str, Any] | None]
 
 def _delimited_rows(path: Path, text: str) -> Iterator[Parsed]:
     """Yield (line, columns, None) for the header, then (line, None, row)."""
-    delimiter = _DELIMITERS.get(path.suffix, ",")
+    delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:

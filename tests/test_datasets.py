@@ -91,7 +91,8 @@ def test_the_dataset_column_names_the_score_and_changes_with_the_labels(name, tm
 def test_a_folder_without_the_label_files_is_refused_by_their_names(name, tmp_path):
     touched(tmp_path, "other.csv", "v.mp4")
     message = refusal(name, tmp_path)
-    assert message.startswith(f"{tmp_path} holds other.csv, but none of ")
+    assert message.startswith(f"{tmp_path} has none of the label files ")
+    assert message.endswith(", but holds other.csv")
     assert FORMATS.get(name).about.split(" ")[0].split("{")[0] in message
 
 
@@ -427,6 +428,20 @@ def test_a_wrong_row_is_named_in_one_line(rows, message, tmp_path):
     touched(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     path = write_csv(tmp_path / "ground-truth_dev-set.csv", VIDEOMEM.split(","), rows)
     assert refusal("videomem", tmp_path).startswith(f"{path}{message.format(path)}")
+
+
+def test_a_row_without_any_name_is_named_itself(tmp_path):
+    rows = [["a", "", "0.5", "0.6"], ["", "", "0.5", "0.6"]]
+    write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), rows)
+    assert refusal("memento10k-mediaeval", touched(tmp_path, "a.mp4")) == (
+        f"{tmp_path}/train_scores.csv, line 3, column video_id: '' is empty; every video needs an "
+        "id"
+    )
+
+
+def test_a_manifest_of_another_kind_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ManifestError, match=r"m\.parquet: .* ends in \.csv, \.tsv, \.jsonl$"):
+        convert("videomem", tmp_path / "none", tmp_path / "m.parquet", ConvertConfig())
 
 
 def test_a_missing_column_lists_those_found(tmp_path):

@@ -2,7 +2,6 @@
 
 import functools
 import time
-import unicodedata
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from memfeat.cache.video import EncodedVideo
 from memfeat.config import ImportConfig
 from memfeat.errors import CacheError
 from memfeat.files import remove_stale_parts, sha256_of_file
-from memfeat.manifest import check_id
+from memfeat.manifest import check_id, folded_id
 
 VIDEOS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
@@ -148,8 +147,7 @@ def _checked_ids(given: GivenFeatures) -> list[str]:
             check_id(video_id)
         except ValueError as error:
             raise CacheError(f"{place}: the id {video_id!a} {error}") from error
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", video_id).casefold())
-        twin, where = first.setdefault(folded, (video_id, place))
+        twin, where = first.setdefault(folded_id(video_id), (video_id, place))
         if where != place:
             spelt = f", as {twin!a}" if twin != video_id else ""
             raise CacheError(

@@ -1,7 +1,6 @@
 """From listed videos to a manifest: files, checks, and the count of what was left out."""
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,9 @@ from memfeat.datasets.folder import Folder, stem
 from memfeat.datasets.formats import FORMATS, ListedVideo
 from memfeat.datasets.splits import with_splits
 from memfeat.errors import ManifestError
-from memfeat.manifest import SPLITS, VideoRecord, explain, write_manifest
+from memfeat.manifest import SPLITS, VideoRecord, explain, folded_id, write_manifest
 from memfeat.registry import unknown_name
+from memfeat.tables import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,17 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     Raises:
         UnknownNameError: no such format or target.
         ConfigError: a seed for a format that brings its own split.
-        ManifestError: label files missing or malformed, no video found, or a file of a listed
-            video that is not clear; names file, row, column and value.
+        ManifestError: an output of another kind, label files missing or malformed, no video
+            found, or a file of a listed video that is not clear; names file, row, column and value.
     """
     form = FORMATS.get(name)()
     target = config.target or next(iter(form.targets))
     if target not in form.targets:
         raise unknown_name("target", target, form.targets)
+    if output.suffix.lower() not in SUFFIXES:
+        raise ManifestError(
+            f"cannot write {output}: name a file that ends in {', '.join(SUFFIXES)}"
+        )
     folder = Folder(source)
     labels = form.read(folder, target)
     if not labels.videos:
@@ -125,8 +129,7 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
 def _refuse_twins(videos: Sequence[ListedVideo]) -> None:
     first: dict[str, ListedVideo] = {}
     for video in videos:
-        folded = unicodedata.normalize("NFC", video.video_id).casefold()
-        twin = first.setdefault(folded, video)
+        twin = first.setdefault(folded_id(video.video_id), video)
         if twin is not video:
             column = dict(video.columns).get("video_id", "video_id")
             spelt = "" if twin.video_id == video.video_id else f", as {twin.video_id!r}"
@@ -175,7 +178,7 @@ def _records(
         path = paths.get(video.video_id)
         values = {
             "video_id": video.video_id,
-            "path": path or ((missing or Path()) / video.names[0]).absolute(),
+            "path": path or Path(missing or "", *video.names[:1]).absolute(),
             "score": video.score,
             "split": video.split,
             "dataset": dataset,

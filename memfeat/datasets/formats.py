@@ -101,8 +101,8 @@ def label_files(folder: Folder, names: Mapping[Split, Sequence[str]]) -> dict[Sp
     if not files:
         wanted = ", ".join(name for choices in names.values() for name in choices)
         others = [path.name for path in folder.files if path.suffix in {".csv", ".json", ".txt"}]
-        there = f"holds {', '.join(others[:8])}" if others else "holds no label files"
-        raise ManifestError(f"{folder.path} {there}, but none of {wanted}")
+        there = f", but holds {', '.join(others[:8])}" if others else ""
+        raise ManifestError(f"{folder.path} has none of the label files {wanted}{there}")
     return files
 
 
