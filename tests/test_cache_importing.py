@@ -75,6 +75,12 @@ def test_an_npy_file_for_each_video_holds_steps_or_a_single_one(tmp_path):
         np.testing.assert_array_equal(found[name], unit(values))
 
 
+def test_hidden_files_are_no_features(tmp_path):
+    source = save_npy(tmp_path / "in", a=draw(DIM))
+    (source / "._a.npy").write_bytes(b"what macOS leaves on other disks")
+    assert imported(source, tmp_path / "cache").imported == 1
+
+
 def test_an_npz_holds_a_vector_or_as_many_steps_for_each_video(tmp_path):
     ids = np.array(["x", "y", "z"])
     for name, features in {"flat": draw(3, DIM), "steps": draw(3, 5, DIM)}.items():
@@ -93,6 +99,12 @@ def test_an_npz_with_offsets_holds_videos_of_any_length(tmp_path):
     found = held(tmp_path / "cache")
     for name, start, stop in [("x", 0, 2), ("y", 2, 3), ("z", 3, 9)]:
         np.testing.assert_array_equal(found[name], unit(features[start:stop]))
+
+
+def test_a_tsv_is_one_however_its_suffix_is_written(tmp_path):
+    (tmp_path / "F.TSV").write_text("id\tx\ty\nv\t3\t4\n")
+    imported(tmp_path / "F.TSV", tmp_path / "cache")
+    np.testing.assert_array_equal(held(tmp_path / "cache")["v"], np.float16([[0.6, 0.8]]))
 
 
 @pytest.mark.parametrize("column", ["video_id", "video", "id"])
@@ -186,6 +198,11 @@ GOOD = np.ones((2, 3))
             {"normalise": "none"},
             ", step 1, value 2: -70000 is beyond float16, which ends at 65504; scale the features",
         ),
+        (
+            np.array([[1, 2, 3], [0, 1e-8, -2e-8]]),
+            {"normalise": "none"},
+            ", step 1: all values are nothing but 0 in float16, the largest is 2e-08; scale",
+        ),
         (np.array(["x", "y", "z"]), {}, ": features of type <U1; give numbers"),
         (np.ones(3) * 1j, {}, ": features of type complex128; give numbers"),
     ],
@@ -193,8 +210,7 @@ GOOD = np.ones((2, 3))
 def test_wrong_features_are_named_and_nothing_is_written(values, changes, message, tmp_path):
     source = save_npy(tmp_path / "in", a=GOOD, b=values)
     place = f"{source}/b.npy"
-    with np.errstate(over="ignore"):
-        error = refusal(source, tmp_path / "cache", **changes)
+    error = refusal(source, tmp_path / "cache", **changes)
     assert error.startswith(f"{place}{message.format(source)}")
 
 
@@ -430,7 +446,7 @@ def test_a_source_without_any_of_the_manifests_videos_is_refused(trained, tmp_pa
 def test_a_name_is_asked_for(trained, tmp_path):
     result = run("cache", "import", trained / "f.npz", "-o", tmp_path / "cache")
     assert result.exit_code == 2
-    assert "name is missing; set it there or give --name" in result.stderr
+    assert "Missing option '--name'" in result.stderr
 
 
 def test_figures_and_the_report_say_that_the_features_were_made_elsewhere(trained):

@@ -83,10 +83,11 @@ def open_given(path: Path) -> GivenFeatures:
 
 
 class NpyFolder(GivenFeatures):
-    """A `.npy` for each video, at any depth, called by the video's id."""
+    """A `.npy` for each video, at any depth, called by the video's id; hidden ones are left out."""
 
     def __init__(self, folder: Path) -> None:
-        self._files = sorted(folder.rglob("*.npy"))
+        # Hidden ones are what some systems leave beside a file, not features.
+        self._files = sorted(p for p in folder.rglob("*.npy") if not p.name.startswith("."))
         if not self._files:
             raise CacheError(f"{folder} holds no .npy files; {ALLOWED}")
         self.places = [(path.stem, str(path)) for path in self._files]

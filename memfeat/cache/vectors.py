@@ -40,7 +40,7 @@ def vectors_of(video: GivenVideo, spec: CacheSpec, first: str) -> NDArray[np.flo
 
     Raises:
         CacheError: features of another shape or width, values that are not finite or too large,
-            vectors that have no length to divide by.
+            vectors that have no length to divide by, or that are too small for float16.
     """
     steps = steps_of(video)
     if steps.shape[1] != spec.dim:
@@ -52,7 +52,8 @@ def vectors_of(video: GivenVideo, spec: CacheSpec, first: str) -> NDArray[np.flo
     if not np.isfinite(values).all():
         raise _odd_value(video, values, ~np.isfinite(values), "is not a finite number")
     if spec.normalisation == "l2":
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(values, axis=1, keepdims=True)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             step = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
             raise CacheError(
@@ -64,7 +65,15 @@ def vectors_of(video: GivenVideo, spec: CacheSpec, first: str) -> NDArray[np.flo
     if too_large.any():
         why = f"is beyond float16, which ends at {LARGEST:g}; scale the features, or --normalise l2"
         raise _odd_value(video, values, too_large, why)
-    return values.astype(np.float16)
+    stored = values.astype(np.float16)
+    vanished = np.flatnonzero(values.any(axis=1) & ~stored.any(axis=1))
+    if len(vanished):
+        step = int(vanished[0])
+        raise CacheError(
+            f"{video.place}, step {step}: all values are nothing but 0 in float16, the largest is "
+            f"{np.abs(values[step]).max():g}; scale the features, or --normalise l2"
+        )
+    return stored
 
 
 def _odd_value(

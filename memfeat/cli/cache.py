@@ -68,14 +68,15 @@ def verify_command(folder: Path, as_json: bool) -> int:
     required=True,
     help="Folder of shards to fill.",
 )
-@settings_options(ImportConfig)
+@settings_options(ImportConfig, from_file=False)
 @json_option
 def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int:
     """Import features that were made elsewhere into a cache.
 
     SRC is a folder with a .npy file for each video, called by its id, time x dim or dim; a .csv
-    with a column video_id, and features in all others; or a .npz with video_ids (N,) and features:
-    N x dim, N x time x dim, or total x dim with offsets (N + 1,). Nothing is unpickled.
+    with a column video_id, video or id, and features in all others; or a .npz with video_ids (N,)
+    and features: N x dim, N x time x dim, or total x dim with offsets (N + 1,). Nothing is
+    unpickled.
 
     One step is one row. Their times are not known and are counted: 0, 1, 2. The cache says that
     its features were made elsewhere, and so does every table made with them. Importing the same
@@ -101,16 +102,17 @@ def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int
     if as_json:
         print_json(summary.as_dict())
     else:
-        _say(summary, folder)
+        _say(summary, folder, config)
         click.echo(folder)
     return ExitCode.SOME_VIDEOS_FAILED if summary.missing else ExitCode.DONE
 
 
-def _say(summary: "ImportSummary", folder: Path) -> None:
+def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
     click.echo(f"{folder}: {summary.spec.describe()}", err=True)
     click.echo(
         f"{summary.imported} videos imported, {summary.steps} rows, in {summary.seconds:.1f} s; "
-        f"{summary.already_done} were there already, {summary.unused} are not in the manifest",
+        f"{summary.already_done} were there already"
+        + (f", {summary.unused} are not in the manifest" if config.manifest else ""),
         err=True,
     )
     if summary.missing:

@@ -50,7 +50,7 @@ def _formats() -> str:
     required=True,
     help="The manifest to write: .csv, .tsv or .jsonl.",
 )
-@settings_options(ConvertConfig)
+@settings_options(ConvertConfig, from_file=False)
 @json_option
 def from_command(name: str, source: Path, output: Path, as_json: bool, **flags: Any) -> int:
     """Convert a dataset's own label files."""

@@ -20,12 +20,17 @@ pipeline_argument = click.argument(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
-def settings_options(settings: type[Settings]) -> Callable[[F], F]:
-    """Add one flag for each field of `settings` that a flag can carry; unset flags are None."""
+def settings_options(settings: type[Settings], *, from_file: bool = True) -> Callable[[F], F]:
+    """Add one flag for each field of `settings` that a flag can carry; unset flags are None.
+
+    Args:
+        settings: their class.
+        from_file: whether a pipeline may give them too, so that no flag has to be there.
+    """
 
     def decorate(command: F) -> F:
         for name, field in reversed(settings.model_fields.items()):
-            option = _option(name, field)
+            option = _option(name, field, from_file)
             if option is not None:
                 command = option(command)
         return command
@@ -60,7 +65,7 @@ def say_notes(notes: Iterable[str]) -> None:
         click.echo(f"note: {note}", err=True)
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[F], F] | None:
+def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | None:
     flag = f"--{name.replace('_', '-')}"
     kind = _click_type(field.annotation)
     text = field.description or name.replace("_", " ")
@@ -69,6 +74,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F] | None:
         text += f" [{field.default if default is None else default}]"
     if kind is None:
         return None
+    if field.is_required() and not from_file:
+        return click.option(flag, name, type=kind, required=True, help=text)
     if field.is_required():
         text += " (required, here or in the file)"
     if kind is click.BOOL:
