@@ -14,7 +14,7 @@ FLOORS = (
     {"config", "manifest", "metrics", "devices"},
     {"video", "cache", "encoders", "models", "runs"},
     {"extraction", "training", "baselines", "datasets"},
-    {"prediction", "ablation", "finetuning", "figures", "report"},
+    {"prediction", "ablation", "transfer", "finetuning", "figures", "report"},
     {"cli", "__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -26,7 +26,7 @@ ONLY_IMPORTERS = {
     "click": {str(path) for path in PACKAGE.glob("cli/*.py")},
 }
 STAGE_1 = {"video", "encoders", "extraction"}
-STAGE_2 = {"models", "runs", "training", "baselines", "ablation"}
+STAGE_2 = {"models", "runs", "training", "baselines", "ablation", "transfer"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -9,6 +9,7 @@ from memfeat.config import (
     AblationConfig,
     ExtractConfig,
     TrainConfig,
+    TransferConfig,
     build,
     parse_seeds,
     read_pipeline,
@@ -40,11 +41,12 @@ def test_the_train_pipeline_spells_out_the_defaults():
 def test_every_shipped_pipeline_is_valid(path):
     tables = read_pipeline(path)
     assert tables
-    if "ablation" in tables:
-        build(AblationConfig, tables["ablation"], str(path))
+    for name, settings in {"ablation": AblationConfig, "transfer": TransferConfig}.items():
+        if name in tables:
+            build(settings, tables[name], str(path))
     for name, settings in {"extract": ExtractConfig, "train": TrainConfig}.items():
         if name in tables:
-            build(settings, {"cache": "any", **tables[name]}, str(path))
+            build(settings, {"manifest": "any", "cache": "any", **tables[name]}, str(path))
 
 
 @pytest.mark.parametrize(

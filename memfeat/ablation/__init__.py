@@ -5,7 +5,7 @@ from memfeat.ablation.ledger import CellDone
 from memfeat.ablation.progress import Progress
 from memfeat.ablation.recipes import CacheRequest, caches_of
 from memfeat.ablation.results import RESULT, table_of
-from memfeat.ablation.running import run_ablation
+from memfeat.ablation.running import run_ablation, train_cells
 
 __all__ = [
     "RESULT",
@@ -17,4 +17,5 @@ __all__ = [
     "plan_cells",
     "run_ablation",
     "table_of",
+    "train_cells",
 ]

@@ -1,6 +1,7 @@
 """Running a grid, going on where an earlier run left off, and writing its table."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from memfeat.ablation.grid import Cell
@@ -35,20 +36,13 @@ def run_ablation(
         What `ablation.json` holds; see `memfeat.ablation.results`.
     """
     without_cache = _without_cache(config, cells)
-    errors: dict[str, str] = {}
-
-    def end(done: CellDone) -> None:
-        if done.error is not None and done.cell.name not in without_cache:
-            errors[done.cell.name] = done.error
-        if on_cell:
-            on_cell(done)
-
     for cell in cells:
-        if cell.name in without_cache:
-            end(CellDone(cell, without_cache[cell.name]))
+        if on_cell and cell.name in without_cache:
+            on_cell(CellDone(cell, without_cache[cell.name]))
     runnable = [cell for cell in cells if cell.name not in without_cache]
-    tally = Tally(runnable, on_progress or (lambda _: None))
-    Schedule(runnable, config.run, config.workers, Ledger(tally, end), tally).run()
+    errors = train_cells(
+        runnable, config.run, config.workers, on_cell=on_cell, on_progress=on_progress
+    )
     table = table_of(config, cells, errors, without_cache)
     write_json(config.run / RESULT, table)
     return table
@@ -67,4 +61,34 @@ def _without_cache(config: AblationConfig, cells: Sequence[Cell]) -> dict[str, s
         ]
         if missing:
             errors[cell.name] = "; ".join(missing)
+    return errors
+
+
+def train_cells(
+    cells: Sequence[Cell],
+    folder: Path,
+    workers: int,
+    *,
+    on_cell: Callable[[CellDone], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, str]:
+    """Train every cell that is not finished yet, in parallel; return what failed, and why.
+
+    Args:
+        cells: their caches are there.
+        folder: where tables lie while processes share them.
+        workers: how many processes; 0 for as many as the machine is good for.
+        on_cell: called as each cell ends.
+        on_progress: called as models train.
+    """
+    errors: dict[str, str] = {}
+
+    def end(done: CellDone) -> None:
+        if done.error is not None:
+            errors[done.cell.name] = done.error
+        if on_cell:
+            on_cell(done)
+
+    tally = Tally(cells, on_progress or (lambda _: None))
+    Schedule(cells, folder, workers, Ledger(tally, end), tally).run()
     return errors

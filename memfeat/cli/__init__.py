@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "train",
     "finetune": "finetune",
     "ablation": "ablation",
+    "transfer": "transfer",
     "predict": "predict",
     "report": "report",
     "cache": "cache",

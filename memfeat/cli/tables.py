@@ -60,6 +60,39 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         click.echo(f"failed: {failed['name']}: {failed['error']}", err=True)
 
 
+def print_transfer(result: Mapping[str, Any]) -> None:
+    """Print a line for each pair of datasets and split, with the notes and the sources."""
+    with_paper = any(row["paper"] for row in result["rows"])
+    columns = ["evaluated on", "split", "videos", "PLCC", "SROCC", "bias", "MSE", "recalibrated"]
+    columns += ["paper PLCC", "SROCC", "MSE"] if with_paper else []
+    table = _table(result["title"], "trained on", *columns)
+    before = None
+    for row in result["rows"]:
+        pair = row["trained_on"], row["evaluated_on"]
+        if before not in (None, pair[0]):
+            table.add_section()
+        before = pair[0]
+        fitted, paper = row["recalibrated"] or {}, row["paper"] or {}
+        cells = [*pair, row["split"], str(row["n"])]
+        cells += [_figure(row, metric) for metric in ("plcc", "srocc")]
+        cells += [f"{row['bias']:+.3f}", _figure(row, "mse"), _figure(fitted, "mse")]
+        if with_paper:
+            cells += [_number(paper.get("plcc")), _number(paper.get("srocc"))]
+            cells += [_number(paper.get("mse"), digits=4)]
+        table.add_row(*map(escape, cells))
+    _print(table)
+    legend = [
+        "mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos",
+        "bias: mean of prediction minus score; its square is part of the MSE",
+        "recalibrated: MSE after a * prediction + b, fitted on the target's training part, which "
+        "within a dataset the model has seen",
+    ]
+    _print_lines([*legend, *result["sources"], *result["notes"]])
+    for failed in result["failed"]:
+        pair_name = f"{failed['trained_on']} to {failed['evaluated_on']}"
+        click.echo(f"failed: {pair_name}: {failed['error']}", err=True)
+
+
 def _table(title: str, first: str, *others: str) -> Table:
     table = Table(
         title=escape(title),

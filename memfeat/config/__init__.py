@@ -13,6 +13,7 @@ from memfeat.config.importing import ImportConfig
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
 from memfeat.config.streams import Names, Places, aggregator_names, cache_names
 from memfeat.config.train import Monitor, TrainConfig
+from memfeat.config.transfer import TransferConfig, TransferDataset, TransferFigures
 
 __all__ = [
     "AblationConfig",
@@ -32,6 +33,9 @@ __all__ = [
     "Split",
     "Tokens",
     "TrainConfig",
+    "TransferConfig",
+    "TransferDataset",
+    "TransferFigures",
     "aggregator_names",
     "build",
     "cache_names",

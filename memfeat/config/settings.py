@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from memfeat.errors import ConfigError
 from memfeat.registry import unknown_name
 
-TABLES = ("extract", "train", "ablation", "finetune")
+TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
 Split = Literal["train", "dev", "test"]
 

@@ -25,7 +25,13 @@ from memfeat.runs.files import (
     read_object,
     seed_folder,
 )
-from memfeat.runs.predictions import Predictions, read_predictions, split_metrics
+from memfeat.runs.predictions import (
+    Predictions,
+    format_predictions,
+    mean_over_seeds,
+    read_predictions,
+    split_metrics,
+)
 from memfeat.runs.reading import Run
 from memfeat.runs.writing import begin_run, finish_seed, write_scores, write_summary
 
@@ -38,7 +44,9 @@ __all__ = [
     "Run",
     "begin_run",
     "finish_seed",
+    "format_predictions",
     "is_complete",
+    "mean_over_seeds",
     "read_object",
     "read_predictions",
     "seed_folder",

@@ -1,0 +1,45 @@
+"""`memfeat transfer`: train on one dataset, evaluate on another."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from memfeat.cli.options import given, json_option, print_json, settings_options
+from memfeat.config import TransferConfig, build, read_pipeline
+from memfeat.errors import ConfigError, ExitCode
+
+
+@click.command("transfer", epilog="Example: memfeat transfer pipelines/table2.toml --seeds 0-2")
+@click.argument("pipeline", type=click.Path(path_type=Path), metavar="PIPELINE.toml")
+@settings_options(TransferConfig)
+@json_option
+def transfer_command(pipeline: Path, as_json: bool, **flags: Any) -> int:
+    """Carry models over between datasets.
+
+    PIPELINE.toml names the datasets in its [transfer] table; its [train] table gives the recipe.
+    A model is trained on each, and evaluated on all: correlations, bias, MSE, and MSE after a
+    linear recalibration fitted on the target's training part. Finished models are kept, so the
+    same command resumes. Pairs whose cache is not there are listed with the command that makes
+    it. Exit code 1: a pair failed.
+    """
+    tables = read_pipeline(pipeline)
+    if "transfer" not in tables:
+        raise ConfigError(f"{pipeline} has no [transfer] table; pipelines/table2.toml has one")
+    settings = tables["transfer"] | given(flags)
+    config = build(TransferConfig, settings, f"{pipeline} [transfer]")
+
+    from memfeat.cli.progress import grid_progress
+    from memfeat.cli.tables import print_transfer
+    from memfeat.transfer import RESULT, plan_cells, run_transfer
+
+    cells = plan_cells(config, tables.get("train", {}))
+    with grid_progress() as show:
+        result = run_transfer(config, cells, on_progress=show)
+    if as_json:
+        print_json(result)
+    else:
+        print_transfer(result)
+    click.echo(f"table: {config.run}/{RESULT}", err=True)
+    broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
+    return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR
