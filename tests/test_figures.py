@@ -277,3 +277,11 @@ def test_another_suffix_is_refused_before_anything_is_drawn(name, tmp_path):
 def test_drawing_leaves_pyplot_alone():
     program = "import sys, memfeat.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("bias", "corner"), [(0.3, "right"), (-0.3, "left")])
+def test_the_measures_stand_where_they_hide_no_point(bias, corner):
+    truth = np.random.default_rng(0).uniform(0.3, 0.6, 40)
+    (axes,) = scatter(truth, truth + bias).axes
+    (text,) = (each for each in axes.texts if "SROCC" in each.get_text())
+    assert text.get_horizontalalignment() == corner

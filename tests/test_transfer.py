@@ -29,7 +29,12 @@ def make(home: Path, name: str, *, hide: str = "", **changes) -> None:
     scores = (base + gain * told + generator.normal(0, 0.02, len(told))).clip(0, 1).round(4)
     shown = [None if s == hide else float(v) for v, s in zip(scores, SPLITS, strict=True)]
     made = [
-        record.model_copy(update={"dataset": f"made up by rule {name}, not from people"})
+        record.model_copy(
+            update={
+                "dataset": f"made up by rule {name}, not from people",
+                "path": home / record.path,
+            }
+        )
         for record in records(shown, SPLITS)
     ]
     write_manifest(home / f"{name}.csv", made)

@@ -13,8 +13,9 @@ import click
 def report_command(folder: Path, output: Path | None) -> None:
     """Write a page of tables and plots.
 
-    For a run or an ablation: one self-contained HTML file. It holds the tables, the plots of truth
-    against prediction, and the worst predictions with a frame each. Prints the page's path.
+    For a run, an ablation or a transfer: one self-contained HTML file. It holds the tables, the
+    plots of truth against prediction, and the worst predictions with a frame each. Prints the
+    page's path.
     """
     from memfeat.report import write_report
 

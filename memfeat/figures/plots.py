@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,6 +30,12 @@ _LOOK = {  # marker, colour, whether it is filled
     "model": ("o", BLUE, True),
     "baseline": ("s", MUTED, True),
     "control": ("D", VERMILION, False),
+}
+
+
+_CORNERS: dict[str, tuple[tuple[float, float], dict[str, Any]]] = {
+    "top": ((0.03, 0.97), {"va": "top", "ha": "left"}),
+    "bottom": ((0.97, 0.09), {"va": "bottom", "ha": "right"}),
 }
 
 
@@ -81,8 +88,15 @@ def scatter(
         note.set(ha="right", va="bottom", color=MUTED, fontsize=7.5)
         size = float(np.clip(6000 / max(len(true), 1), 7, 34))
         axes.scatter(true, predicted, s=size, color=BLUE, alpha=0.6, linewidths=0)
-        corner = axes.text(0.03, 0.97, _corner(true, predicted), transform=axes.transAxes, va="top")
-        corner.set(linespacing=1.5, bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8})
+        x, y = ((values - span[0]) / (span[1] - span[0]) for values in (true, predicted))
+        hidden = {"top": (x < 0.4) & (y > 0.7), "bottom": (x > 0.6) & (y < 0.37)}
+        place = "top" if hidden["top"].sum() <= hidden["bottom"].sum() else "bottom"
+        corner = axes.text(*_CORNERS[place][0], _corner(true, predicted), **_CORNERS[place][1])
+        corner.set(
+            transform=axes.transAxes,
+            linespacing=1.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
+        )
         heading(axes, title)
         lines.draw(figure)
     return figure

@@ -1,73 +1,57 @@
 """The page: gathers what a run or a grid has to show, and renders it with the template."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import memfeat
 from memfeat.ablation import RESULT
 from memfeat.config import aggregator_names
-from memfeat.figures import IntervalRow, inline_svg, intervals, is_loud, scatter
+from memfeat.figures import IntervalRow, inline_svg, intervals, is_loud
 from memfeat.files import write_atomically
 from memfeat.report import choices
 from memfeat.report.format import FILTERS
+from memfeat.report.pairs import of_transfer
+from memfeat.report.parts import Gallery, Page, Picture, scatter_of
 from memfeat.report.table import Table, read_table
-from memfeat.report.worst import WorstVideo, known_records, worst_videos
-from memfeat.runs import METRICS, PREDICTIONS, Predictions, Run, read_predictions
+from memfeat.report.worst import known_records, worst_videos
+from memfeat.runs import METRICS, PREDICTIONS, Run, read_predictions
+from memfeat.transfer import RESULT as TRANSFER
 
 SHOWN = 3  # systems whose predictions are drawn
 _UNSEEN = ("test", "dev", "train")  # the splits, the most telling first
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    svg: Markup
-    caption: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """All that the template shows; `table` for a grid, `splits` for a run."""
-
-    title: str
-    sources: tuple[str, ...]
-    runs: tuple[Run, ...]
-    table: Table | None = None
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    overview: Picture | None = None
-    scatters: tuple[Picture, ...] = ()
-    worst_of: str = ""
-    worst: tuple[WorstVideo, ...] = ()
-    worst_note: str = ""
-    versions: dict[str, Any] = field(default_factory=dict)
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write one HTML page that needs nothing but itself.
 
     Args:
-        folder: a run, of one seed or several, or an ablation, which holds `ablation.json`.
+        folder: a run, of one seed or several; an ablation, which holds `ablation.json`; or a
+            transfer, which holds `transfer.json`.
         output: the page; by default `report.html` in `folder`.
 
     Returns:
         Where the page is.
 
     Raises:
-        RunError: the folder is neither, or incomplete or damaged.
+        RunError: the folder is none of these, or incomplete or damaged.
         OSError: the page cannot be written.
     """
     output = folder / "report.html" if output is None else output
-    page = _of_grid(folder) if (folder / RESULT).is_file() else _of_run(Run.load(folder))
-    write_atomically(output, _render(page).encode())
+    write_atomically(output, _render(_page_of(folder)).encode())
     return output
+
+
+def _page_of(folder: Path) -> Page:
+    if (folder / RESULT).is_file():
+        return _of_grid(folder)
+    if (folder / TRANSFER).is_file():
+        return of_transfer(folder)
+    return _of_run(Run.load(folder))
 
 
 def _render(page: Page) -> str:
@@ -103,7 +87,7 @@ def _of_grid(folder: Path) -> Page:
     for place, row in enumerate(systems[:SHOWN]):
         path = folder / row.run / PREDICTIONS
         if path.is_file():
-            scatters.append(_scatter(read_predictions(path), table.split, row.name, f"s{place}"))
+            scatters.append(scatter_of(read_predictions(path), table.split, row.name, f"s{place}"))
     page = Page(
         title=table.title,
         sources=table.sources,
@@ -136,7 +120,7 @@ def _of_run(run: Run) -> Page:
             if run.metrics[split].get("undefined")
         ),
         scatters=tuple(
-            _scatter(predictions, split, f"{name}, {split} split", split) for split in splits
+            scatter_of(predictions, split, f"{name}, {split} split", split) for split in splits
         ),
         versions=_flat(run.provenance),
     )
@@ -146,15 +130,8 @@ def _of_run(run: Run) -> Page:
 def _with_worst(page: Page, name: str, run: Run, split: str) -> Page:
     records, note = known_records(run.config.manifest)
     worst = tuple(worst_videos(run.predictions(), split, records))
-    return replace(page, worst_of=f"of the {split} split that {name}", worst=worst, worst_note=note)
-
-
-def _scatter(predictions: Predictions, split: str, name: str, key: str) -> Picture:
-    chosen = (np.array(predictions.split) == split) & ~np.isnan(predictions.score)
-    truth, predicted = predictions.score[chosen], predictions.prediction[chosen]
-    figure = scatter(truth, predicted, title=name)
-    description = f"Scatter plot of {name}: measured against predicted score of {len(truth)} videos"
-    return Picture(Markup(inline_svg(figure, description, key)), name)  # noqa: S704
+    gallery = Gallery(f"of the {split} split that {name}", worst, note)
+    return replace(page, worst=(gallery,) if worst else ())
 
 
 def _flat(provenance: Mapping[str, Any]) -> dict[str, Any]:

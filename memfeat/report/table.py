@@ -1,7 +1,7 @@
-"""What `ablation.json` holds, as the report reads it: typed, and refused when damaged."""
+"""What `ablation.json` and `transfer.json` hold: typed, and refused when damaged."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,6 +13,9 @@ Interval = tuple[float, float]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+P = TypeVar("P", bound=_Part)
 
 
 class Comparison(_Part):
@@ -119,18 +122,97 @@ class Table(_Part):
         return models[0] if models else None
 
 
+class Dataset(_Part):
+    """A dataset that models were evaluated on."""
+
+    scores: tuple[str, ...]
+    manifest: Path
+
+
+class Recalibrated(_Part):
+    """What is left of the error after a linear recalibration."""
+
+    slope: float
+    intercept: float
+    mse: float | None
+    mse_std: float | None
+    mse_interval: Interval | None
+
+
+class PairRow(_Part):
+    """A dataset's model on a split of another, or of its own."""
+
+    trained_on: str
+    evaluated_on: str
+    split: str
+    n: int
+    plcc: float | None
+    srocc: float | None
+    mse: float | None
+    bias: float | None
+    plcc_std: float | None
+    srocc_std: float | None
+    mse_std: float | None
+    bias_std: float | None
+    plcc_interval: Interval | None
+    srocc_interval: Interval | None
+    mse_interval: Interval | None
+    recalibrated: Recalibrated | None
+    paper: Paper | None
+
+    @property
+    def pair(self) -> str:
+        """The pair in words."""
+        return f"{self.trained_on} to {self.evaluated_on}"
+
+
+class FailedPair(_Part):
+    """A pair that gave no result."""
+
+    trained_on: str
+    evaluated_on: str
+    error: str
+
+
+class Pairs(_Part):
+    """A whole `transfer.json`."""
+
+    title: str
+    datasets: dict[str, Dataset]
+    splits: tuple[str, ...]
+    rows: tuple[PairRow, ...]
+    failed: tuple[FailedPair, ...]
+    runs: dict[str, str]
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str | None]
+
+
 def read_table(path: Path) -> Table:
     """Read an `ablation.json`.
 
     Raises:
         RunError: it is missing or damaged; the message names the first field that is wrong.
     """
+    return _read(path, Table, "memfeat ablation")
+
+
+def read_pairs(path: Path) -> Pairs:
+    """Read a `transfer.json`.
+
+    Raises:
+        RunError: it is missing or damaged; the message names the first field that is wrong.
+    """
+    return _read(path, Pairs, "memfeat transfer")
+
+
+def _read(path: Path, kind: type[P], command: str) -> P:
     try:
-        return Table.model_validate(read_object(path))
+        return kind.model_validate(read_object(path))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise RunError(
             f"{path} is damaged: {field} is {problem['input']!r}: {problem['msg']}; run the same "
-            "`memfeat ablation` again, it writes the table anew"
+            f"`{command}` again, it writes the table anew"
         ) from error

@@ -53,9 +53,12 @@ def known_records(manifest: Path) -> tuple[Mapping[str, VideoRecord], str]:
 
 
 def worst_videos(
-    predictions: Predictions, split: str, records: Mapping[str, VideoRecord]
+    predictions: Predictions,
+    split: str,
+    records: Mapping[str, VideoRecord],
+    count: int = WORST,
 ) -> list[WorstVideo]:
-    """Choose the `WORST` videos of `split` with the largest error, the largest first."""
+    """Choose the `count` videos of `split` with the largest error, the largest first."""
     errors = {
         video_id: (abs(prediction - truth), prediction, truth)
         for video_id, its_split, truth, prediction in zip(*predictions, strict=True)
@@ -63,7 +66,7 @@ def worst_videos(
     }
     ranked = sorted(errors, key=lambda video_id: (-errors[video_id][0], video_id))
     worst = []
-    for video_id in ranked[:WORST]:
+    for video_id in ranked[:count]:
         _, prediction, truth = errors[video_id]
         record = records.get(video_id)
         picture, moment, missing = _picture(record)

@@ -73,7 +73,14 @@ def run_transfer(
             failed.append({**pair, "error": reason, "missing_cache": missing})
     table = {
         "title": config.title,
-        "datasets": {name: list(target.datasets) for name, target in targets.items()},
+        "datasets": {
+            dataset.name: {
+                "scores": list(targets[dataset.name].datasets),
+                "manifest": str(dataset.manifest),
+            }
+            for dataset in there
+            if dataset.name in targets
+        },
         "splits": list(config.splits),
         "rows": rows,
         "failed": failed,
