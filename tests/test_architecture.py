@@ -22,7 +22,7 @@ ONLY_IMPORTERS = {
     "av": {str(path) for path in PACKAGE.glob("video/*.py")},
     "h5py": {"memfeat/cache/shard.py"},
     "open_clip": {"memfeat/encoders/openclip_weights.py"},
-    "timm": {"memfeat/encoders/timm_models.py"},
+    "timm": {"memfeat/encoders/timm_weights.py"},
     "click": {str(path) for path in PACKAGE.glob("cli/*.py")},
 }
 STAGE_1 = {"video", "encoders", "extraction"}

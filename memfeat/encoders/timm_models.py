@@ -4,9 +4,7 @@ timm comes with open_clip. Most of its weights were trained to classify ImageNet
 claim for natural language supervision can be tested against the same architecture without it.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,11 @@ from torch import Tensor, nn
 
 from memfeat.config import Tokens
 from memfeat.devices import seeded
-from memfeat.encoders import hub
-from memfeat.encoders.checkpoints import (
-    SUFFIXES,
-    fit,
-    means_file,
-    read_checkpoint,
-    tensors_sha256,
-)
+from memfeat.encoders import timm_weights
+from memfeat.encoders.checkpoints import fit, read_checkpoint, tensors_sha256
 from memfeat.encoders.family import (
     ENCODERS,
     RANDOM,
-    UNTRAINED,
     EncoderFamily,
     Tower,
     built_activation,
@@ -36,38 +27,8 @@ from memfeat.encoders.family import (
     square_size,
 )
 from memfeat.encoders.patches import TimmPatches
-from memfeat.encoders.timm_tags import trained_on
-from memfeat.errors import EncoderError, UnknownNameError
-
-PREFIX = "timm/"  # many of timm's names are open_clip's too, or nearly
-DEFAULT = "default"
-FILES = ("model.safetensors", "pytorch_model.bin")  # in the order that timm tries them
-QUICK_GELU_NOTE = "natively QuickGELU"
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Weights, and what timm records about them.
-
-    Attributes:
-        label: tag, `file:NAME` or `random`.
-        trained_on: in words.
-        record: timm's `PretrainedCfg`, such as image size, mean and std; of the model's default
-            weights where these have none of their own.
-        path: of a checkpoint file given by the user.
-    """
-
-    label: str
-    trained_on: str
-    record: Any
-    path: Path | None = None
-
-
-def library() -> Any:
-    """Import timm on first use: it takes seconds, and other encoders need none of it."""
-    import timm  # noqa: PLC0415
-
-    return timm
+from memfeat.encoders.timm_weights import DEFAULT, PREFIX, Weights, library
+from memfeat.errors import EncoderError
 
 
 @ENCODERS.register("timm")
@@ -85,14 +46,12 @@ class Timm(EncoderFamily):
     @staticmethod
     def tags(name: str) -> tuple[str, ...]:
         """Return the weights that timm knows for a model, its default ones first."""
-        return tuple(_records(name))
+        return tuple(timm_weights.records(name))
 
     @staticmethod
     def locate(name: str, tag: str) -> Path | None:
         """Return the weights' file in the hub's cache if it is there."""
-        records = _records(name)
-        record = records.get(next(iter(records), "") if tag == DEFAULT else tag)
-        return hub.cached(record.hf_hub_id, FILES) if record and record.hf_hub_id else None
+        return timm_weights.locate(name, tag)
 
     @staticmethod
     def build(
@@ -106,7 +65,7 @@ class Timm(EncoderFamily):
                 activation than the model's, or it does not turn a square image into one vector.
             ConfigError: patch tokens that the model does not have.
         """
-        found = _find(name, weights)
+        found = timm_weights.find(name, weights)
         image_size = square_size(name, found.record.input_size[1:])
         with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
             plan = _without_classifier(name, _network(name, found.record, seed))
@@ -151,46 +110,6 @@ def with_tokens(name: str, network: Any, tokens: Tokens, image_size: int) -> nn.
     return TimmPatches(name, network, patches, tokens)
 
 
-def _records(name: str) -> dict[str, Any]:
-    """Return what timm records of each of a model's published weights, by tag."""
-    records = library().models.get_arch_pretrained_cfgs(name.removeprefix(PREFIX))
-    return {record.tag: record for record in records.values() if record.has_weights}
-
-
-def _find(name: str, weights: str) -> _Weights:
-    records = _records(name)
-    default = library().get_pretrained_cfg(name.removeprefix(PREFIX))
-    if weights == RANDOM:
-        return _Weights(RANDOM, UNTRAINED, default)
-    tag = next(iter(records), DEFAULT) if weights == DEFAULT else weights
-    if tag in records:
-        return _Weights(tag, trained_on(tag), records[tag])
-    if means_file(weights):
-        path = Path(weights).expanduser()
-        record = _described(path, default)
-        return _Weights(f"file:{path.name}", "not stated: a checkpoint file", record, path)
-    raise UnknownNameError(
-        f"{name} has no weights {weights!r}; timm knows for it: {', '.join(records) or 'none'}. "
-        f"Give one of these, the path of a checkpoint ({', '.join(SUFFIXES)}), or {RANDOM} for "
-        "features without learned content"
-    )
-
-
-def _described(path: Path, default: Any) -> Any:
-    """Take image size, mean and std from the description that timm publishes beside a file."""
-    card = path.with_name("config.json")
-    if not card.is_file():
-        return default
-    try:
-        content = json.loads(card.read_text(encoding="utf-8")).get("pretrained_cfg", {})
-        fields = ("input_size", "mean", "std")
-        return replace(default, **{key: tuple(content[key]) for key in fields if key in content})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise EncoderError(
-            f"{card} is not timm's description of a model ({error!r}); mend or remove it"
-        ) from error
-
-
 def _network(name: str, record: Any, seed: int, file: Path | None = None) -> Any:
     """Build the whole model, with random weights or those of a file that timm published."""
     with seeded(seed):
@@ -202,14 +121,14 @@ def _network(name: str, record: Any, seed: int, file: Path | None = None) -> Any
         )
 
 
-def _loaded(name: str, found: _Weights, seed: int) -> Any:
+def _loaded(name: str, found: Weights, seed: int) -> Any:
     """Build the whole model, with a tag's weights if one is meant and random ones otherwise.
 
     timm loads what it published: some of it has to be renamed or reshaped on the way.
     """
     if found.path is not None or found.label == RANDOM:
         return _network(name, found.record, seed)
-    file = Timm.locate(name, found.label) or _download(name, found)
+    file = timm_weights.file_of(name, found)
     try:
         return _network(name, found.record, seed, file)
     except Exception as error:  # readers fail in every way there is on bytes that are no weights
@@ -240,12 +159,12 @@ def _without_tensors(
     return {name: value for name, value in tensors.items() if name not in dropped}
 
 
-def _check_quick_gelu(name: str, found: _Weights, built: str, activation: str) -> None:
+def _check_quick_gelu(name: str, found: Weights, built: str, activation: str) -> None:
     """Refuse weights that were trained with QuickGELU, or may have been, where GELU is built.
 
     timm has such models twice, and lets either name load them.
     """
-    noted = {tag for tag, record in _records(name).items() if QUICK_GELU_NOTE in str(record.notes)}
+    noted = timm_weights.made_for_quick_gelu(name)
     twin = name.replace("_clip_", "_clip_quickgelu_")
     if "quickgelu" in built or not noted:
         return
@@ -260,14 +179,3 @@ def _check_quick_gelu(name: str, found: _Weights, built: str, activation: str) -
             f"one all features are wrong without any sign of it. Use {twin} for weights of OpenAI, "
             "MetaCLIP or DFN; for others pass --activation gelu"
         )
-
-
-def _download(name: str, found: _Weights) -> Path:
-    repository = found.record.hf_hub_id
-    if not repository:
-        raise EncoderError(
-            f"{name}'s weights {found.label!r} are not on the hub; download {found.record.url} and "
-            "give its path as --weights"
-        )
-    wanted = f"{FILES[0]} of {repository}"
-    return hub.fetch(name, found.label, wanted, lambda: hub.download(repository, FILES))
