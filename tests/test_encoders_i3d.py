@@ -209,8 +209,10 @@ def test_a_video_becomes_one_row_for_every_16_frames_that_it_has_in_full(
     (tmp_path / "manifest.csv").write_text(f"video_id,path,score,split\n{rows}")
     flags = ["--manifest", tmp_path / "manifest.csv", "--cache", cache, "--weights", small_weights]
     arguments = ["extract", "--encoder", "i3d", "--batch-size", "2", "--device", "cpu", *flags]
-    result = CliRunner().invoke(main, list(map(str, arguments)))
+    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["frames"], summary["frames_kept"]) == (42, 42)  # no sampler left any out
     opened = Cache.open(cache)
     table = opened.load(list(lengths))
     assert opened.spec.clip_frames == 16

@@ -43,6 +43,7 @@ class FrameEncoder:
         self.image_size = tower.image_size
         self.mean = tower.mean
         self.std = tower.std
+        self._inputs = "frames" if self.clip_frames == 1 else f"clips of {self.clip_frames} frames"
         self.device = resolve_device(device)
         self.precision = _precision(precision, self.device)
         self._dtype = PRECISIONS[self.precision]
@@ -88,7 +89,7 @@ class FrameEncoder:
                 features: Tensor = self._module(images).float().cpu()
         except torch.cuda.OutOfMemoryError as error:
             raise EncoderError(
-                f"{len(pixels)} frames at once do not fit into {self.device}'s memory with "
+                f"{len(pixels)} {self._inputs} at once do not fit into {self.device}'s memory with "
                 f"{self.name}; give a smaller --batch-size"
             ) from error
         vectors = features.view(len(pixels), -1, self.dim)
@@ -97,7 +98,7 @@ class FrameEncoder:
         if bad.any():
             raise EncoderError(
                 f"{self.name} in {self.precision} made a feature that is zero or not finite for "
-                f"{int(bad.sum())} of {len(pixels)} frames, the first at position "
+                f"{int(bad.sum())} of {len(pixels)} {self._inputs}, the first at position "
                 f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
             )
         return vectors.div(norms).flatten(1)

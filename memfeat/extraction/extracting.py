@@ -35,7 +35,8 @@ class ExtractionSummary:
         earlier_failures: already done, but failed then: video id to reason.
         set_aside: shards that could not be read, under their new names; their videos were done
             again.
-        frames_kept: of the decoded frames of these outcomes, those that a sampler kept.
+        frames_kept: of the decoded frames of these outcomes, those that a sampler kept; none of a
+            video that failed.
         seconds: wall time of decoding and encoding.
     """
 
@@ -83,7 +84,7 @@ def extract(
     on_start: Callable[[int], None] | None = None,
     on_video: OnVideo | None = None,
 ) -> ExtractionSummary:
-    """Encode every frame of every video that the cache does not hold yet.
+    """Encode every video that the cache does not hold yet: all of its frames, or a sampler's.
 
     A shard is put in place whole, so stopping this at any moment, by any means, costs at most the
     shards being worked on, and the next call goes on from there to the same bytes.
@@ -140,7 +141,7 @@ def extract(
             if done.get(record.video_id)
         },
         set_aside=set_aside,
-        frames_kept=_frames_kept(config.cache, outcomes),
+        frames_kept=_frames_kept(config.cache, spec, outcomes),
         seconds=time.perf_counter() - started,
     )
 
@@ -156,11 +157,12 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
-def _frames_kept(folder: Path, outcomes: Sequence[VideoOutcome]) -> int:
-    if not outcomes:
-        return 0
+def _frames_kept(folder: Path, spec: CacheSpec, outcomes: Sequence[VideoOutcome]) -> int:
+    encoded = [outcome for outcome in outcomes if outcome.status != "failed"]
+    if spec.sampling == "every" or not encoded:  # a row may stand for a whole clip
+        return sum(outcome.num_frames for outcome in encoded)
     entries = Cache.open(folder).entries
-    return sum(entries[outcome.video_id].num_frames for outcome in outcomes)
+    return sum(entries[outcome.video_id].num_frames for outcome in encoded)
 
 
 def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
