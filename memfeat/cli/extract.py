@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
     """Encode videos into a cache of embeddings.
 
-    Every frame of every video. Settings come from the [extract] table of PIPELINE.toml; flags
-    override it. Stop it at any time: the same command goes on where it was. Exit code 3: done, but
-    some videos failed.
+    Every frame of every video, unless --sampler says otherwise. Settings come from the [extract]
+    table of PIPELINE.toml; flags override it. Stop it at any time: the same command goes on where
+    it was. Exit code 3: done, but some videos failed.
     """
     config = read_settings(ExtractConfig, "extract", pipeline, flags)
 

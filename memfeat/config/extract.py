@@ -1,12 +1,20 @@
 """Settings of stage 1."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from memfeat.config.settings import Place, Settings
 
-Tokens = Annotated[str, Field(pattern=r"^cls(\+[1-9][0-9]?x[1-9][0-9]?)?$")]
+
+def _check_tokens(value: str) -> str:
+    if not re.fullmatch(r"cls(\+[1-9][0-9]?x[1-9][0-9]?)?", value):
+        raise ValueError("write cls, or a grid of 1 to 99 rows and columns beside it, like cls+2x2")
+    return value
+
+
+Tokens = Annotated[str, AfterValidator(_check_tokens)]
 
 
 def token_grid(tokens: Tokens) -> tuple[int, int]:
@@ -28,7 +36,9 @@ class ExtractConfig(Settings):
     cache: Place = Field(description="folder of shards")
     encoder: str = Field("ViT-L-14-336", description="frame encoder; `memfeat list` names them")
     weights: str | None = Field(
-        None, description="tag, checkpoint file, or `random` [the encoder's own: openai, imagenet]"
+        None,
+        description="tag, checkpoint file, or `random`; i3d has files only [open_clip: openai; "
+        "timm/...: timm's own default; efficientnet-lite0: imagenet]",
     )
     activation: Literal["auto", "gelu", "quickgelu"] = Field(
         "auto", description="only for a checkpoint file that does not tell"

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memfeat.errors import RunError
 from memfeat.runs import read_object
+from memfeat.tables import shown
 
 Interval = tuple[float, float]
 
@@ -213,6 +214,6 @@ def _read(path: Path, kind: type[P], command: str) -> P:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise RunError(
-            f"{path} is damaged: {field} is {problem['input']!r}: {problem['msg']}; run the same "
-            f"`{command}` again, it writes the table anew"
+            f"{path} is damaged: {field} is {shown(problem['input'])}: {problem['msg']}; run the "
+            f"same `{command}` again, it writes the table anew"
         ) from error
