@@ -159,7 +159,7 @@ def test_extraction_takes_the_weights_at_their_own_image_size(
     assert (spec.image_size, spec.clip_frames, spec.dim) == (SIZE, 16, 1024)
     assert spec.weights == "file:i3d.safetensors"
     assert spec.trained_on == (
-        "memorability scores (the manifest does not say whose), starting from random weights"
+        "memorability scores (the manifest does not say whose), starting from RANDOM WEIGHTS"
     )
 
 

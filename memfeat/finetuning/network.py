@@ -24,7 +24,7 @@ def starting_network(config: FinetuneConfig) -> tuple[InceptionI3d, dict[str, st
         EncoderError: the file cannot be read, or does not fit.
     """
     if config.weights == RANDOM:
-        network, origin = build_network(1, config.seed), "random weights"
+        network, origin = build_network(1, config.seed), "RANDOM WEIGHTS"
     else:
         path = Path(config.weights).expanduser()
         network = read_network(path)
