@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from made_up_datasets import MAKERS, render
@@ -56,3 +57,24 @@ def test_a_run_is_evaluated_on_the_other_datasets_cache(trained, evaluated, home
     assert "Memento10k" in sources
     assert "VideoMem" in sources
     assert "RANDOM WEIGHTS" in sources
+
+
+def test_table_2_is_filled_in_both_directions(home):
+    datasets = [
+        f"[[transfer.datasets]]\nname = '{name}'\nmanifest = '{home}/{name}.csv'\n"
+        f"cache = '{home}/cache/{name}'\n"
+        for name in COUNTS
+    ]
+    recipe = "aggregator = 'bigru'\nhead = 'mlp'\nmax_epochs = 1\nbootstrap = 20\ndevice = 'cpu'\n"
+    grid = f"title = 'Table 2'\nrun = '{home}/table2'\nseeds = '0-1'\nworkers = 1\n"
+    pipeline = home / "table2.toml"
+    pipeline.write_text(f"[train]\n{recipe}[transfer]\n{grid}{''.join(datasets)}")
+    table = json.loads(ok("transfer", pipeline, "--json"))
+    found = {(row["trained_on"], row["evaluated_on"], row["split"]) for row in table["rows"]}
+    pairs = {(one, other) for one in COUNTS for other in COUNTS}
+    scored = {"memento10k": ["dev"], "videomem": ["dev", "test"]}
+    assert found == {(one, other, split) for one, other in pairs for split in scored[other]}
+    for row in table["rows"]:
+        assert row["n"] == 3
+        assert np.isfinite([row["bias"], row["mse"], row["recalibrated"]["mse"]]).all()
+    assert "RANDOM WEIGHTS" in " ".join(table["sources"])

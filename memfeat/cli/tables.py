@@ -43,7 +43,8 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         figures = [_figure(row, metric) for metric in ("plcc", "srocc", "mse")]
         paper = row["paper"] or {}
         is_reference = row["name"] == reference
-        cells = [name, *figures, against if is_reference else _difference(row["versus"])]
+        own = "best" if reference == result["best"] else "reference"
+        cells = [name, *figures, own if is_reference else _difference(row["versus"])]
         cells += [f"{row['frames_kept']:.1%}"] * sampled
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
         table.add_row(*map(escape, cells))

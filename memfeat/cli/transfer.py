@@ -12,9 +12,10 @@ from memfeat.errors import ConfigError, ExitCode
 
 @click.command("transfer", epilog="Example: memfeat transfer pipelines/table2.toml --seeds 0-2")
 @click.argument("pipeline", type=click.Path(path_type=Path), metavar="PIPELINE.toml")
+@click.option("--device", help="Instead of [train] device.")
 @settings_options(TransferConfig)
 @json_option
-def transfer_command(pipeline: Path, as_json: bool, **flags: Any) -> int:
+def transfer_command(pipeline: Path, device: str | None, as_json: bool, **flags: Any) -> int:
     """Carry models over between datasets.
 
     PIPELINE.toml names the datasets in its [transfer] table; its [train] table gives the recipe.
@@ -33,7 +34,7 @@ def transfer_command(pipeline: Path, as_json: bool, **flags: Any) -> int:
     from memfeat.cli.tables import print_transfer
     from memfeat.transfer import RESULT, plan_cells, run_transfer
 
-    cells = plan_cells(config, tables.get("train", {}))
+    cells = plan_cells(config, tables.get("train", {}) | given({"device": device}))
     with grid_progress() as show:
         result = run_transfer(config, cells, on_progress=show)
     if as_json:
