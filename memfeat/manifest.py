@@ -104,7 +104,7 @@ class VideoRecord(Settings):
     score: Score
     split: Split
     dataset: Text = ""
-    n_annotations: int | None = Field(None, ge=0)
+    n_annotations: int | None = Field(None, ge=0, lt=10**9)
     noise_free_score: Score = None
     caption: Text = ""
     group: Text = ""

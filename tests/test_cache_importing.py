@@ -340,6 +340,18 @@ def test_importing_again_does_nothing_and_a_lost_shard_comes_back_the_same(tmp_p
     assert {path.name: path.read_bytes() for path in cache.iterdir()} == before
 
 
+def test_a_damaged_shard_is_set_aside_said_so_and_made_again(tmp_path):
+    source, cache = save_npy(tmp_path / "in", a=draw(4, DIM)), tmp_path / "cache"
+    imported(source, cache)
+    (shard,) = cache.iterdir()
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    result = run("cache", "import", source, "-o", cache, "--name", "made elsewhere")
+    assert result.exit_code == 0
+    assert f"set aside and made again: {shard}.damaged" in result.stderr
+    assert imported(source, cache, name="made elsewhere").already_done == 1
+
+
 def test_more_files_may_follow_under_the_same_name_and_source(tmp_path):
     train = save_npz(tmp_path / "train.npz", video_ids=["a"], features=draw(1, DIM))
     test = save_npz(tmp_path / "test.npz", video_ids=["b"], features=draw(1, DIM, seed=1))

@@ -134,6 +134,7 @@ def test_a_bad_value_is_refused_naming_file_line_column_value_and_rule(
         ('"score": [1]', "[1] is not a number"),
         ('"score": NaN', "nan is not in [0, 1]"),
         ('"score": 0.5, "n_annotations": -1', "-1 is not allowed: input should be greater than"),
+        ('"score": 0.5, "n_annotations": 1000000000', "should be less than 1000000000"),
         ('"score": 0.5, "caption": "\\ud800"', r"'\ud800' is not UTF-8"),
         ('"score": 0.5, "caption": "\\u0000"', r"'\x00' holds a NUL"),
     ],
@@ -214,7 +215,7 @@ def test_a_record_made_in_python_obeys_the_same_rules() -> None:
             st.floats(0, 1) | st.none(),
             st.sampled_from(["train", "dev", "test"]),
             st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
-            st.integers(0) | st.none(),
+            st.integers(0, 10**9 - 1) | st.none(),
         ),
         min_size=1,
     )

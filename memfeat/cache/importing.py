@@ -35,6 +35,8 @@ class ImportSummary:
         steps: rows written now.
         missing: ids wanted that the source does not have.
         unused: videos of the source that were not wanted.
+        set_aside: shards that could not be read, under their new names; their videos were
+            imported again.
         seconds: wall time.
     """
 
@@ -44,6 +46,7 @@ class ImportSummary:
     steps: int
     missing: tuple[str, ...]
     unused: int
+    set_aside: tuple[Path, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,6 +55,7 @@ class ImportSummary:
             **vars(self),
             "spec": self.spec.model_dump(mode="json"),
             "missing": list(self.missing),
+            "set_aside": [str(path) for path in self.set_aside],
             "seconds": round(self.seconds, 3),
         }
 
@@ -95,6 +99,8 @@ def import_features(
         )
     first = next(given.videos({chosen[0]}))
     spec = _spec(source, steps_of(first).shape[1], config)
+    remove_stale_parts(folder)
+    set_aside = set_aside_damaged(folder)
     done = _done(folder, spec, given, chosen)
     pending = dict.fromkeys(video_id for video_id in chosen if video_id not in done)
     if on_start:
@@ -116,6 +122,7 @@ def import_features(
         steps=steps,
         missing=tuple(video_id for video_id in wanted or () if video_id not in known),
         unused=len(there) - len(chosen),
+        set_aside=set_aside,
         seconds=time.perf_counter() - started,
     )
 
@@ -160,8 +167,6 @@ def _done(
     folder: Path, spec: CacheSpec, given: GivenFeatures, chosen: Sequence[str]
 ) -> frozenset[str]:
     """Return which of the chosen videos the cache holds; all must be of the file at hand."""
-    remove_stale_parts(folder)
-    set_aside_damaged(folder)
     if not any(folder.glob("shard-*.h5")):
         return frozenset()
     cache = Cache.open(folder)

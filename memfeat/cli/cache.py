@@ -115,6 +115,8 @@ def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
         + (f", {summary.unused} are not in the manifest" if config.manifest else ""),
         err=True,
     )
+    for path in summary.set_aside:
+        click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
     if summary.missing:
         names = ", ".join(summary.missing[:3])
         more = ", ..." if len(summary.missing) > 3 else ""
