@@ -208,6 +208,13 @@ def test_published_weights_are_taken_from_the_hubs_cache(
     assert reachable_weights(RESNET, "no_such_tag") is None
 
 
+def test_weights_first_published_in_another_format_are_taken_from_the_hub_too(hub: Path) -> None:
+    name = "timm/flexivit_small"  # timm's record of it has an .npz as well
+    publish(hub, "timm/flexivit_small.1200ep_in1k", build(name, seed=1).state_dict())
+    expected = create_encoder(name, "random", seed=1).weights_sha256
+    assert create_encoder(name, "1200ep_in1k").weights_sha256 == expected
+
+
 def test_clips_weights_give_the_same_class_token_through_timm_as_through_open_clip(
     hub: Path, tmp_path: Path
 ) -> None:

@@ -112,12 +112,14 @@ def with_tokens(name: str, network: Any, tokens: Tokens, image_size: int) -> nn.
 
 def _network(name: str, record: Any, seed: int, file: Path | None = None) -> Any:
     """Build the whole model, with random weights or those of a file that timm published."""
+    # What is on the hub is always PyTorch's; some releases of timm take it for the record's .npz.
+    overlay = {"file": str(file), "custom_load": False} if file else {}
     with seeded(seed):
         return library().create_model(
             name.removeprefix(PREFIX),
             pretrained=file is not None,
             pretrained_cfg=record,
-            pretrained_cfg_overlay={"file": str(file)} if file else {},
+            pretrained_cfg_overlay=overlay,
         )
 
 
