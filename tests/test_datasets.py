@@ -444,6 +444,15 @@ def test_a_manifest_of_another_kind_is_refused_before_anything_is_read(tmp_path)
         convert("videomem", tmp_path / "none", tmp_path / "m.parquet", ConvertConfig())
 
 
+def test_label_files_are_never_overwritten(tmp_path):
+    videomem(tmp_path)
+    (labels,) = tmp_path.rglob("ground-truth_dev-set.csv")
+    before = labels.read_bytes()
+    with pytest.raises(ManifestError, match=r"dev-set\.csv is a file of the dataset's own"):
+        convert("videomem", tmp_path, labels, ConvertConfig())
+    assert labels.read_bytes() == before
+
+
 def test_a_missing_column_lists_those_found(tmp_path):
     path = write_csv(tmp_path / "ground-truth_dev-set.csv", ["video", "score"], [["a", "0.5"]])
     assert refusal("videomem", touched(tmp_path, "a.mp4")) == (

@@ -82,8 +82,9 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     Raises:
         UnknownNameError: no such format or target.
         ConfigError: a seed for a format that brings its own split.
-        ManifestError: an output of another kind, label files missing or malformed, no video
-            found, or a file of a listed video that is not clear; names file, row, column and value.
+        ManifestError: an output of another kind or that is read here, label files missing or
+            malformed, no video found, or a file of a listed video that is not clear; names file,
+            row, column and value.
     """
     form = FORMATS.get(name)()
     target = config.target or next(iter(form.targets))
@@ -97,6 +98,9 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     labels = form.read(folder, target)
     if not labels.videos:
         raise ManifestError(f"{labels.files[0]} lists no videos")
+    given = (*labels.files, *filter(None, [config.splits]))
+    if output.exists() and any(path.exists() and output.samefile(path) for path in given):
+        raise ManifestError(f"{output} is a file of the dataset's own; name another for --output")
     _refuse_twins(labels.videos)
     videos, how = with_splits(name, form, labels, config)
     lying = folder if config.videos is None else Folder(config.videos)
