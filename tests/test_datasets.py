@@ -298,7 +298,7 @@ def test_scores_of_the_test_set_are_taken_where_they_are(tmp_path):
 
 def test_a_list_of_splits_overrides_and_leaves_out_what_it_does_not_name(tmp_path):
     videomem(tmp_path, (4, 0, 0))
-    rows = [["video0.webm", "train"], ["video1.mp4", "val"], ["video2", "test"]]
+    rows = [["video0.webm", "train"], ["video1.mp4", "val"], ["video2", "test"], ["x", "test"]]
     splits = write_csv(tmp_path / "official.csv", ["video", "split"], rows)
     conversion, manifest = converted("videomem", tmp_path, splits=splits)
     assert {record.video_id: record.split for record in manifest.records} == {
@@ -307,7 +307,10 @@ def test_a_list_of_splits_overrides_and_leaves_out_what_it_does_not_name(tmp_pat
         "video2": "test",
     }
     assert conversion.dataset.endswith("split of official.csv")
-    assert conversion.notes == (f"1 listed videos are not in {splits}: left out",)
+    assert conversion.notes == (
+        f"1 listed videos are not in {splits}: left out",
+        f"1 videos of {splits} are in no label file",
+    )
 
 
 @pytest.mark.parametrize(

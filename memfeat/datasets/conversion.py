@@ -102,7 +102,7 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     if output.exists() and any(path.exists() and output.samefile(path) for path in given):
         raise ManifestError(f"{output} is a file of the dataset's own; name another for --output")
     _refuse_twins(labels.videos)
-    videos, how = with_splits(name, form, labels, config)
+    videos, how, of_splits = with_splits(name, form, labels, config)
     lying = folder if config.videos is None else Folder(config.videos)
     paths = _find(videos, lying)
     dataset = f"{labels.title}, labels {_digest(labels.files)}{how}"
@@ -113,7 +113,6 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
             f"{len(lying.videos)} videos; {videos[0].names[0]!r} is the first wanted. Give the "
             "folder of the videos with --videos"
         )
-    left_out = len(labels.videos) - len(videos)
     write_manifest(output, records)
     return Conversion(
         manifest=output,
@@ -122,11 +121,7 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
         splits=tuple(_count(split, videos, paths, records) for split in SPLITS),
         missing=tuple(video.video_id for video in videos if video.video_id not in paths),
         unlisted=_unlisted(lying, labels.videos, paths),
-        notes=(
-            *labels.notes,
-            *notes,
-            *([f"{left_out} listed videos are not in {config.splits}: left out"] * bool(left_out)),
-        ),
+        notes=(*labels.notes, *notes, *of_splits),
     )
 
 

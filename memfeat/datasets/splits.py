@@ -47,12 +47,12 @@ def seeded_split(
 
 def with_splits(
     name: str, form: Format, labels: Labels, config: ConvertConfig
-) -> tuple[list[ListedVideo], str]:
+) -> tuple[list[ListedVideo], str, list[str]]:
     """Give every video its split.
 
     Returns:
-        The videos that have one, and words to add to the dataset's where the split is not the
-        format's own.
+        The videos that have one; words to add to the dataset's where the split is not the
+        format's own; and what else the user should know.
 
     Raises:
         ConfigError: a seed where none is needed.
@@ -73,13 +73,19 @@ def with_splits(
                 f"{config.splits} names none of the {len(videos)} listed videos; "
                 f"{videos[0].video_id!r} is the first of them"
             )
-        return kept, f", split of {config.splits.name}"
+        unlisted = len(given.keys() - {video.video_id for video in videos})
+        counts = {
+            f"listed videos are not in {config.splits}: left out": len(videos) - len(kept),
+            f"videos of {config.splits} are in no label file": unlisted,
+        }
+        notes = [f"{count} {what}" for what, count in counts.items() if count]
+        return kept, f", split of {config.splits.name}", notes
     seed = config.seed or 0
     open_ids = [video.video_id for video in videos if video.split is None]
     has_test = any(video.split == "test" for video in videos)
     drawn = seeded_split(open_ids, seed, ("train", "dev") if has_test else SPLITS)
     divided = [replace(video, split=video.split or drawn[video.video_id]) for video in videos]
-    return divided, f", split by memfeat with seed {seed}" if open_ids else ""
+    return divided, f", split by memfeat with seed {seed}" if open_ids else "", []
 
 
 def _read_splits(path: Path) -> dict[str, Split]:
