@@ -1,0 +1,97 @@
+"""A video as a run's encoders see it, and the stretches of it that can be left out."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memfeat.cache import EncodedVideo
+from memfeat.video import VideoReader
+
+MAX_VARIANTS = 256  # clips scored for one timeline; longer ones lose several frames at a time
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video as each of a run's encoders sees it.
+
+    Attributes:
+        encoded: by each encoder, (rows, width) each.
+        covers: int32 (rows,) each, how many frames a row stands for.
+        frames: float32 (time, dim) each, on the device, a row as often as it stands for a frame.
+    """
+
+    encoded: tuple[EncodedVideo, ...]
+    covers: tuple[NDArray[np.int32], ...]
+    frames: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, encoded: Sequence[EncodedVideo], columns: Sequence[int], device: str) -> "Clip":
+        """Take of each row the first `columns` numbers, as the aggregators want them."""
+        covers = [
+            np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
+            for each in encoded
+        ]
+        frames = [
+            torch.from_numpy(each.embeddings[:, :n].astype(np.float32).repeat(own, axis=0)).to(
+                device
+            )
+            for each, n, own in zip(encoded, columns, covers, strict=True)
+        ]
+        return cls(tuple(encoded), tuple(covers), tuple(frames))
+
+    def by_row(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the means (rows,) of the first stream's values (time,) over each row's frames."""
+        covers = self.covers[0]
+        means: NDArray[np.float64] = np.add.reduceat(values, np.cumsum(covers) - covers) / covers
+        return means
+
+    @property
+    def pts_seconds(self) -> NDArray[np.float64]:
+        """When each row of the first stream appears, float64 (rows,)."""
+        return self.encoded[0].pts_seconds
+
+    @property
+    def worst(self) -> EncodedVideo:
+        """What the first encoder that could not decode all of it, or else the first, sees."""
+        return next((each for each in self.encoded if each.status != "ok"), self.encoded[0])
+
+    def windows(self) -> list[NDArray[np.int64]]:
+        """Return for each stream which window each row is in, int64 (time,), from 0 upwards."""
+        times = [each.pts_seconds for each in self.encoded]
+        coarsest = min(range(len(times)), key=lambda stream: len(times[stream]))
+        step = math.ceil(len(times[coarsest]) / MAX_VARIANTS)
+        starts = times[coarsest][::step]
+        windows = [np.searchsorted(starts, own, side="right").clip(1) - 1 for own in times]
+        windows[coarsest] = np.arange(len(times[coarsest])) // step
+        return windows
+
+    @property
+    def duration_seconds(self) -> float:
+        """How long the frames are shown; the last one as long as they usually are."""
+        pts_seconds, covers = self.pts_seconds, self.covers[0]
+        if len(pts_seconds) < 2:
+            return 0.0
+        usual = np.median(np.diff(pts_seconds) / covers[:-1])
+        return float(pts_seconds[-1] - pts_seconds[0] + usual * covers[-1])
+
+
+def frames_at(path: Path, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
+    """Decode the frames that appear at these very times, uint8 (height, width, 3) RGB each.
+
+    Raises:
+        VideoError: the video cannot be used.
+    """
+    wanted, found = set(pts_seconds), dict[float, NDArray[np.uint8]]()
+    with VideoReader(path) as reader:
+        for frame in reader:
+            if frame.pts_seconds in wanted:
+                found[frame.pts_seconds] = frame.pixels
+            if len(found) == len(wanted):
+                break
+    return found

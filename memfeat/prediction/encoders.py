@@ -1,0 +1,78 @@
+"""The encoders that a run was trained on, built again or refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from memfeat.cache import CacheSpec
+from memfeat.encoders import FrameEncoder, create_encoder
+from memfeat.errors import CacheError, RunError
+from memfeat.runs import Run
+
+_FILE = "file:"
+_CHOOSABLE = ("gelu", "quickgelu")  # what a checkpoint may leave open
+
+
+def build_encoders(
+    run: Run, device: str, weights: Sequence[str | Path]
+) -> tuple[FrameEncoder, ...]:
+    """Build the encoder that each of the run's specs describes.
+
+    Args:
+        run: the run.
+        device: such as `cpu` or `cuda:1`.
+        weights: the checkpoint files of those encoders that came from one, in order.
+
+    Raises:
+        RunError: a file is missing or one too many, the features were made elsewhere, or another
+            encoder comes out than the one that the run was trained on.
+        EncoderError: an encoder's weights cannot be loaded.
+    """
+    wanted = dict.fromkeys(run.specs)
+    for spec in wanted:
+        if spec.is_imported:
+            raise RunError(
+                f"{run.folder} was trained on features that were made elsewhere "
+                f"({spec.trained_on}), and memfeat cannot make them for another video; import that "
+                "video's features, and use `memfeat evaluate`"
+            )
+    from_file = [spec for spec in wanted if spec.weights.startswith(_FILE)]
+    # A single encoder may be given any weights: that they are others is told with both values.
+    given = dict(zip(from_file or wanted, weights, strict=False))
+    for spec in from_file:
+        if spec not in given:
+            raise RunError(
+                f"{run.folder} was trained on {spec.encoder} with the checkpoint file "
+                f"{spec.weights.removeprefix(_FILE)!r}; give its path with --weights"
+            )
+    if len(weights) > len(given):
+        raise RunError(
+            f"{len(weights)} checkpoint files are given, and {run.folder} has {len(given)} "
+            "encoders to load one; give --weights once for each"
+        )
+    built = {spec: _build_encoder(run, spec, device, given.get(spec)) for spec in wanted}
+    return tuple(built[spec] for spec in run.specs)
+
+
+def _build_encoder(
+    run: Run, spec: CacheSpec, device: str, weights: str | Path | None
+) -> FrameEncoder:
+    from_file = spec.weights.startswith(_FILE)
+    encoder = create_encoder(
+        spec.encoder,
+        spec.weights if weights is None else str(weights),
+        activation=spec.activation if from_file and spec.activation in _CHOOSABLE else "auto",
+        tokens=spec.tokens,
+        precision=spec.precision or "auto",
+        device=device,
+    )
+    built: CacheSpec = encoder.spec(
+        batch_size=spec.batch_size or 1, max_frames=spec.max_frames, sampling=spec.sampling
+    )
+    try:
+        spec.require(built, f"{run.folder} was trained on another encoder than this one")
+    except CacheError as error:
+        raise RunError(
+            f"{error}. Use the weights and versions that extracted its features, or train on "
+            "features of the encoder that is here"
+        ) from error
+    return encoder
