@@ -92,7 +92,6 @@ report: $(VENV)/.installed ## write the HTML page of the last ablation
 table1-smoke: $(VENV)/.installed ## run all rows of Table 1, with RANDOM WEIGHTS, on twelve demo clips
 	$(MEMFEAT) demo
 	$(MEMFEAT) ablation pipelines/table1-smoke.toml --extract
-	@echo "Every row ran. With random weights on twelve rendered clips that is all this shows."
 
 demo-table2: $(VENV)/.installed ## run Table 2's grid between two rendered datasets
 	$(MAKE) extract DATASET=demo

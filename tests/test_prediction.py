@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from memfeat import prediction
 from memfeat.cache import Cache
 from memfeat.config import ExtractConfig, TrainConfig
 from memfeat.errors import RunError, VideoError
@@ -183,7 +182,7 @@ def test_effect_of_averaged_frames_follows_from_the_formula(runs, avg):
 
 
 def test_a_long_clip_loses_windows_of_frames_that_share_one_effect(runs, bigru, monkeypatch):
-    monkeypatch.setattr(prediction, "MAX_VARIANTS", 3)
+    monkeypatch.setattr("memfeat.prediction.clip.MAX_VARIANTS", 3)
     frames = embeddings(runs, "clip-3")
     found = bigru.timeline(runs / "clip-3.mp4")
     assert found.window == 3  # 8 frames: windows of 3, 3 and 2
@@ -195,7 +194,7 @@ def test_a_long_clip_loses_windows_of_frames_that_share_one_effect(runs, bigru, 
 
 def test_batches_of_variants_change_nothing(runs, bigru, monkeypatch):
     together = bigru.timeline(runs / "clip-0.mp4").effect
-    monkeypatch.setattr(prediction, "_BATCH", 2)
+    monkeypatch.setattr("memfeat.prediction.predictor._BATCH", 2)
     assert bigru.timeline(runs / "clip-0.mp4").effect == pytest.approx(together, abs=1e-6)
 
 
