@@ -3,7 +3,7 @@
 from memfeat.ablation.grid import Cell, plan_cells
 from memfeat.ablation.ledger import CellDone
 from memfeat.ablation.progress import Progress
-from memfeat.ablation.recipes import CacheRequest, caches_of
+from memfeat.ablation.recipes import CacheRequest, caches_of, missing_caches
 from memfeat.ablation.results import RESULT, table_of
 from memfeat.ablation.running import run_ablation, train_cells
 
@@ -14,6 +14,7 @@ __all__ = [
     "CellDone",
     "Progress",
     "caches_of",
+    "missing_caches",
     "plan_cells",
     "run_ablation",
     "table_of",

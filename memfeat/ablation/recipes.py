@@ -1,7 +1,7 @@
 """How the caches of a grid are made, by `memfeat finetune` and `memfeat extract`."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ class CacheRequest:
             first = f"memfeat finetune {shlex.quote(str(self.finetune))} {where} --run {run} && "
         cache = shlex.quote(str(own.cache))
         return f"{first}memfeat extract {where} {' '.join(flags)} --cache {cache}"
+
+
+def missing_caches(requests: Iterable[CacheRequest]) -> str:
+    """Say which of the caches are not there and how to make them; nothing if all are."""
+    return "; ".join(
+        f"there is no cache {request.extract.cache}; make it with `{request.command}`"
+        for request in requests
+        if not request.is_there
+    )
 
 
 def caches_of(

@@ -7,7 +7,7 @@ from typing import Any
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.ledger import CellDone, Ledger
 from memfeat.ablation.progress import OnProgress, Tally
-from memfeat.ablation.recipes import caches_of
+from memfeat.ablation.recipes import caches_of, missing_caches
 from memfeat.ablation.results import RESULT, table_of
 from memfeat.ablation.schedule import Schedule
 from memfeat.config import AblationConfig
@@ -53,14 +53,9 @@ def _without_cache(config: AblationConfig, cells: Sequence[Cell]) -> dict[str, s
     caches = caches_of(config, cells)
     errors = {}
     for cell in cells:
-        needed = [caches[folder] for folder in dict.fromkeys(cell.config.cache)]
-        missing = [
-            f"there is no cache {cache.extract.cache}; make it with `{cache.command}`"
-            for cache in needed
-            if not cache.is_there
-        ]
+        missing = missing_caches(caches[folder] for folder in dict.fromkeys(cell.config.cache))
         if missing:
-            errors[cell.name] = "; ".join(missing)
+            errors[cell.name] = missing
     return errors
 
 

@@ -44,18 +44,13 @@ def plan_cells(config: TransferConfig, recipe: Mapping[str, Any]) -> list[Cell]:
     return cells
 
 
-def missing_caches(cell: Cell) -> str:
-    """Say which of a model's caches are not there and how to make them; nothing if all are."""
+def caches_of(cell: Cell) -> list[CacheRequest]:
+    """Return the caches that a model needs, each made with the encoder that it is named after."""
     manifest = cell.config.manifest
-    needed = [
+    return [
         CacheRequest(ExtractConfig(manifest=manifest, encoder=folder.name, cache=folder), None)
         for folder in dict.fromkeys(cell.config.cache)
     ]
-    return "; ".join(
-        f"there is no cache {cache.extract.cache}; make it with `{cache.command}`"
-        for cache in needed
-        if not cache.is_there
-    )
 
 
 def require_alike(datasets: Iterable[TransferDataset]) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from memfeat.ablation import Cell, train_cells
+from memfeat.ablation import Cell, missing_caches, train_cells
 from memfeat.ablation.progress import OnProgress
 from memfeat.config import TransferConfig
 from memfeat.errors import MemfeatError
 from memfeat.files import write_json
 from memfeat.runs import Run
 from memfeat.transfer.pairs import Target, evaluate_pair, pair_folder
-from memfeat.transfer.planning import missing_caches, require_alike
+from memfeat.transfer.planning import caches_of, require_alike
 
 RESULT = "transfer.json"
 
@@ -39,7 +39,7 @@ def run_transfer(
         CacheError: the datasets' features were not made alike.
         OSError: a file cannot be written.
     """
-    without_cache = {c.name: lacking for c in cells if (lacking := missing_caches(c))}
+    without_cache = {c.name: lacking for c in cells if (lacking := missing_caches(caches_of(c)))}
     there = [dataset for dataset in config.datasets if dataset.name not in without_cache]
     if there:
         require_alike(there)
