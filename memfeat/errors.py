@@ -55,6 +55,10 @@ class VideoError(MemfeatError):
         return type(self), (self.reason, str(self))
 
 
+class DecoderError(MemfeatError):
+    """Processes that decode videos cannot be had, whatever the video."""
+
+
 class EncoderError(MemfeatError):
     """An encoder or its weights that cannot be loaded as asked."""
 

@@ -6,42 +6,62 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PART_SUFFIX = ".part"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader, or a crash, sees the old file or the new one.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a `*.part` file beside `path` to write, and put it in place once the context is left.
 
-    The bytes go to a `*.part` file beside the target, are fsynced, renamed over the target, and
-    the folder is fsynced. Missing parent folders are made.
+    A reader, or a crash, sees the old file or the new one: the part file is fsynced, renamed over
+    the target, and the folder is fsynced. Missing parent folders are made.
 
     Raises:
         OSError: the disk is full, the folder is read-only, and so on; no part file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
-    try:
-        with part.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not os.fstat(file.fileno()).st_nlink:
-                # Another process took it for stale in the moment before it was locked.
-                return write_atomically(path, content)
-            file.write(content)
-            file.flush()
+    with _locked_part(path) as part:
+        yield part
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-            part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        part.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return None
+
+
+@contextmanager
+def _locked_part(path: Path) -> Iterator[Path]:
+    """Make a part file, empty, and hold the lock on it that marks its writer as living."""
+    while True:
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
+        with part.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.fstat(file.fileno()).st_nlink:
+                continue  # another process took it for stale in the moment before it was locked
+            try:
+                yield part
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            return
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` as `replacing` does.
+
+    Raises:
+        OSError: see there.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def remove_stale_parts(folder: Path) -> int:
@@ -64,7 +84,17 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of_file(path: Path, on_block: Callable[[], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits.
+
+    Args:
+        path: the file.
+        on_block: called after each mebibyte, for a large file takes a while.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            if on_block is not None:
+                on_block()
+    return digest.hexdigest()

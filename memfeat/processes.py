@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +32,21 @@ def interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, heeded)
+
+
+def start_process(process: SpawnProcess) -> None:
+    """Start a process that Ctrl-C does not reach, and that leaves the caller's script alone.
+
+    multiprocessing would import the script that is running into the process, and so run it again
+    where it has no `if __name__ == "__main__"`. Our processes need nothing of it.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        with interrupts_ignored():
+            process.start()
+    finally:
+        sys.modules["__main__"] = script
 
 
 def end_with_parent() -> None:
@@ -160,9 +176,8 @@ class Crew(Generic[T]):
         argument = self._unused.pop(0)
         pipe, far_end = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(far_end, self._work, argument))
-        with interrupts_ignored():
-            process.start()
-            self._workers.append(_Worker(process, pipe, argument, task))
+        start_process(process)
+        self._workers.append(_Worker(process, pipe, argument, task))
         far_end.close()  # so that it closes with the process
 
     def _receive(self, worker: _Worker[T]) -> Said | Ended | None:

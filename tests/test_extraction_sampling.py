@@ -10,10 +10,10 @@ from clips import number_picture, write_clip
 
 from memfeat.cache import MOST_COVERED, Cache
 from memfeat.config import ExtractConfig
+from memfeat.decoding.sampling import SAMPLERS, Cover, Sampling
 from memfeat.errors import ConfigError, MemfeatError, UnknownNameError
 from memfeat.extraction import encode_video, extract
-from memfeat.extraction.sampling import SAMPLERS, Cover, Sampling
-from memfeat.extraction.workers import build_encoder, build_spec
+from memfeat.extraction.pipeline import build_encoder, build_spec
 from memfeat.manifest import Manifest, VideoRecord
 
 DISTINCT, REPEATS = 10, [6, 1, 9, 6, 4, 8, 2, 10, 7, 7]  # 60 frames in all

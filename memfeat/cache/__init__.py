@@ -4,11 +4,12 @@ A cache is a folder of HDF5 shards. What is done is what the shards say; there i
 """
 
 from memfeat.cache.importing import ImportSummary, import_features
-from memfeat.cache.shard import MOST_COVERED, write_shard
+from memfeat.cache.shard import MOST_COVERED
 from memfeat.cache.shared import SharedTable, shared_table
 from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.table import Cache, FeatureTable, set_aside_damaged, verify
-from memfeat.cache.video import EncodedVideo, Status, VideoEntry
+from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
+from memfeat.cache.writing import Spool, SpooledRows, write_shard
 
 __all__ = [
     "IMPORTED",
@@ -18,9 +19,13 @@ __all__ = [
     "EncodedVideo",
     "FeatureTable",
     "ImportSummary",
+    "Rows",
     "SharedTable",
+    "Spool",
+    "SpooledRows",
     "Status",
     "VideoEntry",
+    "blocks_of",
     "import_features",
     "set_aside_damaged",
     "shared_table",

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from memfeat.cache.given import GivenFeatures, open_given
-from memfeat.cache.shard import open_shard, write_shard
+from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.table import Cache, set_aside_damaged
 from memfeat.cache.vectors import steps_of, vectors_of
 from memfeat.cache.video import EncodedVideo
+from memfeat.cache.writing import write_shard
 from memfeat.config import ImportConfig
 from memfeat.errors import CacheError
 from memfeat.files import remove_stale_parts, sha256_of_file

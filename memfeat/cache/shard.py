@@ -1,4 +1,4 @@
-"""One HDF5 shard: the atom that is written whole or not at all; the only importer of h5py.
+"""One HDF5 shard as it is read and checked: the atom that is written whole or not at all.
 
 A shard holds some videos' frames end to end:
 
@@ -21,8 +21,8 @@ Its attributes are `spec`, the `CacheSpec` as JSON, and `sha256`, over the spec 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,9 @@ from pydantic import ValidationError
 from memfeat.cache.damage import damage, reading
 from memfeat.cache.rows import FileIdentity, StoredRows
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
-from memfeat.cache.video import STATUSES, EncodedVideo, VideoEntry
-from memfeat.errors import CacheError, DamagedShardError
-from memfeat.files import write_atomically
+from memfeat.cache.video import BLOCK, STATUSES, Rows, VideoEntry, blocks_of
+from memfeat.errors import CacheError
 
-NORM_BLOCK = 4096  # rows checked at once, so that the check stays in the CPU's cache
 MOST_COVERED = 65_535  # by one frame, so that a small file cannot claim a video without end
 NORM_TOLERANCE = 2e-3  # float16 rounding of a unit vector's entries stays well below
 TEXTS = ("video_ids", "status", "reason", "source_sha256")
@@ -51,31 +49,6 @@ NUMBERS = {
     "source_bytes": h5py.h5t.STD_I64LE,
     "frames_expected": h5py.h5t.STD_I64LE,
 }
-
-
-def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo]) -> Path:
-    """Write one shard, whole or not at all, and return its path.
-
-    The name follows from the spec and the ids, and the bytes from the content, so the same shard
-    made twice, by anyone, is the same file.
-
-    Raises:
-        CacheError: the folder holds shards of another making, or cannot be written to.
-    """
-    for other in sorted(folder.glob("shard-*.h5"))[:1]:
-        with suppress(DamagedShardError), open_shard(other) as shard:
-            shard.spec.require(spec, f"{folder} was meanwhile given shards made differently")
-    ids = [video.video_id for video in videos]
-    key = hashlib.sha256("\0".join([spec.model_dump_json(), *ids]).encode()).hexdigest()
-    path = folder / f"shard-{key[:16]}.h5"
-    try:
-        write_atomically(path, _shard_bytes(spec, videos))
-    except OSError as error:
-        raise CacheError(
-            f"cannot write {path}: {error.strerror}. Finished shards are kept: mend that, and run "
-            "the same command again"
-        ) from error
-    return path
 
 
 @dataclass(frozen=True)
@@ -137,11 +110,12 @@ class Shard:
             DamagedShardError: the content differs from its checksum, or a vector has not length 1.
         """
         with reading(self.path):
-            arrays = {name: dataset[()] for name, dataset in self.datasets.items()}
+            columns = {name: dataset[()] for name, dataset in self.datasets.items()}
             spec, sha256 = (self.attributes.get(name) for name in ("spec", "sha256"))
-        if sha256 != _checksum(spec, arrays):
+        embeddings = columns.pop("embeddings")
+        if sha256 != checksum(spec, columns, embeddings):
             raise damage(self.path, "its content does not match its checksum")
-        problem = find_odd_vector(arrays["embeddings"], self.spec)
+        problem = find_odd_vector(embeddings, self.spec)
         if problem:
             raise damage(self.path, problem[1])
 
@@ -180,8 +154,8 @@ def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[i
     """
     vectors = embeddings.reshape(-1, spec.dim)
     is_unit = spec.normalisation == "l2"
-    for start in range(0, len(vectors), NORM_BLOCK):
-        block = vectors[start : start + NORM_BLOCK].astype(np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK].astype(np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         odd = np.flatnonzero(~((np.abs(norms - 1) < NORM_TOLERANCE) if is_unit else norms < np.inf))
         if len(odd):
@@ -262,51 +236,17 @@ def _read_spec(path: Path, file: h5py.File) -> CacheSpec:
         ) from error
 
 
-def _shard_bytes(spec: CacheSpec, videos: Sequence[EncodedVideo]) -> bytes:
-    """Lay a shard out in memory; the bytes depend on nothing but the arguments."""
-    frames = [len(video.embeddings) for video in videos]
-    nothing = np.empty((0, spec.width), np.float16)
-    arrays: dict[str, NDArray[Any]] = {
-        "embeddings": np.concatenate([nothing, *(video.embeddings for video in videos)]),
-        "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
-        "covers": np.concatenate([np.empty(0, np.int32), *map(_covers, videos)]),
-        "offsets": np.cumsum([0, *frames], dtype=np.int64),
-        "video_ids": _encoded(video.video_id for video in videos),
-        "status": _encoded(video.status for video in videos),
-        "reason": _encoded(video.reason for video in videos),
-        "source_bytes": np.array([video.source_bytes for video in videos], np.int64),
-        "source_sha256": _encoded(video.source_sha256 for video in videos),
-        "frames_expected": np.array(
-            [-1 if video.frames_expected is None else video.frames_expected for video in videos],
-            np.int64,
-        ),
-    }
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
-        for name, array in arrays.items():
-            utf8 = h5py.string_dtype("utf-8", array.itemsize)
-            file.create_dataset(name, data=array.view(utf8) if name in TEXTS else array)
-        file.attrs["spec"] = spec.model_dump_json()
-        file.attrs["sha256"] = _checksum(file.attrs["spec"], arrays)
-        file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
-
-
-def _covers(video: EncodedVideo) -> NDArray[np.int32]:
-    if video.covers is None:
-        return np.ones(len(video.embeddings), np.int32)
-    return video.covers
-
-
-def _encoded(texts: Iterable[str]) -> NDArray[np.bytes_]:
-    """Pack texts as fixed-length UTF-8; numpy makes them at least one byte long, as HDF5 wants."""
-    return np.array([text.encode() for text in texts], dtype=np.bytes_)
-
-
-def _checksum(spec: str, arrays: dict[str, NDArray[Any]]) -> str:
+def checksum(spec: str, columns: Mapping[str, NDArray[Any]], embeddings: Rows) -> str:
+    """Return the SHA-256 of a spec and of all columns, the embeddings among them, by name."""
     digest = hashlib.sha256(spec.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
-        digest.update(array.data if array.size else b"")
+    width = embeddings[:0].shape[1]
+    every: dict[str, tuple[str, tuple[int, ...], Iterable[NDArray[Any]]]] = {
+        name: (array.dtype.str, array.shape, [array]) for name, array in columns.items()
+    }
+    every["embeddings"] = ("<f2", (len(embeddings), width), blocks_of(embeddings))
+    for name in sorted(every):
+        kind, shape, blocks = every[name]
+        digest.update(f"\0{name} {kind} {shape}\0".encode())
+        for block in blocks:
+            digest.update(np.ascontiguousarray(block).data if block.size else b"")
     return digest.hexdigest()

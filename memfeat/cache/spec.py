@@ -23,7 +23,7 @@ class CacheSpec(Settings):
         tokens: which vectors of each frame: its class token, and with `cls+2x2` also the means
             of its patch tokens over a grid of 2 rows and 2 columns.
         clip_frames: consecutive frames that one vector is made of.
-        sampling: which frames are kept; see `memfeat.extraction.sampling`. `as given` for features
+        sampling: which frames are kept; see `memfeat.decoding.sampling`. `as given` for features
             made elsewhere: a row for each step there was.
     """
 

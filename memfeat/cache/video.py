@@ -1,24 +1,46 @@
 """What a cache knows of one video."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Generic, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar  # with a default, which typing has from 3.13 on
 
 Status = Literal["ok", "partial", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
+class Rows(Protocol):
+    """Embeddings, float16 (frames, width), of which parts can be had: an array, or a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> NDArray[np.float16]: ...
+
+
+BLOCK = 4096  # rows at a time, whatever the length of a video
+
+
+def blocks_of(rows: Rows) -> Iterator[NDArray[np.float16]]:
+    """Yield all of them, at most `BLOCK` at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]
+
+
+R_co = TypeVar("R_co", bound=Rows, covariant=True, default=NDArray[Any])
+
+
 @dataclass(frozen=True)
-class EncodedVideo:
+class EncodedVideo(Generic[R_co]):
     """One video as stage 1 leaves it.
 
     Attributes:
         video_id: as in the manifest.
         embeddings: float16 (frames, width), each vector of unit L2 norm; no rows if the video
-            failed.
+            failed. An array, unless said otherwise.
         pts_seconds: float64 (frames,).
         status: `ok`, `partial` (some frames could not be decoded) or `failed`.
         reason: stable code of why it is not ok; empty otherwise.
@@ -30,7 +52,7 @@ class EncodedVideo:
     """
 
     video_id: str
-    embeddings: NDArray[np.float16]
+    embeddings: R_co
     pts_seconds: NDArray[np.float64]
     status: Status = "ok"
     reason: str = ""

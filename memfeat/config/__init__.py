@@ -7,7 +7,7 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 
 from memfeat.config.ablation import AblationConfig, AblationRow, CacheRecipe, PaperFigures
 from memfeat.config.convert import ConvertConfig
-from memfeat.config.extract import ExtractConfig, Tokens, token_grid
+from memfeat.config.extract import ExtractConfig, OnPartial, Tokens, token_grid
 from memfeat.config.finetune import FinetuneConfig
 from memfeat.config.importing import ImportConfig
 from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
@@ -25,6 +25,7 @@ __all__ = [
     "ImportConfig",
     "Monitor",
     "Names",
+    "OnPartial",
     "PaperFigures",
     "Place",
     "Places",

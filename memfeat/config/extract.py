@@ -26,6 +26,9 @@ def token_grid(tokens: Tokens) -> tuple[int, int]:
     return int(rows or 0), int(columns or 0)
 
 
+OnPartial = Literal["keep", "skip", "fail"]
+
+
 class ExtractConfig(Settings):
     """Stage 1: which videos, which encoder, where the cache goes."""
 
@@ -57,7 +60,28 @@ class ExtractConfig(Settings):
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1, or several with commas: one worker each"
     )
-    decoders: int = Field(2, ge=1, description="videos decoded at once, per worker")
+    decoders: int | None = Field(
+        None,
+        ge=1,
+        description="processes that decode, in all [beside GPUs one a core, else one for 4 cores]",
+    )
     limit: int | None = Field(None, ge=1, description="only the first so many videos")
     max_frames: int | None = Field(None, ge=1, description="only each video's first so many frames")
+    max_seconds: float | None = Field(
+        None, gt=0, description="only each video's first so many seconds"
+    )
+    max_pixels: int = Field(
+        1 << 26,
+        ge=1,
+        description="refuse videos of larger frames [two of 8K]",
+    )
+    allow_images: bool = Field(False, description="take an image as a video of one frame")
+    on_partial: OnPartial = Field(
+        "keep",
+        description="of a damaged video, keep what can be decoded (training leaves it out), skip "
+        "it as failed, or fail the run",
+    )
+    time_limit: float = Field(
+        120, gt=0, description="seconds without a frame after which a video is given up"
+    )
     retry_failed: bool = Field(False, description="try videos again that failed before")

@@ -5,6 +5,7 @@ Each family imports the library that it wraps when one of its encoders is asked 
 
 from memfeat.encoders import efficientnet, i3d, openclip, timm_models  # registers the families
 from memfeat.encoders.base import (
+    Encoding,
     FrameEncoder,
     create_encoder,
     encoder_names,
@@ -16,6 +17,7 @@ from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
 __all__ = [
     "ENCODERS",
     "EncoderFamily",
+    "Encoding",
     "FrameEncoder",
     "Tower",
     "create_encoder",

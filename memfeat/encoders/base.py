@@ -43,7 +43,7 @@ class FrameEncoder:
         self.image_size = tower.image_size
         self.mean = tower.mean
         self.std = tower.std
-        self._inputs = "frames" if self.clip_frames == 1 else f"clips of {self.clip_frames} frames"
+        self.inputs = "frames" if self.clip_frames == 1 else f"clips of {self.clip_frames} frames"
         self.device = resolve_device(device)
         self.precision = _precision(precision, self.device)
         self._dtype = PRECISIONS[self.precision]
@@ -67,7 +67,7 @@ class FrameEncoder:
         return frame if self.clip_frames == 1 else (self.clip_frames, *frame)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode a batch of frames, or of clips.
+        """Encode a batch of frames, or of clips, and wait for it.
 
         Args:
             pixels: uint8 (batch, image_size, image_size, 3), RGB; or with clips (batch,
@@ -81,27 +81,30 @@ class FrameEncoder:
             EncoderError: pixels of another type or shape, too little memory, or a feature that
                 is zero or not finite, and so has no direction.
         """
+        return self.begin(pixels).result()
+
+    def begin(self, pixels: Tensor) -> "Encoding":
+        """Begin to encode a batch as `encode` does; a GPU is not waited for.
+
+        Its pixels may be written to again once the result is there.
+
+        Raises:
+            EncoderError: pixels of another type or shape, or too little memory.
+        """
         self._check(pixels)
         try:
             with torch.inference_mode():
                 images = pixels.to(self.device, non_blocking=True).movedim(-1, 1).float()
                 images = images.sub_(self._shift).div_(self._scale).to(self._dtype)
-                features: Tensor = self._module(images).float().cpu()
+                features: Tensor = self._module(images).float()
+                vectors = features.view(len(pixels), -1, self.dim)
+                norms = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
+                return Encoding(self, vectors.div(norms).flatten(1), norms.flatten(1))
         except torch.cuda.OutOfMemoryError as error:
             raise EncoderError(
-                f"{len(pixels)} {self._inputs} at once do not fit into {self.device}'s memory with "
+                f"{len(pixels)} {self.inputs} at once do not fit into {self.device}'s memory with "
                 f"{self.name}; give a smaller --batch-size"
             ) from error
-        vectors = features.view(len(pixels), -1, self.dim)
-        norms = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
-        bad = ~(norms.isfinite() & (norms > 0)).flatten(1).all(1)
-        if bad.any():
-            raise EncoderError(
-                f"{self.name} in {self.precision} made a feature that is zero or not finite for "
-                f"{int(bad.sum())} of {len(pixels)} {self._inputs}, the first at position "
-                f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
-            )
-        return vectors.div(norms).flatten(1)
 
     def spec(
         self, *, batch_size: int, max_frames: int | None = None, sampling: str = "every"
@@ -138,6 +141,51 @@ class FrameEncoder:
             )
         if len(pixels) == 0:
             raise EncoderError(f"{self.name} was given no frames; give at least one")
+
+
+class Encoding:
+    """A batch on its way through an encoder, and to the CPU.
+
+    Args:
+        encoder: which one.
+        vectors: float32 (batch, width), on its device.
+        norms: float32 (batch, tokens), what the vectors were divided by.
+    """
+
+    def __init__(self, encoder: FrameEncoder, vectors: Tensor, norms: Tensor) -> None:
+        self._encoder = encoder
+        self._event: torch.cuda.Event | None = None
+        self._vectors, self._norms = vectors, norms
+        if vectors.is_cuda:
+            # To pinned memory, so that the copies go on by themselves as the encoder does.
+            self._vectors, self._norms = (
+                torch.empty(each.shape, pin_memory=True).copy_(each, non_blocking=True)
+                for each in (vectors, norms)
+            )
+            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(vectors.device))
+
+    def wait(self) -> None:
+        """Wait until the batch is encoded, so that its pixels may be written to again."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def result(self) -> Tensor:
+        """Wait for the vectors, float32 (batch, width) on the CPU, each of unit L2 norm.
+
+        Raises:
+            EncoderError: a feature is zero or not finite, and so has no direction.
+        """
+        self.wait()
+        bad = ~(self._norms.isfinite() & (self._norms > 0)).all(1)
+        if bad.any():
+            encoder = self._encoder
+            raise EncoderError(
+                f"{encoder.name} in {encoder.precision} made a feature that is zero or not finite "
+                f"for {int(bad.sum())} of {len(bad)} {encoder.inputs}, the first at position "
+                f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
+            )
+        return self._vectors
 
 
 def encoder_names() -> tuple[str, ...]:

@@ -1,20 +1,25 @@
 """Decoded videos to embeddings, in batches of one fixed shape that run across videos."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from memfeat.cache import CacheSpec, EncodedVideo, Status
-from memfeat.encoders import FrameEncoder
+from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, Status, blocks_of
+from memfeat.config import OnPartial
+from memfeat.decoding import Cover, DecodedVideo, DecodeSettings, Finished, Sampling, decode_ahead
+from memfeat.encoders import Encoding, FrameEncoder
 from memfeat.errors import VideoError
-from memfeat.extraction.decoding import DecodedVideo, decode_ahead
-from memfeat.extraction.sampling import Cover, Sampling
 from memfeat.manifest import VideoRecord
 from memfeat.video import Frame, Pixels
+
+PIPELINED = 3  # batches on a GPU at once: one goes in, one is encoded, one comes out
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,58 @@ class VideoOutcome:
 
 
 OnVideo = Callable[[VideoOutcome], None]
+TakeRows = Callable[[Encoding, int], None]
+R = TypeVar("R", bound=Rows)
+
+
+@dataclass(frozen=True)
+class DecodedRows:
+    """What there is of a video beside its embeddings, which are the next `len(pts_seconds)` rows.
+
+    Attributes:
+        video_id: as in the manifest.
+        end: how decoding it ended.
+        pts_seconds: float64 (rows,), when each row's frame is shown.
+        covers: int32 (rows,), how many frames, or clips, each row stands for.
+    """
+
+    video_id: str
+    end: Finished
+    pts_seconds: NDArray[np.float64]
+    covers: NDArray[np.int32]
+
+    @property
+    def outcome(self) -> VideoOutcome:
+        """What to tell of the video."""
+        end = self.end
+        return VideoOutcome(self.video_id, end.status, end.reason, end.message, sum(end.covers))
+
+    def with_rows(self, rows: Rows, sampling: Sampling) -> tuple[NDArray[np.bool_], "DecodedRows"]:
+        """Return which rows are kept, and the rest of what a shard needs to know about them."""
+        covers = self.covers
+        if self.end.status == "failed":
+            kept, covers = np.zeros(len(rows), bool), covers[:0]
+        elif sampling.of_type.of_embeddings:
+            cover = Cover(sampling.of_embeddings())
+            kept = np.array([cover.keeps(row) for block in blocks_of(rows) for row in block], bool)
+            covers = np.array(cover.counts, np.int32)
+        else:
+            kept = np.ones(len(rows), bool)
+        return kept, DecodedRows(self.video_id, self.end, self.pts_seconds[kept], covers)
+
+    def encoded(self, embeddings: R) -> EncodedVideo[R]:
+        """Return the video with its embeddings."""
+        return EncodedVideo(
+            video_id=self.video_id,
+            embeddings=embeddings,
+            pts_seconds=self.pts_seconds,
+            status=self.end.status,
+            reason=self.end.reason,
+            source_bytes=self.end.source_bytes,
+            source_sha256=self.end.source_sha256,
+            frames_expected=self.end.frames_expected,
+            covers=self.covers,
+        )
 
 
 def encode_video(path: Path, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
@@ -41,68 +98,134 @@ def encode_video(path: Path, encoder: FrameEncoder, spec: CacheSpec) -> EncodedV
         VideoError: the video cannot be used at all; a partial one is returned as such.
     """
     record = VideoRecord(video_id="video", path=path, score=None, split="test")
-    sampling, frames = Sampling.parse(spec.sampling), spec.batch_size or 1
-    with decode_ahead(
-        [record],
-        size=encoder.image_size,
-        max_frames=spec.max_frames,
-        sampling=sampling,
-        decoders=1,
-    ) as videos:
+    sampling = Sampling.parse(spec.sampling)
+    settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames)
+    rows = [np.empty((0, encoder.width), np.float16)]
+    batches = Batches(
+        encoder, spec.batch_size or 1, lambda encoding, filled: rows.append(half(encoding, filled))
+    )
+    with decode_ahead([record], settings, decoders=1) as videos:
         video = next(videos)
-        encoded = encode_videos([video], encoder, sampling, frames, lambda _: None)[0]
-    if video.status == "failed":
-        raise VideoError(video.reason, video.message)
-    return encoded
+        decoded = encode_frames(video, batches)
+        batches.flush()
+    if video.end.status == "failed":
+        raise VideoError(video.end.reason, video.end.message)
+    every = np.concatenate(rows)
+    kept, decoded = decoded.with_rows(every, sampling)
+    return decoded.encoded(every[kept])
 
 
-def encode_videos(
-    videos: Iterable[DecodedVideo],
-    encoder: FrameEncoder,
-    sampling: Sampling,
-    batch_frames: int,
-    on_video: OnVideo,
-) -> list[EncodedVideo]:
-    """Encode a shard's videos in batches of one fixed shape that run across videos.
+def half(encoding: Encoding, filled: int) -> NDArray[np.float16]:
+    """Wait for a batch, and return its first `filled` rows as a cache holds them."""
+    return encoding.result()[:filled].numpy().astype(np.float16)
 
-    The last batch is padded with black, so every number follows from the videos and the batch
-    size alone.
+
+class Batches:
+    """Frames, or clips, to batches of one fixed shape that an encoder is given one after another.
+
+    A batch that is not full is padded with black, so every number follows from the frames and the
+    batch size alone.
+
+    Args:
+        encoder: takes them.
+        frames: in a batch.
+        take: is handed each batch's encoding, and how many of its rows count.
+
+    Attributes:
+        encoded: rows so far.
+        seconds: spent in the encoder, or waiting for it.
     """
-    size = max(1, batch_frames // encoder.clip_frames)
-    batch = torch.zeros((size, *encoder.input_shape), dtype=torch.uint8)
-    rows: list[NDArray[np.float16]] = [np.empty((0, encoder.width), np.float16)]
-    filled = 0
-    decoded: list[tuple[DecodedVideo, list[float], list[int]]] = []
 
-    def encode_batch() -> None:
-        nonlocal filled
-        batch[filled:] = 0
-        rows.append(encoder.encode(batch)[:filled].numpy().astype(np.float16))
-        filled = 0
+    def __init__(self, encoder: FrameEncoder, frames: int, take: TakeRows) -> None:
+        self.encoder = encoder
+        self.encoded = 0
+        self.seconds = 0.0
+        on_gpu = encoder.device.type == "cuda"
+        shape = max(1, frames // encoder.clip_frames), *encoder.input_shape
+        self._buffers = [
+            torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
+            for _ in range(PIPELINED if on_gpu else 1)
+        ]
+        self._encodings: list[Encoding | None] = [None] * len(self._buffers)
+        self._take = take
+        self._filled = 0
+        self._number = 0
 
-    for video in videos:
-        pts_seconds: list[float] = []
-        for pixels, seconds in _inputs(video, encoder.clip_frames):
-            batch[filled] = torch.from_numpy(pixels)
-            pts_seconds.append(seconds)
-            filled += 1
-            if filled == size:
-                encode_batch()
-        covers = video.covers if encoder.clip_frames == 1 else [1] * len(pts_seconds)
-        decoded.append((video, pts_seconds, covers))
-        on_video(
-            VideoOutcome(
-                video.record.video_id, video.status, video.reason, video.message, sum(video.covers)
-            )
+    def add(self, pixels: Pixels) -> None:
+        """Add a frame, or a clip."""
+        batch = self._batch()
+        batch[self._filled] = torch.from_numpy(pixels)
+        self._filled += 1
+        if self._filled == len(batch):
+            self.flush()
+
+    def flush(self) -> None:
+        """Encode what there is, if anything."""
+        if not self._filled:
+            return
+        batch = self._batch()
+        batch[self._filled :] = 0
+        started = time.perf_counter()
+        encoding = self.encoder.begin(batch)
+        self.seconds += time.perf_counter() - started
+        self._take(encoding, self._filled)
+        self._encodings[self._number] = encoding
+        self.encoded += self._filled
+        self._filled = 0
+        self._number = (self._number + 1) % len(self._buffers)
+
+    def _batch(self) -> Tensor:
+        """Return the buffer to fill, once the GPU has taken what was in it."""
+        encoding = self._encodings[self._number]
+        if encoding is not None:
+            started = time.perf_counter()
+            encoding.wait()
+            self.seconds += time.perf_counter() - started
+            self._encodings[self._number] = None
+        return self._buffers[self._number]
+
+
+def encode_frames(
+    video: DecodedVideo, batches: Batches, on_partial: OnPartial = "keep"
+) -> DecodedRows:
+    """Put a video's frames, or clips, into batches.
+
+    Raises:
+        VideoError: it is partial, and `on_partial` is `fail`.
+    """
+    clip_frames = batches.encoder.clip_frames
+    pts_seconds: list[float] = []
+    for pixels, seconds in _inputs(video, clip_frames):
+        batches.add(pixels)
+        pts_seconds.append(seconds)
+    end = video.end
+    if end.status == "partial" and on_partial == "skip":
+        end = end._replace(status="failed")
+    elif end.status == "partial" and on_partial == "fail":
+        raise VideoError(
+            end.reason,
+            f"{end.message}; mend it, leave it out, or give --on-partial keep or skip. Finished "
+            "shards are kept",
         )
-    if filled:
-        encode_batch()
-    ends = np.cumsum([len(covers) for _, _, covers in decoded])
-    each = np.split(np.concatenate(rows), ends[:-1])
-    return [
-        _encoded_video(video, embeddings, np.array(pts_seconds), covers, sampling)
-        for (video, pts_seconds, covers), embeddings in zip(decoded, each, strict=True)
-    ]
+    covers = end.covers if clip_frames == 1 else [1] * len(pts_seconds)
+    return DecodedRows(
+        video.record.video_id, end, np.array(pts_seconds), np.array(covers, np.int32)
+    )
+
+
+def spooled(
+    videos: Iterable[DecodedRows], spool: Spool, sampling: Sampling
+) -> list[EncodedVideo[Rows]]:
+    """Give each of a shard's videos its embeddings, which lie in the spool one after another."""
+    encoded: list[EncodedVideo[Rows]] = []
+    start = 0
+    for video in videos:
+        stop = start + len(video.pts_seconds)
+        every = SpooledRows(spool, start, stop)
+        kept, video = video.with_rows(every, sampling)  # noqa: PLW2901
+        encoded.append(video.encoded(every.where(kept)))
+        start = stop
+    return encoded
 
 
 def _inputs(video: DecodedVideo, clip_frames: int) -> Iterator[tuple[Pixels, float]]:
@@ -120,39 +243,16 @@ def clips_of(frames: Iterable[Frame], clip_frames: int) -> Iterator[tuple[Pixels
     Frames that are left over after the last whole clip are left out (ours), unless there is no
     whole one: then the video's last frame is repeated to make it one.
     """
-    clip: list[Frame] = []
+    clip: list[Pixels] = []
+    begins = 0.0
     whole = False
     for frame in frames:
-        clip.append(frame)
+        if not clip:
+            begins = frame.pts_seconds
+        clip.append(frame.pixels.copy())  # for a frame's pixels are its own only until the next
         if len(clip) == clip_frames:
             whole = True
-            yield np.stack([each.pixels for each in clip]), clip[0].pts_seconds
+            yield np.stack(clip), begins
             clip = []
     if clip and not whole:
-        missing = [clip[-1]] * (clip_frames - len(clip))
-        yield np.stack([each.pixels for each in clip + missing]), clip[0].pts_seconds
-
-
-def _encoded_video(
-    video: DecodedVideo,
-    embeddings: NDArray[np.float16],
-    pts_seconds: NDArray[np.float64],
-    covers: list[int],
-    sampling: Sampling,
-) -> EncodedVideo:
-    cover = Cover(sampling.of_embeddings())
-    kept = np.array([cover.keeps(*row) for row in zip(embeddings, covers, strict=True)], bool)
-    counts = np.array(cover.counts, np.int32)
-    if video.status == "failed":
-        kept[:], counts = False, counts[:0]
-    return EncodedVideo(
-        video_id=video.record.video_id,
-        embeddings=embeddings[kept],
-        pts_seconds=pts_seconds[kept],
-        status=video.status,
-        reason=video.reason,
-        source_bytes=video.source_bytes,
-        source_sha256=video.source_sha256,
-        frames_expected=video.frames_expected,
-        covers=counts,
-    )
+        yield np.stack(clip + [clip[-1]] * (clip_frames - len(clip))), begins

@@ -9,16 +9,13 @@ from typing import Any
 
 from memfeat.cache import Cache, CacheSpec, set_aside_damaged
 from memfeat.config import ExtractConfig
+from memfeat.decoding import Sampling
 from memfeat.devices import resolve_devices
 from memfeat.errors import CacheError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
-from memfeat.extraction.sampling import Sampling
-from memfeat.extraction.workers import (
-    build_encoder,
-    build_spec,
-    on_many_devices,
-    on_one_device,
-)
+from memfeat.extraction.pipeline import OnRates, build_encoder, build_spec, make_shards
+from memfeat.extraction.rates import Rates
+from memfeat.extraction.workers import share_out
 from memfeat.files import remove_stale_parts, write_atomically
 from memfeat.manifest import Manifest
 
@@ -37,6 +34,7 @@ class ExtractionSummary:
             again.
         frames_kept: of the decoded frames of these outcomes, those that a sampler kept; none of a
             video that failed.
+        rates: how fast each stage was, and which one set the pace.
         seconds: wall time of decoding and encoding.
     """
 
@@ -47,6 +45,7 @@ class ExtractionSummary:
     earlier_failures: dict[str, str]
     set_aside: tuple[Path, ...]
     frames_kept: int
+    rates: Rates
     seconds: float
 
     @property
@@ -73,6 +72,7 @@ class ExtractionSummary:
             "frames_kept": self.frames_kept,
             "seconds": round(self.seconds, 3),
             "frames_per_second": round(frames / self.seconds, 2) if self.seconds else None,
+            "rates": self.rates.as_dict(),
             "spec": self.spec.model_dump(mode="json"),
         }
 
@@ -83,6 +83,7 @@ def extract(
     *,
     on_start: Callable[[int], None] | None = None,
     on_video: OnVideo | None = None,
+    on_rates: OnRates | None = None,
 ) -> ExtractionSummary:
     """Encode every video that the cache does not hold yet: all of its frames, or a sampler's.
 
@@ -93,13 +94,16 @@ def extract(
         manifest: which videos, in order.
         config: encoder, cache folder, batch and shard sizes, devices.
         on_start: called once with the number of videos that need no work.
-        on_video: called as each video is finished.
+        on_video: called as each video is decoded.
+        on_rates: called now and then with the pace of each stage so far.
 
     Raises:
         UnknownNameError: no such encoder or sampler.
         ConfigError: tokens or a sampler that the encoder cannot be used with.
         EncoderError: its weights cannot be loaded.
-        CacheError: the folder holds embeddings made differently.
+        CacheError: the folder holds embeddings made differently, or cannot be written to.
+        DecoderError: processes to decode with cannot be had.
+        VideoError: a video is partial, and the settings say to fail then.
     """
     devices = resolve_devices(config.device)
     Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
@@ -118,6 +122,7 @@ def extract(
     if on_start:
         on_start(len(records) - len(pending))
     outcomes: list[VideoOutcome] = []
+    rates = Rates()
     started = time.perf_counter()
 
     def finished(outcome: VideoOutcome) -> None:
@@ -125,11 +130,24 @@ def extract(
         if on_video:
             on_video(outcome)
 
-    if len(devices) == 1:
-        on_one_device(shards, encoder, config, finished)
+    def measured(latest: Rates) -> None:
+        nonlocal rates
+        rates = latest
+        if on_rates:
+            on_rates(latest)
+
+    if len(devices) == 1 and shards:
+        make_shards(
+            shards,
+            encoder,
+            config,
+            on_video=finished,
+            on_shard=lambda: None,
+            on_rates=measured,
+        )
     elif shards:
         del encoder
-        on_many_devices(shards, config, devices, finished)
+        share_out(shards, config, devices, on_video=finished, on_rates=measured)
     return ExtractionSummary(
         spec,
         wanted=len(records),
@@ -142,6 +160,7 @@ def extract(
         },
         set_aside=set_aside,
         frames_kept=_frames_kept(config.cache, spec, outcomes),
+        rates=rates,
         seconds=time.perf_counter() - started,
     )
 

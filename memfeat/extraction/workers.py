@@ -1,154 +1,144 @@
-"""Shards made on one device, or shared out to a process on each of several."""
+"""Shards shared out to a process on each of several devices, and finished whatever dies."""
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections import Counter, deque
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 
-from memfeat.cache import CacheSpec, write_shard
 from memfeat.config import ExtractConfig
-from memfeat.encoders import FrameEncoder, create_encoder
-from memfeat.errors import ConfigError, EncoderError, MemfeatError
-from memfeat.extraction.decoding import decode_ahead
-from memfeat.extraction.encoding import OnVideo, encode_videos
-from memfeat.extraction.sampling import Sampling
-from memfeat.manifest import VideoRecord
-from memfeat.processes import end_with_parent, interrupts_ignored
+from memfeat.encoders import FrameEncoder
+from memfeat.errors import EncoderError, MemfeatError
+from memfeat.extraction.encoding import OnVideo
+from memfeat.extraction.pipeline import OnRates, ShardRecords, build_encoder, make_shards
+from memfeat.extraction.rates import Rates
+from memfeat.processes import Crew, Said, Send
 
-Shards = Sequence[Sequence[VideoRecord]]
+TRIES = 2  # for each shard
+MOST_SHARDS = 8  # given to a worker at once, so that its decoders run ahead from one to the next
 
-
-def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
-    """Build the encoder that `config` names.
-
-    Raises:
-        UnknownNameError, EncoderError: see `memfeat.encoders.create_encoder`.
-    """
-    return create_encoder(
-        config.encoder,
-        config.weights,
-        activation=config.activation,
-        tokens=config.tokens,
-        precision=config.precision,
-        device=str(device),
-    )
+Task = tuple[tuple[int, ShardRecords], ...]  # numbered shards
 
 
-def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
-    """Return what a cache of the encoder's embeddings, made as `config` says, records.
+class Station(NamedTuple):
+    """Where a worker is, and how it works: the settings, its device, and how many share it."""
 
-    Raises:
-        UnknownNameError, ConfigError: the sampler; or one for an encoder of clips.
-    """
-    sampling = Sampling.parse(config.sampler)
-    if encoder.clip_frames > 1 and sampling.name != "every":
-        raise ConfigError(
-            f"{encoder.name} takes clips of {encoder.clip_frames} consecutive frames, so --sampler "
-            f"{sampling} cannot be used with it; leave it out, or choose an encoder of frames"
-        )
-    return encoder.spec(
-        batch_size=config.batch_size, max_frames=config.max_frames, sampling=str(sampling)
-    )
+    config: ExtractConfig
+    device: str
+    workers: int
 
 
-def on_one_device(
-    shards: Shards,
-    encoder: FrameEncoder,
+class _Placed(NamedTuple):
+    """Word of a shard that is in place."""
+
+    number: int
+
+
+def share_out(
+    shards: Sequence[ShardRecords],
     config: ExtractConfig,
+    devices: Sequence[torch.device],
+    *,
     on_video: OnVideo,
+    on_rates: OnRates,
 ) -> None:
-    """Make the shards one after another, while the next one's videos are being decoded."""
-    spec, sampling = build_spec(encoder, config), Sampling.parse(config.sampler)
-    records = [record for shard in shards for record in shard]
-    with decode_ahead(
-        records,
-        size=encoder.image_size,
-        max_frames=config.max_frames,
-        sampling=sampling,
-        decoders=config.decoders,
-    ) as videos:
-        for shard in shards:
-            encoded = encode_videos(
-                islice(videos, len(shard)), encoder, sampling, config.batch_size, on_video
-            )
-            write_shard(config.cache, spec, encoded)
-
-
-def on_many_devices(
-    shards: Shards, config: ExtractConfig, devices: Sequence[torch.device], on_video: OnVideo
-) -> None:
-    """Share the shards out to one process a device; the first one to fail ends the others.
+    """Make shards in a process on each device; one that dies costs the shard that it was at.
 
     Raises:
         MemfeatError, OSError: what a worker met.
-        EncoderError: a worker died; finished shards are kept.
+        EncoderError: a shard's workers died twice; finished shards are kept.
     """
-    with _workers(shards, config, devices) as workers:
-        while workers:
-            ready = wait(list(workers))
-            for receiver in [each for each in workers if each in ready]:
-                try:
-                    message = receiver.recv()
-                except EOFError:
-                    _check_end(workers.pop(receiver))
-                    continue
-                if isinstance(message, Exception):
-                    raise message
-                on_video(message)
+    stations = [Station(config, str(device), len(devices)) for device in devices]
+    book = _Book(shards, on_video, on_rates)
+    with Crew(work, stations) as crew:
+        while book.pending or crew.busy:
+            while book.pending and crew.idle:
+                crew.give(book.next_task(len(stations)))
+            for task, event in crew.hear():
+                if isinstance(event, Said):
+                    book.hear(task, event.message)
+                elif event.exit_code is not None:
+                    book.take_back(task, event.exit_code)
 
 
-@contextmanager
-def _workers(
-    shards: Shards, config: ExtractConfig, devices: Sequence[torch.device]
-) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Start a process for each device, each at the far end of a pipe; end them on leaving.
+class _Book:
+    """Which shards are still to be made, and what is known of the others."""
 
-    A pipe closes with either of its two processes, however that one ends, so neither waits for
-    the other in vain.
-    """
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Connection, SpawnProcess] = {}
+    def __init__(
+        self, shards: Sequence[ShardRecords], on_video: OnVideo, on_rates: OnRates
+    ) -> None:
+        self.pending = deque(enumerate(shards))
+        self._left = dict(self.pending)
+        self._on_video, self._on_rates = on_video, on_rates
+        self._deaths: Counter[int] = Counter()
+        self._told: set[str] = set()
+        self._rates: dict[int, Rates] = {}
+
+    def next_task(self, workers: int) -> Task:
+        """Take several shards while there are many, and single ones towards the end."""
+        count = min(MOST_SHARDS, max(1, len(self.pending) // (2 * workers)))
+        return tuple(self.pending.popleft() for _ in range(count))
+
+    def hear(self, task: Task, message: Any) -> None:
+        """Take in what a worker tells; raise the error that it met."""
+        if isinstance(message, Exception):
+            raise message
+        if isinstance(message, _Placed):
+            self._left.pop(message.number, None)
+        elif isinstance(message, Rates):
+            self._rates[task[0][0]] = message
+            self._on_rates(sum(self._rates.values(), Rates()))
+        elif message.video_id not in self._told:  # a shard may be made again
+            self._told.add(message.video_id)
+            self._on_video(message)
+
+    def take_back(self, task: Task, exit_code: int) -> None:
+        """Make what a dead worker left undone again.
+
+        Raises:
+            EncoderError: it was not the first to die at a shard.
+        """
+        again = [each for each in task if each[0] in self._left]
+        self.pending.extendleft(reversed(again))
+        if not again:
+            return
+        number = again[0][0]  # shards are made in order, so it is this one
+        self._deaths[number] += 1
+        if self._deaths[number] == TRIES:
+            killed = exit_code < 0
+            how = f"killed by signal {-exit_code}" if killed else f"ended by exit code {exit_code}"
+            raise EncoderError(
+                f"the workers that made one shard were {how}, {TRIES} times over, perhaps for want "
+                "of memory; finished shards are kept: run the same command again, with a smaller "
+                "--batch-size if they die again"
+            )
+
+
+@lru_cache(maxsize=1)
+def _encoder(config: ExtractConfig, device: str) -> FrameEncoder:
+    return build_encoder(config, torch.device(device))
+
+
+def work(task: Task, station: Station, send: Send) -> None:
+    """Make shards in a process of its own, and tell the parent about each video and shard."""
+    config, device, workers = station
+    numbers = iter([number for number, _ in task])
+
+    def placed() -> None:
+        send(_Placed(next(numbers)))
+
     try:
-        with interrupts_ignored():
-            for index, device in enumerate(devices):
-                receiver, sender = context.Pipe(duplex=False)
-                share = shards[index :: len(devices)]
-                worker = context.Process(target=_work, args=(share, config, device, sender))
-                worker.name = str(device)
-                worker.start()
-                sender.close()
-                workers[receiver] = worker
-        yield workers
-    finally:
-        for receiver, worker in workers.items():
-            receiver.close()
-            worker.terminate()
-            worker.join()
-
-
-def _check_end(worker: SpawnProcess) -> None:
-    worker.join()
-    if worker.exitcode:
-        killed = worker.exitcode < 0
-        how = f"was killed by signal {-worker.exitcode}" if killed else "died"
-        raise EncoderError(
-            f"the worker on {worker.name} {how}, perhaps for want of memory; finished shards are "
-            "kept: run the same command again, with a smaller --batch-size if it dies again"
+        make_shards(
+            [records for _, records in task],
+            _encoder(config, device),
+            config,
+            workers=workers,
+            on_video=send,
+            on_shard=placed,
+            on_rates=send,
         )
-
-
-def _work(shards: Shards, config: ExtractConfig, device: torch.device, sender: Connection) -> None:
-    """Make shards in a process of its own, and tell the parent about each video."""
-    end_with_parent()
-    try:
-        on_one_device(shards, build_encoder(config, device), config, sender.send)
-    except (BrokenPipeError, ConnectionError):
-        return  # the parent is gone: what is finished is in place, the rest is for another run
     except (MemfeatError, OSError) as error:
-        sender.send(error)
+        send(error)
     except Exception as error:
-        sender.send(EncoderError(f"the worker on {device} failed: {type(error).__name__}: {error}"))
+        send(EncoderError(f"the worker on {device} failed: {type(error).__name__}: {error}"))

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
+from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
 from memfeat.errors import VideoError
-from memfeat.extraction import Sampling, clips_of, decode_ahead
+from memfeat.extraction import clips_of
 from memfeat.manifest import VideoRecord
 from memfeat.video import Pixels, VideoReader, resize
 
 START = 0x57A27  # keeps clips' starts apart from other uses of the same seed
-EVERY_FRAME = Sampling.parse("every")
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -42,16 +42,11 @@ def look_at(
 ) -> dict[str, Seen]:
     """Decode every video once, to learn how many frames it has and whether it can be used."""
     found = {}
-    with decode_ahead(
-        records,
-        size=SMALLEST_IMAGE,
-        max_frames=max_frames,
-        sampling=EVERY_FRAME,
-        decoders=decoders,
-    ) as videos:
+    settings = DecodeSettings(SMALLEST_IMAGE, max_frames=max_frames)
+    with decode_ahead(records, settings, decoders=decoders) as videos:
         for video in videos:
             frames = sum(1 for _ in video)
-            seen = Seen(frames, video.status, video.reason, video.message)
+            seen = Seen(frames, video.end.status, video.end.reason, video.end.message)
             found[video.record.video_id] = seen
             on_video(video.record, seen)
     return found
@@ -92,9 +87,8 @@ def clips_in_order(
     records: Sequence[VideoRecord], size: int, max_frames: int | None, decoders: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Decode all clips of all videos as extraction does, each with its video's number."""
-    with decode_ahead(
-        records, size=size, max_frames=max_frames, sampling=EVERY_FRAME, decoders=decoders
-    ) as videos:
+    settings = DecodeSettings(size, max_frames=max_frames)
+    with decode_ahead(records, settings, decoders=decoders) as videos:
         for number, video in enumerate(videos):
             for pixels, _ in clips_of(video, CLIP_FRAMES):
                 yield number, pixels

@@ -223,3 +223,6 @@ class Cover:
         else:
             self.counts[-1] += stands_for
         return kept
+
+
+EVERY_FRAME = Sampling("every", 0.0)

@@ -1,0 +1,220 @@
+"""Writing one shard: rows to a file without a name as they come, and from there to their place."""
+
+import copy
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.cache.shard import TEXTS, checksum, open_shard
+from memfeat.cache.spec import CacheSpec
+from memfeat.cache.video import EncodedVideo, Rows, blocks_of
+from memfeat.errors import CacheError, DamagedShardError
+from memfeat.files import replacing
+
+IN_MEMORY = 32 << 20  # bytes of rows for which no file is made
+ROOM_FOR_HEADERS = 1 << 16
+
+
+def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) -> Path:
+    """Write one shard, whole or not at all, and return its path.
+
+    The name follows from the spec and the ids, and the bytes from the content, so the same shard
+    made twice, by anyone, is the same file.
+
+    Raises:
+        CacheError: the folder holds shards of another making, or cannot be written to.
+    """
+    for other in sorted(folder.glob("shard-*.h5"))[:1]:
+        with suppress(DamagedShardError), open_shard(other) as shard:
+            shard.spec.require(spec, f"{folder} was meanwhile given shards made differently")
+    ids = [video.video_id for video in videos]
+    key = hashlib.sha256("\0".join([spec.model_dump_json(), *ids]).encode()).hexdigest()
+    path = folder / f"shard-{key[:16]}.h5"
+    with _telling(path), replacing(path) as part:
+        _write(part, spec, videos)
+    return path
+
+
+class Spool:
+    """Rows of a shard's videos, one after another, until all are there.
+
+    They are in memory if they are few, and else in a file without a name in the cache's folder,
+    which is gone with the process. Use it as a context.
+
+    Args:
+        folder: of the cache.
+        width: of a row.
+
+    Raises:
+        CacheError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self._path = folder / "shard"
+        self._width = width
+        with _telling(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(OSError):  # what could not be flushed is not wanted any more
+            self._file.close()
+
+    def append(self, rows: NDArray[np.float16]) -> None:
+        """Add rows, float16 (rows, width).
+
+        Raises:
+            CacheError: the disk is full.
+        """
+        with _telling(self._path):
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(np.ascontiguousarray(rows, "<f2").data.cast("B"))
+
+    def read(self, start: int, stop: int) -> NDArray[np.float16]:
+        """Return the rows from `start` up to `stop`."""
+        self._file.seek(start * self._width * 2)
+        content = self._file.read((stop - start) * self._width * 2)
+        return np.frombuffer(content, "<f2").reshape(-1, self._width)
+
+
+class SpooledRows:
+    """The rows `start` up to `stop` of a spool; of those, the ones that are kept."""
+
+    def __init__(self, spool: Spool, start: int, stop: int) -> None:
+        self._spool = spool
+        self._at = np.arange(start, stop)
+
+    def where(self, kept: NDArray[np.bool_]) -> Self:
+        """Return those rows at which `kept`, bool (rows,), is true."""
+        rows = copy.copy(self)
+        rows._at = self._at[kept]
+        return rows
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __getitem__(self, index: slice, /) -> NDArray[np.float16]:
+        at = self._at[index]
+        if not len(at):
+            return self._spool.read(0, 0)
+        rows: NDArray[np.float16] = self._spool.read(int(at[0]), int(at[-1]) + 1)[at - at[0]]
+        return rows
+
+
+def _write(part: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) -> None:
+    """Lay a shard out in a file; its bytes depend on nothing but spec and videos."""
+    columns = _columns(videos)
+    rows = _AllRows(videos, spec.width)
+    # The room is claimed at once, so that a full disk is told of before, and not by, HDF5.
+    room = 2 * len(rows) * spec.width + sum(array.nbytes for array in columns.values())
+    text = spec.model_dump_json()
+    with h5py.File(part, "w", driver="sec2", locking=False) as file:
+        _claim(part, room + ROOM_FOR_HEADERS)
+        for name, array in columns.items():
+            utf8 = h5py.string_dtype("utf-8", array.itemsize)
+            file.create_dataset(name, data=array.view(utf8) if name in TEXTS else array)
+        embeddings = file.create_dataset("embeddings", (len(rows), spec.width), "<f2")
+        start = 0
+        for block in blocks_of(rows):
+            embeddings[start : start + len(block)] = block
+            start += len(block)
+        file.attrs["spec"] = text
+        file.attrs["sha256"] = checksum(text, columns, rows)
+        file.flush()
+        size = file.id.get_filesize()
+    os.truncate(part, size)
+
+
+def _claim(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+class _AllRows:
+    """The rows of all videos, end to end."""
+
+    def __init__(self, videos: Sequence[EncodedVideo[Rows]], width: int) -> None:
+        self._videos = videos
+        self._offsets = _offsets(videos)
+        self._nothing = np.empty((0, width), np.float16)
+
+    def __len__(self) -> int:
+        return int(self._offsets[-1])
+
+    def __getitem__(self, index: slice, /) -> NDArray[np.float16]:
+        start, stop, _ = index.indices(len(self))
+        return np.concatenate([self._nothing, *self._parts(start, stop)])
+
+    def _parts(self, start: int, stop: int) -> Iterator[NDArray[np.float16]]:
+        first = max(0, int(np.searchsorted(self._offsets, start, side="right")) - 1)
+        for video, offset in zip(self._videos[first:], self._offsets[first:-1], strict=True):
+            if offset >= stop:
+                return
+            yield video.embeddings[max(0, start - offset) : stop - offset]
+
+
+def _offsets(videos: Sequence[EncodedVideo[Rows]]) -> NDArray[np.int64]:
+    return np.cumsum([0, *(len(video.embeddings) for video in videos)], dtype=np.int64)
+
+
+def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
+    """Return everything but the embeddings, by name."""
+    return {
+        "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
+        "covers": np.concatenate([np.empty(0, np.int32), *map(_covers, videos)]),
+        "offsets": _offsets(videos),
+        "video_ids": _encoded([video.video_id for video in videos]),
+        "status": _encoded([video.status for video in videos]),
+        "reason": _encoded([video.reason for video in videos]),
+        "source_bytes": np.array([video.source_bytes for video in videos], np.int64),
+        "source_sha256": _encoded([video.source_sha256 for video in videos]),
+        "frames_expected": np.array(
+            [-1 if video.frames_expected is None else video.frames_expected for video in videos],
+            np.int64,
+        ),
+    }
+
+
+def _covers(video: EncodedVideo[Rows]) -> NDArray[np.int32]:
+    if video.covers is None:
+        return np.ones(len(video.embeddings), np.int32)
+    return video.covers
+
+
+def _encoded(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Pack texts as fixed-length UTF-8; numpy makes them at least one byte long, as HDF5 wants."""
+    return np.array([text.encode() for text in texts], dtype=np.bytes_)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Tell in one line that something cannot be written, whether the system says so or HDF5."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CacheError(
+            f"cannot write {path}: {why}. Finished shards are kept: mend that, and run the same "
+            "command again"
+        ) from error

@@ -1,0 +1,231 @@
+"""One encoder's pipeline: decoders ahead of it, and a thread that writes behind it."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from memfeat.cache import CacheSpec, Spool, write_shard
+from memfeat.config import ExtractConfig
+from memfeat.decoding import Ahead, DecodeSettings, Sampling, decode_ahead
+from memfeat.encoders import Encoding, FrameEncoder, create_encoder
+from memfeat.errors import ConfigError
+from memfeat.extraction.encoding import (
+    Batches,
+    DecodedRows,
+    OnVideo,
+    encode_frames,
+    half,
+    spooled,
+)
+from memfeat.extraction.rates import Rates
+from memfeat.manifest import VideoRecord
+
+WAITING = 4  # things that the writer may be behind
+CORES_A_DECODER = 4  # on a CPU, which the encoder needs itself
+
+ShardRecords = Sequence[VideoRecord]
+OnRates = Callable[[Rates], None]
+
+
+def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
+    """Build the encoder that `config` names.
+
+    Raises:
+        UnknownNameError, EncoderError: see `memfeat.encoders.create_encoder`.
+    """
+    return create_encoder(
+        config.encoder,
+        config.weights,
+        activation=config.activation,
+        tokens=config.tokens,
+        precision=config.precision,
+        device=str(device),
+    )
+
+
+def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
+    """Return what a cache of the encoder's embeddings, made as `config` says, records.
+
+    Raises:
+        UnknownNameError, ConfigError: the sampler; or one for an encoder of clips.
+    """
+    sampling = Sampling.parse(config.sampler)
+    if encoder.clip_frames > 1 and sampling.name != "every":
+        raise ConfigError(
+            f"{encoder.name} takes clips of {encoder.clip_frames} consecutive frames, so --sampler "
+            f"{sampling} cannot be used with it; leave it out, or choose an encoder of frames"
+        )
+    return encoder.spec(
+        batch_size=config.batch_size, max_frames=config.max_frames, sampling=str(sampling)
+    )
+
+
+def decoders_beside(device: torch.device, config: ExtractConfig, workers: int) -> int:
+    """Return how many decoders each of `workers` encoders on such devices gets, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    fitting = (cores or 1) - workers if device.type == "cuda" else (cores or 1) // CORES_A_DECODER
+    return max(1, (config.decoders or fitting) // workers)
+
+
+def make_shards(
+    shards: Iterable[ShardRecords],
+    encoder: FrameEncoder,
+    config: ExtractConfig,
+    *,
+    workers: int = 1,
+    on_video: OnVideo,
+    on_shard: Callable[[], None],
+    on_rates: OnRates,
+) -> None:
+    """Make shards one after another, while the next one's videos are being decoded.
+
+    Args:
+        shards: the videos of each.
+        encoder: which one.
+        config: settings of stage 1.
+        workers: encoders that share the decoders of this machine.
+        on_video: called with each video as it is decoded.
+        on_shard: called with each shard as it is put in place, in another thread.
+        on_rates: called now and then, and at the end.
+
+    Raises:
+        CacheError: a shard cannot be written.
+        EncoderError, DecoderError: the encoder, or decoding as such, fails.
+        VideoError: a video is partial, where the settings say to fail then.
+    """
+    shards = list(shards)
+    sampling, spec = Sampling.parse(config.sampler), build_spec(encoder, config)
+    records = [record for shard in shards for record in shard]
+    with (
+        decode_ahead(
+            records,
+            DecodeSettings(
+                size=encoder.image_size,
+                sampling=sampling,
+                max_frames=config.max_frames,
+                max_seconds=config.max_seconds,
+                max_pixels=config.max_pixels,
+                allow_images=config.allow_images,
+            ),
+            decoders=decoders_beside(encoder.device, config, workers),
+            time_limit=config.time_limit,
+        ) as videos,
+        _writer(config.cache, spec, sampling, on_shard) as writer,
+    ):
+        batches = Batches(encoder, config.batch_size, writer.take)
+        meter = _Meter(videos, batches, writer)
+        for shard in shards:
+            done = []
+            for video in islice(videos, len(shard)):
+                done.append(encode_frames(video, batches, config.on_partial))
+                on_video(done[-1].outcome)
+                on_rates(meter.read(done[-1].outcome.num_frames))
+            batches.flush()
+            writer.finish(done)
+        writer.drain()
+        on_rates(meter.read())
+
+
+class _Meter:
+    """Reads off what the stages of a pipeline have done."""
+
+    def __init__(self, videos: Ahead, batches: Batches, writer: "_Writer") -> None:
+        self._videos, self._batches, self._writer = videos, batches, writer
+        self._started = time.perf_counter()
+        self._seconds = self._queued = 0.0
+        self._decoded = 0
+
+    def read(self, decoded: int = 0) -> Rates:
+        """Return the rates so far, with so many more frames decoded."""
+        seconds = time.perf_counter() - self._started
+        self._queued += self._videos.fill * (seconds - self._seconds)
+        self._seconds = seconds
+        self._decoded += decoded
+        return Rates(
+            decoded=self._decoded,
+            encoded=self._batches.encoded,
+            written=self._writer.written,
+            seconds=seconds,
+            waited_for_frames=self._videos.waited,
+            waited_for_disk=self._writer.waited,
+            queued=self._queued,
+            pipelines=1,
+        )
+
+
+class _Writer:
+    """Rows to shards, in a thread of its own, a few batches behind.
+
+    Attributes:
+        written: rows in shards that are in place.
+        waited: seconds that it held up whoever hands it rows.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: CacheSpec,
+        sampling: Sampling,
+        on_shard: Callable[[], None],
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self.written = 0
+        self.waited = 0.0
+        self._folder, self._spec, self._sampling = folder, spec, sampling
+        self._on_shard = on_shard
+        self._thread = thread
+        self._waiting: deque[Future[None]] = deque()
+        self.spool = Spool(folder, spec.width)
+
+    def take(self, encoding: Encoding, filled: int) -> None:
+        """Write a batch's first `filled` rows to the spool, some time."""
+        self._submit(lambda: self.spool.append(half(encoding, filled)))
+
+    def finish(self, videos: Sequence[DecodedRows]) -> None:
+        """Make a shard of the rows so far, some time."""
+        self._submit(lambda: self._finish(videos))
+
+    def drain(self, most: int = 0) -> None:
+        """Wait until at most so many things are left to do.
+
+        Raises:
+            CacheError, EncoderError: what went wrong in the thread.
+        """
+        started = time.perf_counter()
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+        self.waited += time.perf_counter() - started
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        self.drain(WAITING - 1)
+        self._waiting.append(self._thread.submit(work))
+
+    def _finish(self, videos: Sequence[DecodedRows]) -> None:
+        with self.spool as spool:
+            encoded = spooled(videos, spool, self._sampling)
+            write_shard(self._folder, self._spec, encoded)
+        self.written += sum(len(video.embeddings) for video in encoded)
+        self.spool = Spool(self._folder, self._spec.width)
+        self._on_shard()
+
+
+@contextmanager
+def _writer(
+    folder: Path, spec: CacheSpec, sampling: Sampling, on_shard: Callable[[], None]
+) -> Iterator[_Writer]:
+    """Write shards in a thread, which ends with the context; what is left then is dropped."""
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
+        writer = _Writer(folder, spec, sampling, on_shard, thread)
+        try:
+            yield writer
+        finally:
+            thread.shutdown(cancel_futures=True)
+            with writer.spool:
+                pass

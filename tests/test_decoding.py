@@ -1,0 +1,208 @@
+"""Decoding in processes: the frames that the reader gives, whatever becomes of a process."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import numbered_clip, read_number
+
+from memfeat.decoding import DecodeSettings, Sampling, decode_ahead
+from memfeat.decoding import ahead as ahead_module
+from memfeat.decoding.decoder import Decoder
+from memfeat.decoding.ring import CHUNK_FRAMES, MOST_BYTES, RingShape
+from memfeat.decoding.worker import VIDEOS_A_PROCESS
+from memfeat.errors import DecoderError
+from memfeat.manifest import VideoRecord
+from memfeat.video import read_frames
+
+FRAMES = {"a": 30, "long": 400, "b": 9, "one": 1, "c": 17}
+SIZE = 160
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    return {
+        name: numbered_clip(folder / f"{name}.mp4", count, max_b_frames=2)
+        for name, count in FRAMES.items()
+    }
+
+
+def records(clips: dict[str, Path]) -> list[VideoRecord]:
+    return [VideoRecord(video_id=n, path=p, score=None, split="test") for n, p in clips.items()]
+
+
+def decode(clips: dict[str, Path], settings=None, **arguments) -> dict[str, tuple]:
+    """Return each video's end, frames and times, as arrays."""
+    found = {}
+    with decode_ahead(records(clips), settings or DecodeSettings(SIZE), **arguments) as videos:
+        for video in videos:
+            frames = [(frame.pixels.copy(), frame.pts_seconds) for frame in video]
+            pixels = np.array([pixels for pixels, _ in frames])
+            found[video.record.video_id] = video.end, pixels, [seconds for _, seconds in frames]
+    return found
+
+
+@pytest.mark.parametrize("decoders", [1, 3])
+def test_frames_come_in_order_as_the_reader_gives_them(clips, decoders):
+    found = decode(clips, decoders=decoders)
+    assert list(found) == list(FRAMES)
+    for name, (end, pixels, seconds) in found.items():
+        expected = read_frames(clips[name], size=SIZE)
+        np.testing.assert_array_equal(pixels, expected.pixels)
+        np.testing.assert_array_equal(seconds, expected.pts_seconds)
+        assert (end.status, end.reason, list(end.covers)) == ("ok", "", [1] * FRAMES[name])
+        assert end.source_bytes == clips[name].stat().st_size
+
+
+def test_a_sampler_hands_over_what_it_keeps_and_counts_the_rest(clips):
+    settings = DecodeSettings(SIZE, Sampling.parse("stride:4"))
+    for name, (end, pixels, _) in decode(clips, settings, decoders=2).items():
+        assert len(pixels) == len(end.covers) == -(-FRAMES[name] // 4)
+        assert sum(end.covers) == FRAMES[name]
+
+
+def test_what_is_wrong_with_a_video_is_told_and_the_others_come(clips, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video")
+    bad = {"gone": tmp_path / "gone.mp4", "text": tmp_path / "text.mp4"}
+    found = decode(bad | clips, decoders=2)
+    assert [found[name][0].reason for name in bad] == ["missing", "unreadable"]
+    assert "gone.mp4" in found["gone"][0].message
+    assert [len(found[name][1]) for name in FRAMES] == list(FRAMES.values())
+
+
+def reading(path: Path) -> list[int]:
+    """Which processes have a file open."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if any(link.resolve() == path for link in (process / "fd").iterdir()):
+                found.append(int(process.name))
+        except (OSError, ValueError):
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+@contextmanager
+def struck(path: Path, times: int, blow: signal.Signals) -> Iterator[set[int]]:
+    """Send a signal to each of the first so many processes that open a file."""
+    hit: set[int] = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set() and len(hit) < times:
+            for pid in set(reading(path)) - hit:
+                os.kill(pid, blow)
+                hit.add(pid)
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield hit
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture
+def slow(tmp_path) -> Path:
+    """A clip that takes long enough to decode for its process to be found meanwhile."""
+    return numbered_clip(tmp_path / "slow.mp4", 250, height=360, width=640)
+
+
+def test_a_decoder_that_crashes_once_costs_nothing(clips, slow):
+    mixed = {"a": clips["a"], "slow": slow, "b": clips["b"]}
+    expected = decode(mixed, decoders=1)
+    with struck(slow, 1, signal.SIGKILL) as hit:
+        found = decode(mixed, decoders=2)
+    assert len(hit) == 1
+    for name, (end, pixels, seconds) in expected.items():
+        assert found[name][0] == end
+        np.testing.assert_array_equal(found[name][1], pixels)
+        assert found[name][2] == seconds
+
+
+@pytest.mark.parametrize(
+    ("blow", "reason", "message"),
+    [
+        (signal.SIGSEGV, "crash", r"ended with signal 11, 2 times over; the other videos go on"),
+        (signal.SIGSTOP, "timeout", r"no frame came of it for 2 seconds, 2 times over"),
+    ],
+)
+def test_a_video_whose_decoder_crashes_or_hangs_twice_fails_alone(
+    clips, slow, blow, reason, message
+):
+    mixed = {"a": clips["a"], "slow": slow, **{n: clips[n] for n in ("b", "c", "one")}}
+    with struck(slow, 9, blow) as hit:
+        found = decode(mixed, decoders=2, time_limit=2)
+    assert len(hit) == 2
+    end = found["slow"][0]
+    assert (end.status, end.reason) == ("failed", reason)
+    assert repr(str(slow)) in end.message
+    assert re.search(message, end.message)
+    for name in ("a", "b", "c", "one"):
+        assert found[name][0].status == "ok"
+        assert [read_number(pixels) for pixels in found[name][1]] == list(range(FRAMES[name]))
+
+
+def test_a_file_that_is_replaced_between_two_tries_has_changed(clips, slow, tmp_path):
+    decoder = Decoder()
+    decoder.ask(slow, DecodeSettings(SIZE))
+    frames = decoder.frames(60)
+    next(frames)
+    os.kill(reading(slow)[0], signal.SIGKILL)
+    (tmp_path / "other.mp4").write_bytes(clips["a"].read_bytes())
+    (tmp_path / "other.mp4").replace(slow)
+    *_, end = frames
+    assert (end.status, end.reason) == ("failed", "changed")
+    decoder.close()
+
+
+def test_a_process_ends_after_so_many_videos_and_the_next_one_goes_on(clips):
+    record = records({"one": clips["one"]})[0]
+    pids = set()
+    settings = DecodeSettings(32)
+    with decode_ahead([record] * (VIDEOS_A_PROCESS + 20), settings, decoders=1) as videos:
+        for video in videos:
+            assert sum(1 for _ in video) == 1
+            pids.add(videos._decoders[0]._process.pid)
+    assert len(pids) == 2
+
+
+def test_processes_are_used_again_and_a_dead_one_is_replaced(clips):
+    few = {"b": clips["b"]}
+    decode(few, decoders=1)
+    process = ahead_module._resting[-1]._process
+    decode(few, decoders=1)
+    assert ahead_module._resting[-1]._process is process
+    process.kill()
+    process.join()
+    assert len(decode(few, decoders=1)["b"][1]) == FRAMES["b"]
+
+
+def test_leaving_early_ends_what_is_being_decoded(clips, slow):
+    with decode_ahead(records({"slow": slow}), DecodeSettings(SIZE), decoders=1) as videos:
+        next(iter(next(videos)))
+        assert reading(slow)
+    assert not reading(slow)
+
+
+@pytest.mark.parametrize("size", [32, 224, 336, 1024, 4096])
+def test_the_ring_is_bounded_whatever_the_size_of_a_frame(size):
+    shape = RingShape.of_frames(size)
+    assert shape.chunks >= 2
+    assert shape.num_bytes == shape.chunks * CHUNK_FRAMES * size * size * 3
+    assert shape.num_bytes <= MOST_BYTES or shape.chunks == 2
+
+
+def test_memory_that_cannot_be_had_is_told_of(clips):
+    with pytest.raises(DecoderError, match=r"cannot get \d+ MB .*fewer --decoders"):
+        decode({"b": clips["b"]}, DecodeSettings(1 << 28), decoders=1)
