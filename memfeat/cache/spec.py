@@ -42,6 +42,7 @@ class CacheSpec(Settings):
     std: tuple[float, float, float] | None
     sampling: str = "every"
     max_frames: int | None = None
+    max_seconds: float | None = None
     precision: str | None
     batch_size: int | None
     normalisation: str = "l2"

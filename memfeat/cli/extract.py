@@ -53,7 +53,13 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
 
     manifest = read_manifest(config.manifest, config.root)
     with video_progress(len(manifest.records[: config.limit])) as progress:
-        return extract(manifest, config, on_start=progress.start, on_video=progress.advance)
+        return extract(
+            manifest,
+            config,
+            on_start=progress.start,
+            on_video=progress.advance,
+            on_rates=progress.measure,
+        )
 
 
 def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
@@ -67,6 +73,14 @@ def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
         + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else ""),
         err=True,
     )
+    if summary.rates.advice:
+        rates = figures["rates"]
+        click.echo(
+            f"{rates['decoded_per_second']} frames/s decoded, {rates['encoded_per_second']} "
+            f"encoded, {rates['written_per_second']} written; queue "
+            f"{summary.rates.queue_fill:.0%} full; {summary.rates.advice}",
+            err=True,
+        )
     if summary.spec.sampling != "every" and figures["frames"]:
         kept, frames = summary.frames_kept, figures["frames"]
         click.echo(f"sampler {summary.spec.sampling} kept {kept} of {frames} frames", err=True)

@@ -19,7 +19,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from memfeat.ablation import Progress as GridProgress
-    from memfeat.extraction import VideoOutcome
+    from memfeat.extraction import Rates, VideoOutcome
     from memfeat.finetuning import Progress as Finetuned
     from memfeat.training import EpochReport
 
@@ -32,7 +32,6 @@ class VideoProgress:
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
         self._task = progress.add_task("videos", total=total, rate="")
-        self._frames = 0
 
     def start(self, already_done: int) -> None:
         """Count the videos that an earlier run finished, without letting them set the pace."""
@@ -41,14 +40,18 @@ class VideoProgress:
 
     def advance(self, outcome: "VideoOutcome") -> None:
         """Count one video."""
-        self._frames += outcome.num_frames
-        elapsed = self._progress.tasks[self._task].elapsed
-        rate = f"{self._frames / elapsed:.1f} frames/s" if elapsed else ""
-        self._progress.update(self._task, advance=1, rate=rate)
+        self._progress.update(self._task, advance=1)
         if outcome.message:
             kind = "note" if outcome.status == "ok" else outcome.status
             line = f"{kind}: {outcome.video_id}: {outcome.message}"
             self._progress.console.print(escape(line), soft_wrap=True, highlight=False)
+
+    def measure(self, rates: "Rates") -> None:
+        """Show how fast it goes, and what it waits for."""
+        if rates.wall_seconds:
+            speed = f"{rates.decoded / rates.wall_seconds:.1f} frames/s"
+            fill = f"queue {rates.queue_fill:.0%} full"
+            self._progress.update(self._task, rate=f"{speed}, {rates.bottleneck}-bound, {fill}")
 
 
 @contextmanager

@@ -14,6 +14,14 @@ def _check_tokens(value: str) -> str:
     return value
 
 
+def _check_part(value: str) -> str:
+    written = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
+    if not written or not 1 <= int(written[1]) <= int(written[2]):
+        raise ValueError("write which share of how many, from 1/N to N/N, such as 2/10")
+    return value
+
+
+Part = Annotated[str, AfterValidator(_check_part)]
 Tokens = Annotated[str, AfterValidator(_check_tokens)]
 
 
@@ -66,6 +74,9 @@ class ExtractConfig(Settings):
         description="processes that decode, in all [beside GPUs one a core, else one for 4 cores]",
     )
     limit: int | None = Field(None, ge=1, description="only the first so many videos")
+    part: Part | None = Field(
+        None, description="only this share of the shards, such as 2/10; the others are for others"
+    )
     max_frames: int | None = Field(None, ge=1, description="only each video's first so many frames")
     max_seconds: float | None = Field(
         None, gt=0, description="only each video's first so many seconds"

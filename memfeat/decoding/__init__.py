@@ -1,6 +1,6 @@
 """Videos to frames in processes of their own: in order, ahead of the encoder, and apart from it."""
 
-from memfeat.decoding.ahead import Ahead, DecodedVideo, decode_ahead
+from memfeat.decoding.ahead import Ahead, DecodedVideo, decode_ahead, start_decoders
 from memfeat.decoding.sampling import Cover, Sampling
 from memfeat.decoding.worker import DecodeSettings, Finished
 
@@ -12,4 +12,5 @@ __all__ = [
     "Finished",
     "Sampling",
     "decode_ahead",
+    "start_decoders",
 ]

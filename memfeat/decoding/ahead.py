@@ -53,7 +53,7 @@ class Ahead(Iterator[DecodedVideo]):
         self._settings = settings
         self._decoders = decoders
         self._time_limit = time_limit
-        self._waited_before = sum(decoder.waited for decoder in decoders)
+        self._waited_before, self._starting_before = self._waits()
         self._videos: deque[DecodedVideo] = deque()
 
     def __next__(self) -> DecodedVideo:
@@ -68,12 +68,32 @@ class Ahead(Iterator[DecodedVideo]):
     @property
     def waited(self) -> float:
         """Seconds spent waiting for frames."""
-        return sum(decoder.waited for decoder in self._decoders) - self._waited_before
+        return self._waits()[0] - self._waited_before
+
+    @property
+    def starting(self) -> float:
+        """Seconds spent waiting for processes to start."""
+        return self._waits()[1] - self._starting_before
 
     @property
     def fill(self) -> float:
         """The share of the rings that holds frames which nobody has taken yet, in [0, 1]."""
         return sum(decoder.fill for decoder in self._decoders) / len(self._decoders)
+
+    def _waits(self) -> tuple[float, float]:
+        waited = sum(decoder.waited for decoder in self._decoders)
+        return waited, sum(decoder.starting for decoder in self._decoders)
+
+
+def start_decoders(number: int) -> None:
+    """Start processes for a `decode_ahead` that comes later, while other things are got ready.
+
+    Raises:
+        DecoderError: the processes cannot be had.
+    """
+    _resting.extend(Decoder() for _ in range(number - len(_resting)))
+    for decoder in _resting[-number:]:
+        decoder.start()
 
 
 @contextmanager

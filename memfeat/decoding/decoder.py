@@ -55,11 +55,12 @@ class Decoder:
     """One process, which decodes the videos that it is asked for in turn.
 
     Attributes:
-        waited: seconds spent waiting for it.
+        waited: seconds spent waiting for frames.
+        starting: seconds spent waiting for the process to start.
     """
 
     def __init__(self) -> None:
-        self.waited = 0.0
+        self.waited = self.starting = 0.0
         self._process: SpawnProcess | None = None
         self._pipe: Connection
         self._up = False
@@ -95,14 +96,17 @@ class Decoder:
         Raises:
             DecoderError: no process can be started, or there is no memory for frames.
         """
+        self.start()
         self._give_ring(RingShape.of_frames(settings.size))
-        if self.is_idle and self._process is not None and not self._process.is_alive():
-            self.close()  # it had nothing to do for long
         self._jobs.append(Job(path, settings))
+        self._tell(self._jobs[-1])
+
+    def start(self) -> None:
+        """Start the process, if there is none or it ended for want of anything to do."""
+        if self.is_idle and self._process is not None and not self._process.is_alive():
+            self.close()
         if self._process is None:
             self._process = self._start()
-        else:
-            self._tell(self._jobs[-1])
 
     def frames(self, time_limit: float | None) -> Iterator[Frame | Finished]:
         """Yield the frames of the oldest video asked for, and then how it ended.
@@ -164,7 +168,7 @@ class Decoder:
             return self._words.popleft()
         if self._process is None:
             self._process = self._start()
-        since = time.perf_counter()
+        since, was_up = time.perf_counter(), self._up
         try:
             limit = time_limit if self._up else START_SECONDS
             if not self._pipe.poll(limit):
@@ -176,7 +180,10 @@ class Decoder:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise _DeathError("crash", f"the process that decoded it ended with {how}") from error
         finally:
-            self.waited += time.perf_counter() - since
+            if was_up:
+                self.waited += time.perf_counter() - since
+            else:
+                self.starting += time.perf_counter() - since
         if isinstance(word, Up):
             self._up, self._false_starts = True, 0
         return word
@@ -200,15 +207,14 @@ class Decoder:
         return failure(death.reason, f"{str(self._jobs[0].path)!r}: {death}, {times}")
 
     def _give_ring(self, shape: RingShape) -> None:
-        """Have a ring of this shape; a process that fills another one is ended."""
+        """Have a ring of this shape, which the process fills from now on."""
         if shape == self._shape:
             return
-        self.close()
+        descriptor, ring = reserve(shape)
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor = -1
-        self._descriptor, self._ring = reserve(shape)
-        self._shape = shape
+        self._descriptor, self._ring, self._shape = descriptor, ring, shape
+        self._tell_ring()
 
     def _start(self) -> SpawnProcess:
         context = multiprocessing.get_context("spawn")
@@ -217,12 +223,16 @@ class Decoder:
         start_process(process)
         far_end.close()  # so that it closes with the process
         self._up = False
-        self._tell(Ring(self._shape))
-        with suppress(OSError):
-            send_handle(self._pipe, self._descriptor, process.pid)
+        if self._descriptor >= 0:
+            self._tell_ring()
         for index, job in enumerate(self._jobs):
             self._tell(job if index else job._replace(skip=self._given))
         return process
+
+    def _tell_ring(self) -> None:
+        self._tell(Ring(self._shape))
+        with suppress(OSError):
+            send_handle(self._pipe, self._descriptor, None)
 
     def _tell(self, asked: Ring | Job | Emptied) -> None:
         with suppress(OSError):  # a death is met when the process's words are read

@@ -107,7 +107,12 @@ class FrameEncoder:
             ) from error
 
     def spec(
-        self, *, batch_size: int, max_frames: int | None = None, sampling: str = "every"
+        self,
+        *,
+        batch_size: int,
+        max_frames: int | None = None,
+        max_seconds: float | None = None,
+        sampling: str = "every",
     ) -> CacheSpec:
         """Return what a cache of this encoder's embeddings records."""
         return CacheSpec(
@@ -124,6 +129,7 @@ class FrameEncoder:
             std=self.std,
             sampling=sampling,
             max_frames=max_frames,
+            max_seconds=max_seconds,
             precision=self.precision,
             batch_size=batch_size,
         )

@@ -99,7 +99,7 @@ def encode_video(path: Path, encoder: FrameEncoder, spec: CacheSpec) -> EncodedV
     """
     record = VideoRecord(video_id="video", path=path, score=None, split="test")
     sampling = Sampling.parse(spec.sampling)
-    settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames)
+    settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames, spec.max_seconds)
     rows = [np.empty((0, encoder.width), np.float16)]
     batches = Batches(
         encoder, spec.batch_size or 1, lambda encoding, filled: rows.append(half(encoding, filled))

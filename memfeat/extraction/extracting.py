@@ -9,15 +9,21 @@ from typing import Any
 
 from memfeat.cache import Cache, CacheSpec, set_aside_damaged
 from memfeat.config import ExtractConfig
-from memfeat.decoding import Sampling
+from memfeat.decoding import Sampling, start_decoders
 from memfeat.devices import resolve_devices
 from memfeat.errors import CacheError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
-from memfeat.extraction.pipeline import OnRates, build_encoder, build_spec, make_shards
+from memfeat.extraction.pipeline import (
+    OnRates,
+    build_encoder,
+    build_spec,
+    decoders_beside,
+    make_shards,
+)
 from memfeat.extraction.rates import Rates
 from memfeat.extraction.workers import share_out
 from memfeat.files import remove_stale_parts, write_atomically
-from memfeat.manifest import Manifest
+from memfeat.manifest import Manifest, VideoRecord
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,11 @@ def extract(
     """
     devices = resolve_devices(config.device)
     Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
+    if len(devices) == 1 and not any(config.cache.glob("shard-*.h5")):  # there will be work
+        start_decoders(decoders_beside(devices[0], config, 1))
     encoder = build_encoder(config, devices[0])
     spec = build_spec(encoder, config)
-    records = manifest.records[: config.limit]
+    records = _share(manifest, config)
     _require_writable(config.cache)
     remove_stale_parts(config.cache)
     set_aside = set_aside_damaged(config.cache)
@@ -163,6 +171,14 @@ def extract(
         rates=rates,
         seconds=time.perf_counter() - started,
     )
+
+
+def _share(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
+    """Return the videos of every N-th shard, so that the parts make the shards of the whole."""
+    share, _, count = (config.part or "1/1").partition("/")
+    records, size = manifest.records[: config.limit], config.videos_per_shard
+    starts = range((int(share) - 1) * size, len(records), int(count) * size)
+    return [record for start in starts for record in records[start : start + size]]
 
 
 def _require_writable(folder: Path) -> None:

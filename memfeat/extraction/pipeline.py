@@ -63,7 +63,10 @@ def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
             f"{sampling} cannot be used with it; leave it out, or choose an encoder of frames"
         )
     return encoder.spec(
-        batch_size=config.batch_size, max_frames=config.max_frames, sampling=str(sampling)
+        batch_size=config.batch_size,
+        max_frames=config.max_frames,
+        max_seconds=config.max_seconds,
+        sampling=str(sampling),
     )
 
 
@@ -144,7 +147,7 @@ class _Meter:
 
     def read(self, decoded: int = 0) -> Rates:
         """Return the rates so far, with so many more frames decoded."""
-        seconds = time.perf_counter() - self._started
+        seconds = time.perf_counter() - self._started - self._videos.starting
         self._queued += self._videos.fill * (seconds - self._seconds)
         self._seconds = seconds
         self._decoded += decoded

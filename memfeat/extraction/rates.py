@@ -41,6 +41,11 @@ class Rates:
         return self.seconds / self.pipelines if self.pipelines else 0.0
 
     @property
+    def queue_fill(self) -> float:
+        """Share of the decoded frames' rings that was full, on average, in [0, 1]."""
+        return self.queued / self.seconds if self.seconds else 0.0
+
+    @property
     def bottleneck(self) -> str:
         """The stage that sets the pace: `decode`, `encode` or `write`; empty at first."""
         if not self.encoded:
@@ -68,7 +73,7 @@ class Rates:
             "decoded_per_second": round(self.decoded / wall, 2) if wall else None,
             "encoded_per_second": round(self.encoded / wall, 2) if wall else None,
             "written_per_second": round(self.written / wall, 2) if wall else None,
-            "queue_fill": round(self.queued / self.seconds, 3) if wall else None,
+            "queue_fill": round(self.queue_fill, 3) if wall else None,
             "waited_for_frames": round(self.waited_for_frames / self.seconds, 3) if wall else None,
             "bottleneck": self.bottleneck or None,
         }

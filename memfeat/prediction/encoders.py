@@ -66,7 +66,10 @@ def _build_encoder(
         device=device,
     )
     built: CacheSpec = encoder.spec(
-        batch_size=spec.batch_size or 1, max_frames=spec.max_frames, sampling=spec.sampling
+        batch_size=spec.batch_size or 1,
+        max_frames=spec.max_frames,
+        max_seconds=spec.max_seconds,
+        sampling=spec.sampling,
     )
     try:
         spec.require(built, f"{run.folder} was trained on another encoder than this one")

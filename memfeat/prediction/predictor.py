@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from memfeat.decoding import start_decoders
 from memfeat.devices import resolve_device
 from memfeat.errors import VideoError
 from memfeat.extraction import encode_video
@@ -52,6 +53,7 @@ class Predictor:
             EncoderError: an encoder's weights cannot be loaded, or the device not used.
         """
         self.run = Run.load(run_folder)
+        start_decoders(1)  # which takes as long as the encoders do
         self.device = str(resolve_device(device))
         files = [weights] if isinstance(weights, str | Path) else list(weights)
         self.encoders = build_encoders(self.run, self.device, files)
