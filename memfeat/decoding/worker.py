@@ -229,7 +229,14 @@ def failure(reason: str, message: str) -> Finished:
 
 def _decode(job: Job, cover: Cover, worker: _Worker) -> Finished:
     path, settings = job.path, job.settings
-    with VideoReader(path, size=settings.size, max_frames=settings.max_frames) as reader:
+    with VideoReader(
+        path,
+        size=settings.size,
+        max_frames=settings.max_frames,
+        max_seconds=settings.max_seconds,
+        max_pixels=settings.max_pixels,
+        allow_images=settings.allow_images,
+    ) as reader:
         before = path.stat()
         worker.tell(Opened(_version(before)))
         for frame in reader:

@@ -51,6 +51,10 @@ class VideoReader:
         path: a local file.
         size: side of the square frames, in pixels; None keeps the stored size.
         max_frames: stop after so many frames; the rest does not count as missing.
+        max_seconds: stop before the first frame that is shown so many seconds after the first, or
+            later; the rest does not count as missing.
+        max_pixels: refuse frames of more, width x height, before there is memory for one.
+        allow_images: take an image as a video of one frame.
 
     Attributes, those on frames final once the last one has come:
         warning: what the user should know about the picture (that it is HDR), or None.
@@ -60,22 +64,34 @@ class VideoReader:
             (some of it could not be decoded); None if it is whole.
 
     Raises:
-        VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`
-            or `image`; while iterating, `no_frames` or `unreadable`.
-        ConfigError: `size` or `max_frames` below 1.
+        VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`,
+            `image` or `too_large`; while iterating, `no_frames`, `unreadable` or `too_large`.
+        ConfigError: `size`, `max_frames` or `max_pixels` below 1; `max_seconds` not above 0.
     """
 
     def __init__(
-        self, path: Path, *, size: int | None = None, max_frames: int | None = None
+        self,
+        path: Path,
+        *,
+        size: int | None = None,
+        max_frames: int | None = None,
+        max_seconds: float | None = None,
+        max_pixels: int | None = None,
+        allow_images: bool = False,
     ) -> None:
-        for name, value in (("size", size), ("max_frames", max_frames)):
+        for name, value in (("size", size), ("max_frames", max_frames), ("max_pixels", max_pixels)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value} is not allowed; give 1 or more, or None")
-        with ExitStack() as stack:
-            self._container, self._stream = stack.enter_context(open_video(path))
-            self._decoder = create_decoder(self._stream)
-            self._close = stack.pop_all().close
+        if max_seconds is not None and not max_seconds > 0:
+            raise ConfigError(f"max_seconds = {max_seconds} is not allowed; give more than 0")
         self._path, self._size, self._max_frames = path, size, max_frames
+        self._max_seconds, self._max_pixels = max_seconds, max_pixels
+        with ExitStack() as stack:
+            opened = stack.enter_context(open_video(path, allow_images=allow_images))
+            self._container, self._stream = opened
+            self._require_size(self._stream.codec_context.width, self._stream.codec_context.height)
+            self._decoder = create_decoder(self._stream, max_pixels)
+            self._close = stack.pop_all().close
         self._reformatter = VideoReformatter()
         self._announced = self.frames_expected = counted_samples(self._container, self._stream)
         self._packets = self.frames_decoded = 0
@@ -101,22 +117,40 @@ class VideoReader:
         return self._frames
 
     def _read(self) -> Generator[Frame, None, None]:
+        first: float | None = None
         for decoded in self._decode():
+            seconds = self._time(decoded)
+            first = seconds if first is None else first
+            if self._max_seconds is not None and seconds - first >= self._max_seconds:
+                return self._stop_early()
+            self._require_size(decoded.width, decoded.height)
             self.frames_decoded += 1
-            yield Frame(self._picture(decoded), self._time(decoded))
+            yield Frame(self._picture(decoded), seconds)
             if self.frames_decoded == self._max_frames:
-                self.frames_expected = self.frames_expected and self._max_frames
-                self.reason = "packet_errors" if self._damaged_at else None
-                return
+                return self._stop_early()
         if not self.frames_decoded:
             raise VideoError("no_frames", f"{quoted(self._path)} gave no frame; export it again")
         self.reason = self._what_is_missing()
+        return None
+
+    def _stop_early(self) -> None:
+        self.frames_expected = self.frames_expected and self.frames_decoded
+        self.reason = "packet_errors" if self._damaged_at else None
+
+    def _require_size(self, width: int, height: int) -> None:
+        if self._max_pixels is not None and width * height > self._max_pixels:
+            raise VideoError(
+                "too_large",
+                f"{quoted(self._path)} has frames of {width} x {height}, more than the "
+                f"{self._max_pixels} pixels that are allowed; scale it down, or raise --max-pixels",
+            )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         for packet in self._demux():
             try:
                 frames = self._decoder.decode(packet)
             except av.FFmpegError:
+                self._require_size(self._decoder.width, self._decoder.height)
                 self._damaged_at = self._packets
                 continue
             for frame in frames:

@@ -1,0 +1,303 @@
+"""Times stage 1 beside the common way of doing it, the encoder alone, and decoding alone.
+
+The clips are generated and the weights random. Nothing but the time they take means anything.
+"""
+
+import csv
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from measuring import Timings, in_turn, machine, peak_memory
+from numpy.typing import NDArray
+from peers import normalised, peer_features, peer_frames
+from rich.progress import track
+from skimage import data
+from skimage.transform import resize as enlarge
+
+from memfeat.cache import Cache
+from memfeat.config import ExtractConfig
+from memfeat.decoding import DecodeSettings, decode_ahead
+from memfeat.encoders import FrameEncoder, create_encoder
+from memfeat.extraction import extract
+from memfeat.files import write_json
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.video import write_video
+
+ENCODER = "ViT-B-32"
+BATCH = 32
+CLIP_FRAMES = 48  # four clips of it are six whole batches
+SIZES = {"360p": (360, 640), "720p": (720, 1280)}
+PAPER_SIZE = 336  # pixels a side that ViT-L/14@336 takes
+SMALL = "timm/test_vit"  # so small that a long video takes seconds
+WIDE = "cls+6x6"  # yet with it 2,368 numbers a frame, more than ViT-L/14's 1,024
+LONG = 20_000  # frames
+
+
+def pictures(photo: NDArray[np.uint8], height: int, width: int) -> Iterator[NDArray[np.uint8]]:
+    """Let a camera drift over a photograph, with film grain."""
+    room = 2 * CLIP_FRAMES
+    large = enlarge(photo, (height + room, width + room), anti_aliasing=True)
+    generator = np.random.default_rng(0)
+    for n in range(CLIP_FRAMES):
+        view = large[n : n + height, 2 * n : 2 * n + width] * 255
+        grain = generator.normal(0, 2, (height, width, 1))
+        yield np.clip(view + grain, 0, 255).astype(np.uint8)
+
+
+def write_clips(folder: Path, size: str) -> list[VideoRecord]:
+    """Write four clips of H.264 from photographs."""
+    photos = data.astronaut(), data.coffee(), data.cat(), data.rocket()
+    records = []
+    for number, photo in enumerate(photos):
+        path = folder / f"{size}-{number}.mp4"
+        write_video(path, pictures(photo, *SIZES[size]), fps=25)
+        records.append(VideoRecord(video_id=path.stem, path=path, score=None, split="test"))
+    return records
+
+
+def family_cpu_seconds() -> float:
+    """Return the CPU time that this process and its children have used; they have not ended."""
+    total = time.process_time()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for child in children:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def cpu_ms_a_frame(work: Callable[[], int], times: int) -> float:
+    """Return the CPU milliseconds for each of the frames that `work` counts."""
+    started = family_cpu_seconds()
+    frames = sum(work() for _ in range(times))
+    return (family_cpu_seconds() - started) * 1e3 / frames
+
+
+def decoded(records: Sequence[VideoRecord], size: int) -> Callable[[], int]:
+    """Return what decodes and resizes as extraction does, up to where the encoder takes over."""
+    frame = np.empty((size, size, 3), np.uint8)
+
+    def work() -> int:
+        count = 0
+        with decode_ahead(records, DecodeSettings(size), decoders=1) as videos:
+            for video in videos:
+                for each in video:
+                    np.copyto(frame, each.pixels)
+                    count += 1
+        return count
+
+    return work
+
+
+def peer_decoded(
+    records: Sequence[VideoRecord], size: int, encoder: FrameEncoder
+) -> Callable[[], int]:
+    """Return what the peers' way does up to there."""
+
+    def work() -> int:
+        return sum(
+            normalised(pixels, encoder).shape[0] // 3
+            for record in records
+            for pixels in peer_frames(record.path, size)
+        )
+
+    return work
+
+
+def time_preprocessing(
+    clips: dict[str, list[VideoRecord]], encoder: FrameEncoder, rounds: int, timings: Timings
+) -> None:
+    """Measure the CPU time of decoding and resizing, at the paper's size and the encoder's."""
+    for number in track(range(rounds), "decoding", transient=True):
+        for name, records in clips.items():
+            for size in (PAPER_SIZE, encoder.image_size):
+                sides = {
+                    "preprocess": decoded(records, size),
+                    "peer_preprocess": peer_decoded(records, size, encoder),
+                }
+                if number == 0:
+                    sides["preprocess"]()  # starts the process
+                order = list(sides)[:: 1 if number % 2 else -1]
+                cpu = {side: cpu_ms_a_frame(sides[side], times=2) for side in order}
+                suffix = name if size == PAPER_SIZE else f"{name}_{size}px"
+                timings.add(
+                    **{f"{side}_cpu_ms_per_frame_{suffix}": cpu[side] for side in sides},
+                    **{
+                        f"peer_over_ours_preprocess_cpu_{suffix}": cpu["peer_preprocess"]
+                        / cpu["preprocess"]
+                    },
+                )
+
+
+def time_pipeline(
+    name: str,
+    records: Sequence[VideoRecord],
+    encoder: FrameEncoder,
+    home: Path,
+    rounds: int,
+    timings: Timings,
+) -> None:
+    """Time extraction, the encoder alone on ready frames, and the peers' way, in turn."""
+    batch = torch.randint(0, 256, (BATCH, *encoder.input_shape), dtype=torch.uint8)
+    frames = CLIP_FRAMES * len(records)
+    manifest = Manifest(home / "clips.csv", tuple(records))
+    seconds: dict[str, float] = {}
+
+    def ours() -> None:
+        config = ExtractConfig(
+            manifest=manifest.path,
+            cache=Path(tempfile.mkdtemp(dir=home)),
+            encoder=ENCODER,
+            weights="random",
+            batch_size=BATCH,
+            device="cpu",
+        )
+        seconds["ours"] = extract(manifest, config).seconds  # without building the encoder
+        seconds["rows"] = len(Cache.open(config.cache).load().values)
+
+    def alone() -> None:
+        for _ in range(frames // BATCH):
+            encoder.encode(batch)
+
+    def peer() -> None:
+        for record in records:
+            peer_features(record.path, encoder, BATCH)
+
+    for number in track(range(rounds), name, transient=True):
+        times = in_turn(number, {"encoder": alone, "ours": ours, "peer": peer})
+        if seconds["rows"] != frames:
+            raise RuntimeError(f"{seconds['rows']} frames of {frames} came through")
+        encode = times["encoder"] / frames
+        decode = timings.median(f"preprocess_cpu_ms_per_frame_{name}_{encoder.image_size}px") / 1e3
+        # Decoding takes its CPU time from cores that the encoder would use otherwise.
+        ceiling = encode + decode / (os.cpu_count() or 1)
+        own = seconds["ours"] / frames
+        timings.add(
+            **{
+                f"encoder_frames_per_second_{name}": 1 / encode,
+                f"ceiling_frames_per_second_{name}": 1 / ceiling,
+                f"frames_per_second_{name}": 1 / own,
+                f"peer_frames_per_second_{name}": frames / times["peer"],
+                f"pipeline_over_ceiling_{name}": ceiling / own,
+                f"peer_over_ours_end_to_end_{name}": times["peer"] / seconds["ours"],
+            }
+        )
+
+
+def measure_memory(home: Path, timings: Timings) -> None:
+    """Measure the peak of `memfeat extract` for few, many and long videos."""
+    pattern = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    def clip(name: str, frames: int) -> Path:
+        rolled = (np.roll(pattern, n, axis=1) for n in range(frames))
+        write_video(home / name, rolled, fps=25)
+        return home / name
+
+    def peak(name: str, paths: Sequence[Path]) -> float:
+        manifest = home / f"{name}.csv"
+        with manifest.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["video_id", "path", "score", "split"])
+            rows.writerows([f"v{n}", path, "", "test"] for n, path in enumerate(paths))
+        settings = ["--encoder", SMALL, "--weights", "random", "--tokens", WIDE, "--device", "cpu"]
+        where = ["--manifest", str(manifest), "--cache", str(home / f"cache-{name}")]
+        return peak_memory([sys.executable, "-m", "memfeat", "extract", *where, *settings]) / 1e6
+
+    short, long = clip("short.mp4", 90), clip("long.mp4", LONG)
+    few, many = peak("few", [short] * 20), peak("many", [short] * 400)
+    timings.add(
+        rss_20_mb=few,
+        rss_400_mb=many,
+        rss_400_over_20=many / few,
+        long_clip_adds_mb=peak("long", [short] * 19 + [long]) - few,
+    )
+
+
+ROWS = {
+    **{
+        f"{side}preprocess_cpu_ms_per_frame_{size}": (
+            f"{label} to 336 px, {size}: CPU ms a frame",
+            2,
+        )
+        for size in SIZES
+        for side, label in (("", "decode"), ("peer_", "peers' decode"))
+    },
+    **{
+        f"peer_over_ours_preprocess_cpu_{size}": (f"peers / ours, {size} to 336 px", 2)
+        for size in SIZES
+    },
+    **{
+        f"{figure}_{size}": (f"{label}, {size}", digits)
+        for size in SIZES
+        for figure, label, digits in (
+            ("encoder_frames_per_second", "encoder alone: frames/s", 2),
+            ("ceiling_frames_per_second", "with decoding on its cores, at best", 2),
+            ("frames_per_second", "ours: frames/s", 2),
+            ("peer_frames_per_second", "peers' way: frames/s", 2),
+            ("pipeline_over_ceiling", "ours / at best", 3),
+            ("peer_over_ours_end_to_end", "peers' seconds / ours", 3),
+        )
+    },
+    "rss_20_mb": ("peak memory, 20 videos: MB", 0),
+    "rss_400_mb": ("peak memory, 400 videos: MB", 0),
+    "rss_400_over_20": ("400 videos / 20", 3),
+    "long_clip_adds_mb": (f"a clip of {LONG:,} frames adds: MB", 0),
+}
+
+
+def figures(timings: Timings) -> dict[str, Any]:
+    """Return the medians; those that matter most also under short names."""
+    medians = {name: timings.median(name) for name in timings.rounds}
+    short = {
+        "pipeline_over_ceiling": medians["pipeline_over_ceiling_360p"],
+        "peer_over_ours_preprocess_cpu": medians["peer_over_ours_preprocess_cpu_360p"],
+        "peer_over_ours_end_to_end": medians["peer_over_ours_end_to_end_360p"],
+    }
+    return short | medians
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--memory/--no-memory", default=True, help="Whether to measure peaks of memory.")
+@click.option("--output", default=Path("runs/bench-extract.json"), show_default=True,
+              type=click.Path(dir_okay=False, path_type=Path))  # fmt: skip
+def main(rounds: int, memory: bool, output: Path) -> None:
+    """Time stage 1 beside the common way, with random weights, on generated clips."""
+    timings, facts = Timings(), machine()
+    encoder = create_encoder(ENCODER, "random")
+    with tempfile.TemporaryDirectory(prefix="bench-extract-") as name:
+        home = Path(name)
+        clips = {size: write_clips(home, size) for size in SIZES}
+        time_preprocessing(clips, encoder, rounds, timings)
+        for size, records in clips.items():
+            time_pipeline(size, records, encoder, home, rounds, timings)
+        if memory:
+            measure_memory(home, timings)
+    threads = torch.get_num_threads()
+    timings.show(
+        ROWS,
+        f"Stage 1, {ENCODER} with random weights, float32, batch {BATCH}, {rounds} rounds",
+        f"generated clips of {CLIP_FRAMES} frames, {threads} threads\n"
+        f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']} at the start; "
+        f"torch {facts['torch']}, {facts['date']}",
+    )
+    result = figures(timings) | {
+        "clips": "generated: photographs under a moving camera, with grain",
+        "encoder": f"{ENCODER}, random weights",
+        "machine": facts,
+        "spread": {name: timings.spread(name) for name in timings.rounds},
+        "rounds": timings.rounds,
+    }
+    write_json(output, result)
+    click.echo(f"Wrote {output}")
+
+
+if __name__ == "__main__":
+    main()
