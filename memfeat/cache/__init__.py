@@ -8,6 +8,7 @@ from memfeat.cache.shard import MOST_COVERED
 from memfeat.cache.shared import SharedTable, shared_table
 from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.table import Cache, FeatureTable, set_aside_damaged, verify
+from memfeat.cache.upkeep import CacheStatus, Repair, repair, same_sources, status_of
 from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
 from memfeat.cache.writing import Spool, SpooledRows, write_shard
 
@@ -16,9 +17,11 @@ __all__ = [
     "MOST_COVERED",
     "Cache",
     "CacheSpec",
+    "CacheStatus",
     "EncodedVideo",
     "FeatureTable",
     "ImportSummary",
+    "Repair",
     "Rows",
     "SharedTable",
     "Spool",
@@ -27,8 +30,11 @@ __all__ = [
     "VideoEntry",
     "blocks_of",
     "import_features",
+    "repair",
+    "same_sources",
     "set_aside_damaged",
     "shared_table",
+    "status_of",
     "verify",
     "write_shard",
 ]

@@ -94,7 +94,7 @@ class Cache:
             CacheError: no cache there, shards of different specs, or (unless `damaged_ok`) a
                 shard that cannot be read.
         """
-        paths = _shard_paths(folder)
+        paths = shard_paths(folder)
         contents: dict[Path, tuple[CacheSpec, list[VideoEntry]]] = {}
         rows: dict[Path, StoredRows] = {}
         damaged: dict[Path, str] = {}
@@ -207,8 +207,13 @@ def set_aside_damaged(folder: Path) -> tuple[Path, ...]:
             with open_shard(path) as shard:
                 shard.entries()
         except DamagedShardError:
-            renamed.append(path.rename(path.with_name(f"{path.name}.damaged")))
+            renamed.append(set_aside(path))
     return tuple(renamed)
+
+
+def set_aside(path: Path) -> Path:
+    """Take a bad shard out of its cache by another name, which is returned."""
+    return path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def verify(folder: Path) -> dict[Path, str]:
@@ -218,7 +223,7 @@ def verify(folder: Path) -> dict[Path, str]:
         CacheError: `folder` holds no cache.
     """
     problems: dict[Path, str] = {}
-    paths = _shard_paths(folder)
+    paths = shard_paths(folder)
     first: CacheSpec | None = None
     for path in paths:
         try:
@@ -231,7 +236,12 @@ def verify(folder: Path) -> dict[Path, str]:
     return problems
 
 
-def _shard_paths(folder: Path) -> list[Path]:
+def shard_paths(folder: Path) -> list[Path]:
+    """Return the shards of a folder, by name.
+
+    Raises:
+        CacheError: there is none.
+    """
     paths = sorted(folder.glob("shard-*.h5"))
     if not paths:
         raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")

@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "predict",
     "report": "report",
     "cache": "cache",
+    "status": "status",
     "manifest": "manifest",
     "list": "names",
     "doctor": "doctor",

@@ -55,6 +55,43 @@ def verify_command(folder: Path, as_json: bool) -> int:
 
 
 @cache_command.command(
+    "repair", epilog="Example: memfeat cache repair cache/demo/efficientnet-lite0"
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+def repair_command(folder: Path, as_json: bool) -> int:
+    """Verify every shard and set bad ones aside, so that the next `extract` makes them again.
+
+    Deletes what killed writers left. A shard of another version, or made with other settings, is
+    left alone and named; exit code 1 then.
+    """
+    from memfeat.cache import repair
+
+    done = repair(folder)
+    if as_json:
+        print_json(
+            {
+                "folder": str(folder),
+                "set_aside": {str(path): why for path, why in done.set_aside.items()},
+                "left_alone": {str(path): why for path, why in done.left_alone.items()},
+                "parts_removed": done.parts_removed,
+            }
+        )
+    else:
+        for path, why in done.set_aside.items():
+            click.echo(f"{why} It is now {path.name}")
+        for why in done.left_alone.values():
+            click.echo(f"left alone: {why}")
+        click.echo(
+            f"{len(done.set_aside)} bad shards set aside, {done.parts_removed} unfinished files "
+            f"removed in {folder}"
+            + ("; `memfeat extract` makes their videos again" if done.set_aside else ""),
+            err=True,
+        )
+    return ExitCode.ERROR if done.left_alone else ExitCode.DONE
+
+
+@cache_command.command(
     "import",
     epilog="Example: memfeat cache import features.npz --name C3D --source 'handed out with "
     "MediaEval 2019' -o cache/videomem/C3D --manifest data_manifests/videomem.csv",

@@ -18,6 +18,8 @@ from memfeat.errors import ExitCode
 if TYPE_CHECKING:
     from memfeat.extraction import ExtractionSummary
 
+FEW = 3  # examples
+
 
 @click.command(
     "extract",
@@ -86,9 +88,15 @@ def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
         click.echo(f"sampler {summary.spec.sampling} kept {kept} of {frames} frames", err=True)
     for path in summary.set_aside:
         click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
+    for ids in summary.same[:FEW]:
+        click.echo(f"warning: {', '.join(map(repr, ids[:FEW]))} are the same file", err=True)
+    if len(summary.same) > FEW:
+        more = len(summary.same) - FEW
+        click.echo(f"warning: and {more} more groups; `memfeat status` counts them", err=True)
     if summary.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
         click.echo(
-            f"{len(summary.failures)} videos failed ({reasons}); mend them and add --retry-failed",
+            f"{len(summary.failures)} videos failed ({reasons}); mend them and add --retry-failed, "
+            f"or see `memfeat status {config.cache}`",
             err=True,
         )

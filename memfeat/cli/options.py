@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from memfeat.config import Settings, build, read_pipeline
+from memfeat.config import FLAG_ALONE, Settings, build, read_pipeline
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
@@ -74,6 +74,12 @@ def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | 
         text += f" [{field.default if default is None else default}]"
     if kind is None:
         return None
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and FLAG_ALONE in extra:
+        alone = extra[FLAG_ALONE]
+        return click.option(
+            flag, name, is_flag=False, flag_value=alone, default=None, type=click.STRING, help=text
+        )
     if field.is_required() and not from_file:
         return click.option(flag, name, type=kind, required=True, help=text)
     if field.is_required():

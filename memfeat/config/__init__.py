@@ -7,15 +7,26 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 
 from memfeat.config.ablation import AblationConfig, AblationRow, CacheRecipe, PaperFigures
 from memfeat.config.convert import ConvertConfig
-from memfeat.config.extract import ExtractConfig, OnPartial, Tokens, token_grid
+from memfeat.config.extract import EVERY_REASON, ExtractConfig, OnPartial, Tokens, token_grid
 from memfeat.config.finetune import FinetuneConfig
 from memfeat.config.importing import ImportConfig
-from memfeat.config.settings import Place, Seeds, Settings, Split, build, parse_seeds, read_pipeline
+from memfeat.config.settings import (
+    FLAG_ALONE,
+    Place,
+    Seeds,
+    Settings,
+    Split,
+    build,
+    parse_seeds,
+    read_pipeline,
+)
 from memfeat.config.streams import Names, Places, aggregator_names, cache_names
 from memfeat.config.train import Monitor, TrainConfig
 from memfeat.config.transfer import TransferConfig, TransferDataset, TransferFigures
 
 __all__ = [
+    "EVERY_REASON",
+    "FLAG_ALONE",
     "AblationConfig",
     "AblationRow",
     "CacheRecipe",

@@ -1,11 +1,11 @@
 """Settings of stage 1."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from memfeat.config.settings import Place, Settings
+from memfeat.config.settings import FLAG_ALONE, Place, Settings
 
 
 def _check_tokens(value: str) -> str:
@@ -34,6 +34,20 @@ def token_grid(tokens: Tokens) -> tuple[int, int]:
     return int(rows or 0), int(columns or 0)
 
 
+def _parse_reasons(value: Any) -> Any:
+    if isinstance(value, bool):
+        return (EVERY_REASON,) if value else ()
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"[a-z_0-9]+(,[a-z_0-9]+)*", value):
+        raise ValueError(
+            "it is no reason; write --retry-failed=missing, or --retry-failed alone at the end"
+        )
+    return tuple(value.split(","))
+
+
+EVERY_REASON = "all"
+Reasons = Annotated[tuple[str, ...], BeforeValidator(_parse_reasons)]
 OnPartial = Literal["keep", "skip", "fail"]
 
 
@@ -95,4 +109,9 @@ class ExtractConfig(Settings):
     time_limit: float = Field(
         120, gt=0, description="seconds without a frame after which a video is given up"
     )
-    retry_failed: bool = Field(False, description="try videos again that failed before")
+    retry_failed: Reasons = Field(
+        (),
+        description="try videos again that failed before, or =REASON,... only those that failed "
+        "or are partial for it",
+        json_schema_extra={FLAG_ALONE: EVERY_REASON},
+    )

@@ -12,6 +12,7 @@ from memfeat.registry import unknown_name
 
 TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
+FLAG_ALONE = "flag_alone"  # in a field's extras: what its flag means without a value
 Split = Literal["train", "dev", "test"]
 
 

@@ -2,16 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memfeat.cache import Cache, CacheSpec, set_aside_damaged
-from memfeat.config import ExtractConfig
+from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources, set_aside_damaged
+from memfeat.config import EVERY_REASON, ExtractConfig
 from memfeat.decoding import Sampling, start_decoders
 from memfeat.devices import resolve_devices
-from memfeat.errors import CacheError
+from memfeat.errors import CacheError, ConfigError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
 from memfeat.extraction.pipeline import (
     OnRates,
@@ -38,6 +38,7 @@ class ExtractionSummary:
         earlier_failures: already done, but failed then: video id to reason.
         set_aside: shards that could not be read, under their new names; their videos were done
             again.
+        same: of the videos asked for, groups that are the same file, byte for byte.
         frames_kept: of the decoded frames of these outcomes, those that a sampler kept; none of a
             video that failed.
         rates: how fast each stage was, and which one set the pace.
@@ -50,6 +51,7 @@ class ExtractionSummary:
     outcomes: tuple[VideoOutcome, ...]
     earlier_failures: dict[str, str]
     set_aside: tuple[Path, ...]
+    same: tuple[tuple[str, ...], ...]
     frames_kept: int
     rates: Rates
     seconds: float
@@ -74,6 +76,7 @@ class ExtractionSummary:
             "failures": self.failures,
             "reasons": dict(sorted(Counter(self.failures.values()).items())),
             "set_aside": [str(path) for path in self.set_aside],
+            "same_content": [list(ids) for ids in self.same],
             "frames": frames,
             "frames_kept": self.frames_kept,
             "seconds": round(self.seconds, 3),
@@ -167,6 +170,7 @@ def extract(
             if done.get(record.video_id)
         },
         set_aside=set_aside,
+        same=_same(config, {record.video_id for record in records}) if outcomes else (),
         frames_kept=_frames_kept(config.cache, spec, outcomes),
         rates=rates,
         seconds=time.perf_counter() - started,
@@ -192,6 +196,11 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
+def _same(config: ExtractConfig, wanted: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    groups = same_sources(Cache.open(config.cache))
+    return tuple(group for group in groups if len(set(group).intersection(wanted)) > 1)
+
+
 def _frames_kept(folder: Path, spec: CacheSpec, outcomes: Sequence[VideoOutcome]) -> int:
     encoded = [outcome for outcome in outcomes if outcome.status != "failed"]
     if spec.sampling == "every" or not encoded:  # a row may stand for a whole clip
@@ -208,8 +217,20 @@ def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
     cache.spec.require(
         spec, f"{config.cache} holds embeddings made differently; give another --cache"
     )
+    found = {entry.reason for entry in cache.entries.values() if entry.status != "ok"}
+    named = set(config.retry_failed) - {EVERY_REASON}
+    if not named <= found:
+        raise ConfigError(
+            f"no video of {config.cache} failed for {min(named - found)!r}; there are: "
+            f"{', '.join(sorted(found)) or 'no failures'}"
+        )
     return {
         video_id: entry.reason if entry.status == "failed" else ""
         for video_id, entry in cache.entries.items()
-        if not (config.retry_failed and entry.status == "failed")
+        if not _is_tried_again(entry, config)
     }
+
+
+def _is_tried_again(entry: VideoEntry, config: ExtractConfig) -> bool:
+    every = EVERY_REASON in config.retry_failed and entry.status == "failed"
+    return every or (entry.status != "ok" and entry.reason in config.retry_failed)

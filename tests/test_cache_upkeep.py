@@ -1,0 +1,146 @@
+"""Looking through a cache's folder, and putting right what is wrong in it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from test_cache import failed, spec, video
+
+from memfeat.cache import Cache, repair, same_sources, status_of, verify, write_shard
+from memfeat.cli import main
+from memfeat.config import ExtractConfig
+from memfeat.errors import ConfigError
+from memfeat.extraction.extracting import _done
+
+SHA = "ab" * 32
+
+
+@pytest.fixture
+def folder(tmp_path):
+    cache = tmp_path / "cache"
+    first, twin = (replace(video(name, 3), source_sha256=SHA) for name in ("a", "twin"))
+    write_shard(cache, spec(), [first, failed("b"), failed("late")])
+    write_shard(cache, spec(), [twin, video("cut", 2, status="partial", reason="truncated")])
+    (tmp_path / "m.csv").write_text(
+        "video_id,path,score,split\na,a.mp4,.5,train\ntwin,t.mp4,.5,test\nnew,n.mp4,.5,test\n"
+    )
+    return cache
+
+
+def run(*arguments) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def break_one(folder, name: str = "a") -> None:
+    """Flip one bit of a video's embeddings."""
+    entry = Cache.open(folder).entries[name]
+    content = bytearray(entry.shard.read_bytes())
+    row = video(name, 3).embeddings[0].tobytes()
+    content[content.index(row)] ^= 1
+    entry.shard.write_bytes(content)
+
+
+def test_status_counts_by_reason_and_names_the_commands(folder):
+    result = run("status", folder, "--manifest", folder.parent / "m.csv")
+    assert result.exit_code == 3
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{folder}: 2 ok, 1 partial, 2 failed"
+    again = f"memfeat extract ... --cache {folder}"
+    assert f"  2 failed (missing): mend the files, then {again} --retry-failed=missing" in lines
+    assert any("1 partial (truncated)" in line and "--partial" in line for line in lines)
+    assert any("1 of" in line and "m.csv not done yet" in line for line in lines)
+    warning = "  warning: 'a', 'twin' are the same file, in different splits"
+    assert any(line.startswith(warning) for line in lines)
+
+
+def test_status_as_json(folder):
+    found = json.loads(run("status", folder, "--json").stdout)
+    assert found["videos"] == {"ok": 2, "partial": 1, "failed": 2}
+    assert found["reasons"] == {"failed": {"missing": 2}, "partial": {"truncated": 1}}
+    assert found["same_content"] == [["a", "twin"]]
+    assert found["damaged"] == {}
+
+
+def test_status_of_a_cache_without_trouble_is_one_line(tmp_path):
+    write_shard(tmp_path, spec(), [video("a"), video("b")])
+    result = run("status", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path}: 2 ok, 0 partial, 0 failed\n")
+
+
+def test_status_tells_of_damage_leavings_and_what_was_set_aside(folder):
+    (folder / ".shard-x.h5.1.part").touch()
+    (folder / "shard-y.h5.damaged").touch()
+    path = Cache.open(folder).entries["a"].shard
+    path.write_bytes(path.read_bytes()[:300])
+    result = run("status", folder)
+    assert result.exit_code == 1
+    for words in (f"memfeat cache repair {folder}", "1 unfinished files", "1 shards set aside"):
+        assert words in result.stdout
+    assert status_of(folder).damaged.keys() == {path}
+    for shard in folder.glob("shard-*.h5"):
+        shard.write_bytes(b"")
+    assert run("status", folder).exit_code == 1
+
+
+def test_repair_sets_bad_shards_aside_and_leaves_good_ones(folder):
+    (folder / ".shard-x.h5.1.part").touch()
+    good = Cache.open(folder).entries["twin"].shard
+    content = good.read_bytes()
+    break_one(folder)
+    assert len(verify(folder)) == 1
+    result = run("cache", "repair", folder)
+    assert result.exit_code == 0
+    assert "checksum" in result.stdout
+    assert "1 bad shards set aside, 1 unfinished files removed" in result.stderr
+    assert verify(folder) == {}
+    assert good.read_bytes() == content
+    assert [path.suffix for path in folder.iterdir() if path != good] == [".damaged"]
+
+
+def test_repair_leaves_alone_what_was_made_differently(folder):
+    other = write_shard(folder.parent / "other", spec(encoder="other"), [video("z")])
+    other.replace(folder / "shard-zz.h5")
+    done = repair(folder)
+    assert (done.set_aside, list(done.left_alone)) == ({}, [folder / "shard-zz.h5"])
+    assert run("cache", "repair", folder).exit_code == 1
+
+
+def test_same_sources_are_found_across_shards_and_only_once(folder):
+    assert same_sources(Cache.open(folder)) == [("a", "twin")]
+
+
+@pytest.mark.parametrize("command", [("status",), ("cache", "repair")])
+def test_a_folder_without_a_cache_is_told_of(tmp_path, command):
+    result = run(*command, tmp_path)
+    assert result.exit_code == 1
+    assert "holds no cache" in result.stderr
+
+
+def test_any_flipped_byte_of_the_data_is_found(tmp_path):
+    """Five hundred bytes, of all datasets and attributes, one after another."""
+    path = write_shard(tmp_path, spec(), [video("a", 20), failed("b"), video("c", 7)])
+    whole = path.read_bytes()
+    data = [video("a", 20).embeddings.tobytes(), video("c", 7).embeddings.tobytes()]
+    places = [whole.index(part) + n for part in data for n in range(len(part))]
+    for text in (b"missing", spec().model_dump_json().encode()):
+        places += range(whole.index(text), whole.index(text) + len(text))
+    generator = np.random.default_rng(0)
+    for place in generator.choice(places, 500, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(content)
+        assert verify(tmp_path), f"byte {place}"
+    path.write_bytes(whole)
+    assert verify(tmp_path) == {}
+
+
+def test_a_reason_without_videos_is_refused_with_those_there_are(folder):
+    config = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="nope")
+    with pytest.raises(ConfigError, match="for 'nope'; there are: missing"):
+        _done(config, spec())
+    retried = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="truncated")
+    assert set(_done(retried, spec())) == {"a", "b", "late", "twin"}
+    every = ExtractConfig(manifest="m.csv", cache=folder, retry_failed=True)
+    assert set(_done(every, spec())) == {"a", "twin", "cut"}
