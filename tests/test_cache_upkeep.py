@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from test_cache import failed, spec, video
 
 from memfeat.cache import Cache, repair, same_sources, status_of, verify, write_shard
 from memfeat.cli import main
+from memfeat.cli.extract import extract_command
 from memfeat.config import ExtractConfig
 from memfeat.errors import ConfigError
 from memfeat.extraction.extracting import _done
@@ -48,11 +50,12 @@ def test_status_counts_by_reason_and_names_the_commands(folder):
     lines = result.stdout.splitlines()
     assert lines[0] == f"{folder}: 2 ok, 1 partial, 2 failed"
     again = f"memfeat extract ... --cache {folder}"
-    assert f"  2 failed (missing): mend the files, then {again} --retry-failed=missing" in lines
-    assert any("1 partial (truncated)" in line and "--partial" in line for line in lines)
-    assert any("1 of" in line and "m.csv not done yet" in line for line in lines)
-    warning = "  warning: 'a', 'twin' are the same file, in different splits"
-    assert any(line.startswith(warning) for line in lines)
+    when = "when their files are mended"
+    assert f"  2 failed (missing), {when}: {again} --retry-failed=missing" in lines
+    out = "which training leaves out"
+    assert f"  1 partial (truncated), {out}, {when}: {again} --retry-failed=truncated" in lines
+    assert f"  1 videos of the manifest not done yet: {again}" in lines
+    assert "  warning: 'a', 'twin' are the same file, in different splits: a leak" in lines
 
 
 def test_status_as_json(folder):
@@ -82,6 +85,45 @@ def test_status_tells_of_damage_leavings_and_what_was_set_aside(folder):
     for shard in folder.glob("shard-*.h5"):
         shard.write_bytes(b"")
     assert run("status", folder).exit_code == 1
+
+
+def test_status_tells_of_shards_of_another_making_and_counts_the_others(folder):
+    other = write_shard(folder.parent / "other", spec(encoder="other"), [video("z")])
+    moved = other.replace(folder / "shard-zz.h5")
+    result = run("status", folder, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert found["videos"] == {"ok": 2, "partial": 1, "failed": 2}
+    assert list(found["other"]) == [str(moved)]
+    assert "encoder is 'other', not 'toy'" in found["other"][str(moved)]
+    assert f"mv {moved} " in found["tasks"][0]["command"]
+
+
+def test_status_of_what_is_left_when_every_shard_was_set_aside(folder):
+    for path in list(folder.glob("shard-*.h5")):
+        path.write_bytes(b"")
+    assert run("cache", "repair", folder).exit_code == 0
+    result = run("status", folder)
+    assert result.exit_code == 0
+    again = f"memfeat extract ... --cache {folder} && rm {folder}/shard-*.damaged"
+    assert f"2 shards set aside earlier, to be made again and deleted: {again}" in result.stdout
+
+
+def test_a_leak_across_splits_is_told_only_where_the_manifest_shows_one(folder):
+    manifest = folder.parent / "m.csv"
+    found = json.loads(run("status", folder, "--manifest", manifest, "--json").stdout)
+    assert found["leaks"] == [["a", "twin"]]
+    manifest.write_text(manifest.read_text().replace("test", "train"))
+    found = json.loads(run("status", folder, "--manifest", manifest, "--json").stdout)
+    assert (found["leaks"], found["same_content"]) == ([], [["a", "twin"]])
+
+
+def test_failed_videos_and_features_made_elsewhere_are_no_twins(tmp_path):
+    twins = [replace(video(name), source_sha256=SHA) for name in "ab"]
+    given = write_shard(tmp_path / "given", spec(weights="imported"), twins).parent
+    broken = [replace(failed(name), source_sha256=SHA) for name in "ab"]
+    failing = write_shard(tmp_path / "failing", spec(), broken).parent
+    assert same_sources(Cache.open(given)) == same_sources(Cache.open(failing)) == []
 
 
 def test_repair_sets_bad_shards_aside_and_leaves_good_ones(folder):
@@ -144,3 +186,37 @@ def test_a_reason_without_videos_is_refused_with_those_there_are(folder):
     assert set(_done(retried, spec())) == {"a", "b", "late", "twin"}
     every = ExtractConfig(manifest="m.csv", cache=folder, retry_failed=True)
     assert set(_done(every, spec())) == {"a", "twin", "cut"}
+
+
+def test_a_retry_that_found_nothing_left_to_do_may_run_again(tmp_path):
+    write_shard(tmp_path, spec(), [video("a")])
+    config = ExtractConfig(manifest="m.csv", cache=tmp_path, retry_failed="missing")
+    assert _done(config, spec()) == {"a": ""}
+
+
+def test_a_retry_takes_up_what_failed_in_a_shard_that_is_superseded(folder):
+    write_shard(folder, spec(), [video("b"), video("late")])
+    config = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="missing")
+    assert set(_done(config, spec())) == {"a", "b", "cut", "late", "twin"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "reasons"),
+    [
+        ("--retry-failed", "all", ("all",)),
+        ("--retry-failed=missing,timeout", "missing,timeout", ("missing", "timeout")),
+        ("--retry-failed=none", "none", ()),
+    ],
+)
+def test_the_flag_takes_reasons_after_an_equals_sign_and_never_the_next_argument(
+    flag, value, reasons
+):
+    found = extract_command.make_context("extract", [flag, "p.toml"]).params
+    assert (found["retry_failed"], found["pipeline"]) == (value, Path("p.toml"))
+    assert ExtractConfig(manifest="m", cache="c", retry_failed=value).retry_failed == reasons
+
+
+def test_what_is_no_reason_is_a_usage_error(tmp_path):
+    result = run("extract", "--manifest", "m.csv", "--cache", tmp_path, "--retry-failed=a b")
+    assert result.exit_code == 2
+    assert "retry_failed = 'a b' is not allowed: write reasons with commas" in result.stderr

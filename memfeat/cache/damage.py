@@ -1,5 +1,6 @@
 """Telling of a shard that is not as it was written."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,9 @@ from memfeat.errors import DamagedShardError
 
 def damage(path: Path, what: str) -> DamagedShardError:
     """Return the error to raise for shard `path`."""
+    repair = f"`memfeat cache repair {shlex.quote(str(path.parent))}`"
     return DamagedShardError(
-        f"{path} is damaged: {what}. Delete it and run `memfeat extract` again"
+        f"{path} is damaged: {what}. {repair} sets it aside, and `memfeat extract` makes it again"
     )
 
 

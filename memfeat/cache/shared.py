@@ -13,8 +13,9 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from memfeat.cache.features import FeatureTable
 from memfeat.cache.spec import CacheSpec
-from memfeat.cache.table import Cache, FeatureTable
+from memfeat.cache.table import Cache
 from memfeat.errors import CacheError
 from memfeat.files import PART_SUFFIX, remove_stale_parts
 

@@ -1,4 +1,4 @@
-"""A folder of shards, and its videos as one flat table."""
+"""A folder of shards, read as one."""
 
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -9,58 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from memfeat.cache.features import FeatureTable
 from memfeat.cache.rows import Span, StoredRows
-from memfeat.cache.shard import find_odd_vector, open_shard
+from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.errors import CacheError, DamagedShardError
-
-
-@dataclass(frozen=True)
-class FeatureTable:
-    """Embeddings of many videos as one flat table.
-
-    Attributes:
-        values: float16 (total_frames, width), contiguous.
-        pts_seconds: float64 (total_frames,).
-        covers: int32 (total_frames,), how many decoded frames, or clips, each one stands for.
-        offsets: int64 (videos + 1,); video i has the rows offsets[i]:offsets[i + 1].
-        video_ids: (videos,).
-        spec: what made them.
-    """
-
-    values: NDArray[np.float16]
-    pts_seconds: NDArray[np.float64]
-    covers: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    video_ids: tuple[str, ...]
-    spec: CacheSpec
-
-    def __len__(self) -> int:
-        return len(self.video_ids)
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Frames of each video, int64 (videos,)."""
-        return np.diff(self.offsets)
-
-    def frames(self, index: int) -> NDArray[np.float16]:
-        """Return a view of video `index`'s embeddings, (time, width)."""
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
-
-    def require_sound(self) -> None:
-        """Refuse vectors that are not what the spec promises, such as NaN.
-
-        Raises:
-            CacheError: names the first such video.
-        """
-        found = find_odd_vector(self.values, self.spec)
-        if found:
-            index = int(np.searchsorted(self.offsets, found[0], side="right")) - 1
-            raise CacheError(
-                f"the features of video {self.video_ids[index]!r} are damaged: {found[1]}. "
-                "`memfeat cache verify` finds the shard; delete it and run `memfeat extract` again"
-            )
 
 
 @dataclass(frozen=True)
@@ -73,6 +27,7 @@ class Cache:
         entries: by video id; where several shards hold a video, the best status counts.
         rows: where each readable shard's frames lie, by its name.
         damaged: the others, each with what is wrong.
+        reasons: why videos failed or are partial, also of those that a later shard has whole.
     """
 
     folder: Path
@@ -80,6 +35,7 @@ class Cache:
     entries: dict[str, VideoEntry]
     rows: dict[Path, StoredRows]
     damaged: dict[Path, str]
+    reasons: frozenset[str]
 
     @property
     def shards(self) -> tuple[Path, ...]:
@@ -94,28 +50,55 @@ class Cache:
             CacheError: no cache there, shards of different specs, or (unless `damaged_ok`) a
                 shard that cannot be read.
         """
-        paths = shard_paths(folder)
-        contents: dict[Path, tuple[CacheSpec, list[VideoEntry]]] = {}
+        cache, problems = cls.open_what_can_be(folder)
+        if cache is None:
+            raise next(iter(problems.values()))
+        for problem in problems.values():
+            if not (damaged_ok and isinstance(problem, DamagedShardError)):
+                raise problem
+        return cache
+
+    @classmethod
+    def open_what_can_be(cls, folder: Path) -> tuple[Self | None, dict[Path, CacheError]]:
+        """Read all shards that can be used together; tell of each other one what it is.
+
+        Returns:
+            What `open` returns, None if there is no shard to use; and the errors of the shards
+            that are damaged, or made by another version or differently from the first one.
+
+        Raises:
+            CacheError: no cache there.
+        """
+        problems: dict[Path, CacheError] = {}
         rows: dict[Path, StoredRows] = {}
-        damaged: dict[Path, str] = {}
-        for path in paths:
+        entries: dict[str, VideoEntry] = {}
+        reasons: set[str] = set()
+        spec: CacheSpec | None = None
+        for path in shard_paths(folder):
             try:
                 with open_shard(path) as shard:
-                    contents[path] = shard.spec, shard.entries()
+                    found = shard.entries()
+                    spec = spec or shard.spec
+                    first = next(iter(rows), path)
+                    why = f"{path} was made differently from {first.name} beside it"
+                    spec.require(shard.spec, why)
                     rows[path] = shard.rows
-            except DamagedShardError as error:
-                damaged[path] = str(error)
-        if damaged and (not damaged_ok or not contents):
-            raise CacheError(next(iter(damaged.values())))
-        first, (spec, _) = next(iter(contents.items()))
-        entries: dict[str, VideoEntry] = {}
-        for path, (found, videos) in contents.items():
-            spec.require(found, f"{path} was made differently from {first.name} beside it")
-            for entry in videos:
+            except CacheError as error:
+                problems[path] = error
+                continue
+            reasons.update(entry.reason for entry in found if entry.reason)
+            for entry in found:
                 known = entries.setdefault(entry.video_id, entry)
                 if STATUSES.index(entry.status) < STATUSES.index(known.status):
                     entries[entry.video_id] = entry
-        return cls(folder, spec, entries, rows, damaged)
+        if spec is None:
+            return None, problems
+        damaged = {
+            path: str(error)
+            for path, error in problems.items()
+            if isinstance(error, DamagedShardError)
+        }
+        return cls(folder, spec, entries, rows, damaged, frozenset(reasons)), problems
 
     def usable(self, *, partial: bool = False) -> tuple[str, ...]:
         """Return the ids of the videos that may be trained on, sorted."""
@@ -214,26 +197,6 @@ def set_aside_damaged(folder: Path) -> tuple[Path, ...]:
 def set_aside(path: Path) -> Path:
     """Take a bad shard out of its cache by another name, which is returned."""
     return path.rename(path.with_name(f"{path.name}.damaged"))
-
-
-def verify(folder: Path) -> dict[Path, str]:
-    """Check every shard's checksum, vectors and offsets; return what is wrong, by shard.
-
-    Raises:
-        CacheError: `folder` holds no cache.
-    """
-    problems: dict[Path, str] = {}
-    paths = shard_paths(folder)
-    first: CacheSpec | None = None
-    for path in paths:
-        try:
-            with open_shard(path) as shard:
-                shard.verify()
-                first = first or shard.spec
-                first.require(shard.spec, f"{path} was made differently from {paths[0].name}")
-        except CacheError as error:
-            problems[path] = str(error)
-    return problems
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memfeat.cli.options import (
+    CommandOfSwitches,
     json_option,
     pipeline_argument,
     print_json,
@@ -23,6 +24,7 @@ FEW = 3  # examples
 
 @click.command(
     "extract",
+    cls=CommandOfSwitches,
     epilog="Example: memfeat extract pipelines/extract.toml --manifest data_manifests/mine.csv "
     "--cache cache/mine/ViT-L-14-336 --device cuda",
 )

@@ -14,6 +14,25 @@ from memfeat.config import FLAG_ALONE, Settings, build, read_pipeline
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
+
+class CommandOfSwitches(click.Command):
+    """A command some of whose flags may stand alone; the value of one follows an equals sign.
+
+    Click by itself would take the next argument for the value, such as the pipeline's path.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; see `click.Command.parse_args`."""
+        alone = {
+            flag: option.flag_value
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for flag in option.opts
+            if isinstance(option.flag_value, str)
+        }
+        return super().parse_args(ctx, [f"{a}={alone[a]}" if a in alone else a for a in args])
+
+
 pipeline_argument = click.argument(
     "pipeline", required=False, type=click.Path(path_type=Path), metavar="[PIPELINE.toml]"
 )
@@ -78,7 +97,12 @@ def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | 
     if isinstance(extra, dict) and FLAG_ALONE in extra:
         alone = extra[FLAG_ALONE]
         return click.option(
-            flag, name, is_flag=False, flag_value=alone, default=None, type=click.STRING, help=text
+            *(flag, name),
+            is_flag=False,
+            flag_value=alone,
+            type=click.STRING,
+            metavar="[=NAME,...]",
+            help=text,
         )
     if field.is_required() and not from_file:
         return click.option(flag, name, type=kind, required=True, help=text)

@@ -1,6 +1,6 @@
 """`memfeat status`: what became of a cache's videos, and the commands that deal with the rest."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,51 +26,40 @@ FEW = 3  # examples
 )
 @json_option
 def status_command(folder: Path, manifest: Path | None, as_json: bool) -> int:
-    """Say how many videos of a cache are ok, partial and failed, and what to do about it.
+    """Say what became of a cache's videos, and what to do about it.
 
-    Exit code 1: shards are damaged; 3: some videos failed.
+    In the commands it names, `...` stands for the settings that made the cache. It reads no
+    vectors; `memfeat cache verify` does. Exit code 1: shards are damaged; 3: some videos failed.
     """
     from memfeat.cache import status_of
     from memfeat.manifest import read_manifest
 
-    records = read_manifest(manifest).by_id if manifest else {}
-    status = status_of(folder, list(records))
-    splits = {video_id: record.split for video_id, record in records.items()}
+    records = read_manifest(manifest).records if manifest else ()
+    status = status_of(folder, {record.video_id: record.split for record in records})
     if as_json:
-        print_json({"folder": str(folder), **status.as_dict()})
+        print_json(status.as_dict())
     else:
-        for line in _lines(status, folder, manifest, splits):
+        for line in _lines(status):
             click.echo(line)
-    if status.damaged:
+    if status.damaged or status.other:
         return ExitCode.ERROR
-    return ExitCode.SOME_VIDEOS_FAILED if "failed" in status.reasons else ExitCode.DONE
+    return ExitCode.SOME_VIDEOS_FAILED if status.videos["failed"] else ExitCode.DONE
 
 
-def _lines(
-    status: "CacheStatus", folder: Path, manifest: Path | None, splits: Mapping[str, str]
-) -> Iterator[str]:
-    again = f"memfeat extract ... --cache {folder}"
-    counts = status.as_dict()["videos"]
-    yield f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items())
-    for name, reasons in status.reasons.items():
-        for reason, count in reasons.items():
-            hint = "training leaves it out, unless --partial" if name == "partial" else ""
-            then = f"mend the files, then {again} --retry-failed={reason}"
-            yield f"  {count} {name} ({reason}): {hint + '; ' if hint else ''}{then}"
-    if status.missing:
-        yield f"  {len(status.missing)} of {manifest} not done yet: {again} --manifest {manifest}"
-    if status.damaged:
-        yield f"  {len(status.damaged)} damaged shards: memfeat cache repair {folder}, then {again}"
-    if status.parts:
-        yield (
-            f"  {len(status.parts)} unfinished files: an extraction is at work, or was killed; "
-            f"memfeat cache repair {folder} removes those of the dead"
-        )
-    if status.set_aside:
-        yield f"  {len(status.set_aside)} shards set aside earlier (*.damaged): delete them"
-    for ids in status.same[:FEW]:
-        across = len({splits[video_id] for video_id in ids if video_id in splits}) > 1
-        leak = ", in different splits: they give each other away" if across else ""
-        yield f"  warning: {', '.join(map(repr, ids[:FEW]))} are the same file{leak}"
-    if len(status.same) > FEW:
-        yield f"  warning: and {len(status.same) - FEW} more groups of ids are the same file"
+def _lines(status: "CacheStatus") -> Iterator[str]:
+    counts = ", ".join(f"{count} {name}" for name, count in status.videos.items())
+    yield f"{status.folder}: {counts}"
+    for problem, command in status.tasks():
+        yield f"  {problem}: {command}"
+    yield from (f"  {why}" for why in (*status.damaged.values(), *status.other.values()))
+    yield from _warnings(status.leaks, "are the same file, in different splits: a leak")
+    others = [ids for ids in status.same if ids not in status.leaks]
+    yield from _warnings(others, "are the same file")
+
+
+def _warnings(groups: Sequence[tuple[str, ...]], what: str) -> Iterator[str]:
+    for ids in groups[:FEW]:
+        more = f" and {len(ids) - FEW} more" if len(ids) > FEW else ""
+        yield f"  warning: {', '.join(map(repr, ids[:FEW]))}{more} {what}"
+    if len(groups) > FEW:
+        yield f"  warning: {len(groups) - FEW} more groups of ids {what}"

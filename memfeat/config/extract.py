@@ -40,10 +40,8 @@ def _parse_reasons(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"[a-z_0-9]+(,[a-z_0-9]+)*", value):
-        raise ValueError(
-            "it is no reason; write --retry-failed=missing, or --retry-failed alone at the end"
-        )
-    return tuple(value.split(","))
+        raise ValueError("write reasons with commas between them, such as missing,timeout; or all")
+    return tuple(value.split(",")) if value != "none" else ()
 
 
 EVERY_REASON = "all"

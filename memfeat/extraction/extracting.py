@@ -217,12 +217,12 @@ def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
     cache.spec.require(
         spec, f"{config.cache} holds embeddings made differently; give another --cache"
     )
-    found = {entry.reason for entry in cache.entries.values() if entry.status != "ok"}
     named = set(config.retry_failed) - {EVERY_REASON}
-    if not named <= found:
+    # Where nothing failed there is nothing to try again: the same command may run once more.
+    if cache.reasons and not named <= cache.reasons:
         raise ConfigError(
-            f"no video of {config.cache} failed for {min(named - found)!r}; there are: "
-            f"{', '.join(sorted(found)) or 'no failures'}"
+            f"no video of {config.cache} failed for {min(named - cache.reasons)!r}; there are: "
+            f"{', '.join(sorted(cache.reasons))}"
         )
     return {
         video_id: entry.reason if entry.status == "failed" else ""

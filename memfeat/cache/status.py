@@ -1,0 +1,178 @@
+"""How far a cache is, what is wrong in its folder, and which commands deal with that."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memfeat.cache.shard import open_shard
+from memfeat.cache.table import Cache
+from memfeat.cache.video import STATUSES
+from memfeat.errors import CacheError, DamagedShardError
+from memfeat.files import PART_SUFFIX
+
+# What another try needs, where it is not that the file is mended.
+FLAGS = {
+    "image": "--allow-images",
+    "timeout": "--time-limit SECONDS",
+    "too_large": "--max-pixels PIXELS",
+}
+
+
+class Task(NamedTuple):
+    """A problem, and the command that deals with it; `...` stands for what made the cache."""
+
+    problem: str
+    command: str
+
+
+@dataclass(frozen=True)
+class CacheStatus:
+    """What `memfeat status` tells.
+
+    Attributes:
+        folder: the cache's.
+        cache: the cache, as far as it can be read; None if nothing can.
+        damaged: shards that cannot be read, with what is wrong.
+        other: shards that another version or other settings made, each with how they differ.
+        set_aside: shards that were taken out of the cache earlier.
+        parts: files that a writer is at, or left when it was killed.
+        same: groups of ids whose videos are the same file.
+        leaks: those of these groups that lie in several splits.
+        missing: of the ids asked about, those that the cache does not hold.
+    """
+
+    folder: Path
+    cache: Cache | None
+    damaged: dict[Path, str]
+    other: dict[Path, str]
+    set_aside: tuple[Path, ...]
+    parts: tuple[Path, ...]
+    same: tuple[tuple[str, ...], ...]
+    leaks: tuple[tuple[str, ...], ...]
+    missing: tuple[str, ...]
+
+    @property
+    def videos(self) -> dict[str, int]:
+        """How many videos there are, by status."""
+        entries = self.cache.entries.values() if self.cache else ()
+        return {status: sum(each.status == status for each in entries) for status in STATUSES}
+
+    @property
+    def reasons(self) -> dict[str, dict[str, int]]:
+        """How many videos are not ok, by status and reason, both sorted."""
+        found: dict[str, dict[str, int]] = {}
+        entries = self.cache.entries.values() if self.cache else ()
+        counts = Counter((each.status, each.reason) for each in entries if each.status != "ok")
+        for (status, reason), count in sorted(counts.items()):
+            found.setdefault(status, {})[reason] = count
+        return found
+
+    def tasks(self) -> list[Task]:
+        """Return what there is to do, the most urgent first."""
+        is_imported = self.cache is not None and self.cache.spec.is_imported
+        command = "memfeat cache import" if is_imported else "memfeat extract"
+        return list(self._tasks(f"{command} ... --cache {_quoted([self.folder])}"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "folder": str(self.folder),
+            "spec": self.cache.spec.model_dump(mode="json") if self.cache else None,
+            "videos": self.videos,
+            "reasons": self.reasons,
+            "missing": len(self.missing),
+            "damaged": {str(path): problem for path, problem in self.damaged.items()},
+            "other": {str(path): problem for path, problem in self.other.items()},
+            "set_aside": [str(path) for path in self.set_aside],
+            "parts": [str(path) for path in self.parts],
+            "same_content": [list(ids) for ids in self.same],
+            "leaks": [list(ids) for ids in self.leaks],
+            "tasks": [task._asdict() for task in self.tasks()],
+        }
+
+    def _tasks(self, again: str) -> Iterator[Task]:
+        repair = f"memfeat cache repair {_quoted([self.folder])}"
+        if self.damaged:
+            yield Task(f"{len(self.damaged)} damaged shards", f"{repair} && {again}")
+        if self.other:
+            away = f"mkdir OTHER && mv {_quoted(self.other)} OTHER"
+            yield Task(f"{len(self.other)} shards that were made differently", away)
+        if self.missing:
+            yield Task(f"{len(self.missing)} videos of the manifest not done yet", again)
+        for status, reasons in self.reasons.items():
+            for reason, count in reasons.items():
+                what = f"{count} {status} ({reason})"
+                if status == "partial":
+                    what += ", which training leaves out"
+                if reason not in FLAGS:
+                    what += ", when their files are mended"
+                flags = [FLAGS[reason]] if reason in FLAGS else []
+                yield Task(what, " ".join([again, *flags, f"--retry-failed={reason}"]))
+        if self.parts:
+            yield Task(f"{len(self.parts)} unfinished files, unless a run is at work", repair)
+        if self.set_aside:
+            what = f"{len(self.set_aside)} shards set aside earlier"
+            yield Task(f"{what}, to be made again and deleted", f"{again} && {self._deletion()}")
+
+    def _deletion(self) -> str:
+        return f"rm {_quoted([self.folder])}/shard-*.damaged"
+
+
+def status_of(folder: Path, splits: Mapping[str, str] | None = None) -> CacheStatus:
+    """Look through a cache's folder; no embedding is read.
+
+    Args:
+        folder: of the cache.
+        splits: of the videos that it should hold, by id.
+
+    Raises:
+        CacheError: `folder` holds no cache, nor what is left of one.
+        PermissionError: a shard may not be read.
+    """
+    set_aside = tuple(sorted(folder.glob("shard-*.damaged")))
+    parts = tuple(sorted(folder.glob(f".*{PART_SUFFIX}")))
+    cache: Cache | None = None
+    problems: dict[Path, CacheError] = {}
+    if any(folder.glob("shard-*.h5")) or not (set_aside or parts):
+        cache, problems = Cache.open_what_can_be(folder)
+    damaged = {p: str(e) for p, e in problems.items() if isinstance(e, DamagedShardError)}
+    same = same_sources(cache) if cache else []
+    splits, held = splits or {}, cache.entries if cache else {}
+    return CacheStatus(
+        folder=folder,
+        cache=cache,
+        damaged=damaged,
+        other={path: str(error) for path, error in problems.items() if path not in damaged},
+        set_aside=set_aside,
+        parts=parts,
+        same=tuple(same),
+        leaks=tuple(ids for ids in same if len({splits[v] for v in ids if v in splits}) > 1),
+        missing=tuple(video_id for video_id in splits if video_id not in held),
+    )
+
+
+def same_sources(cache: Cache) -> list[tuple[str, ...]]:
+    """Return groups of ids whose videos have frames and are the same file, byte for byte.
+
+    Mostly there are none, and none are found of features made elsewhere: many videos come in one
+    file there.
+
+    Raises:
+        DamagedShardError: a shard cannot be read.
+    """
+    groups: dict[str, list[str]] = {}
+    for path in () if cache.spec.is_imported else cache.shards:
+        with open_shard(path) as shard:
+            sources = shard.sources()
+        for video_id, sha256 in sources.items():
+            entry = cache.entries.get(video_id)
+            if sha256 and entry and entry.shard == path and entry.num_frames:
+                groups.setdefault(sha256, []).append(video_id)
+    return sorted(tuple(sorted(ids)) for ids in groups.values() if len(ids) > 1)
+
+
+def _quoted(paths: Iterable[Path]) -> str:
+    return " ".join(shlex.quote(str(path)) for path in paths)
