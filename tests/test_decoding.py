@@ -115,7 +115,7 @@ def struck(path: Path, times: int, blow: signal.Signals) -> Iterator[set[int]]:
 @pytest.fixture
 def slow(tmp_path) -> Path:
     """A clip that takes long enough to decode for its process to be found meanwhile."""
-    return numbered_clip(tmp_path / "slow.mp4", 250, height=360, width=640)
+    return numbered_clip(tmp_path / "slow.mp4", 900)
 
 
 def test_a_decoder_that_crashes_once_costs_nothing(clips, slow):

@@ -1,0 +1,189 @@
+"""The fault matrix's videos through extraction: what reaches the shard, the summary and --json."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_videos import ELSEWHERE, KINDS
+from click.testing import CliRunner
+from clips import numbered_clip
+from test_decoding import reading, struck
+from test_extraction import files
+from test_video import unprivileged
+
+from memfeat.cache import Cache, verify
+from memfeat.cli import main
+from memfeat.config import ExtractConfig
+from memfeat.errors import VideoError
+from memfeat.extraction import ExtractionSummary, extract
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.video import VideoReader
+
+GOOD = {"good-a": 9, "good-b": 4, "good-c": 17}
+SETTINGS = {"encoder": "timm/test_vit", "weights": "random", "batch_size": 4, "device": "cpu"}
+
+
+def manifest(paths: dict[str, Path]) -> Manifest:
+    records = [
+        VideoRecord(video_id=name, path=path, score=None, split="test")
+        for name, path in paths.items()
+    ]
+    return Manifest(Path("unused.csv"), tuple(records))
+
+
+def config(cache: Path, **changes) -> ExtractConfig:
+    return ExtractConfig(manifest="unused.csv", cache=cache, **SETTINGS, **changes)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("good")
+    return {name: numbered_clip(folder / f"{name}.mp4", n) for name, n in GOOD.items()}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bad")
+    found = {}
+    for kind in KINDS:
+        path = folder / kind.name
+        kind.make(path)
+        found[kind.video_id] = path
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(good, tmp_path_factory) -> Path:
+    cache = tmp_path_factory.mktemp("alone")
+    extract(manifest(good), config(cache))
+    return cache
+
+
+@pytest.fixture(scope="module")
+def together(good, corpus, tmp_path_factory) -> tuple[ExtractionSummary, Path]:
+    """All kinds in one run, with good videos before, between and after them."""
+    names = [kind.video_id for kind in KINDS if not kind.settings]
+    half = len(names) // 2
+    order = ["good-a", *names[:half], "good-b", *names[half:], "good-c"]
+    cache = tmp_path_factory.mktemp("together")
+    paths = {name: (good | corpus)[name] for name in order}
+    return extract(manifest(paths), config(cache)), cache
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if not kind.settings], ids=lambda kind: f"row-{kind.video_id}"
+)
+def test_row(kind, together):
+    summary, cache = together
+    entry = Cache.open(cache).entries[kind.video_id]
+    assert (entry.status, entry.reason) == (kind.status, kind.reason)
+    outcome = {each.video_id: each for each in summary.outcomes}[kind.video_id]
+    assert (outcome.status, outcome.reason) == (kind.status, kind.reason)
+    assert summary.failures.get(kind.video_id, "") == (
+        kind.reason if kind.status == "failed" else ""
+    )
+    assert "\n" not in outcome.message
+    if kind.status == "failed":
+        assert entry.num_frames == 0
+        assert outcome.message
+    else:
+        assert entry.num_frames == outcome.num_frames > 0
+        assert kind.frames in (None, entry.num_frames)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.settings], ids=lambda kind: f"row-{kind.video_id}"
+)
+def test_row_with_a_setting(kind, corpus, tmp_path):
+    paths = {kind.video_id: corpus[kind.video_id]}
+    extract(manifest(paths), config(tmp_path, **kind.settings))
+    entry = Cache.open(tmp_path).entries[kind.video_id]
+    assert (entry.status, entry.reason) == (kind.status, kind.reason)
+    assert kind.frames in (None, entry.num_frames)
+
+
+def test_every_row_of_the_matrix_is_there():
+    rows = {kind.row for kind in KINDS} | set(ELSEWHERE)
+    assert rows == set(range(1, 37))
+    assert set(ELSEWHERE.values()) <= set(globals())
+
+
+def test_good_videos_get_the_same_bytes_among_bad_ones(alone, together):
+    mixed, clean = Cache.open(together[1]).load(list(GOOD)), Cache.open(alone).load(list(GOOD))
+    np.testing.assert_array_equal(mixed.values, clean.values)
+    np.testing.assert_array_equal(mixed.pts_seconds, clean.pts_seconds)
+    assert mixed.lengths.tolist() == list(GOOD.values())
+    assert verify(together[1]) == {}
+
+
+def test_the_command_counts_them_by_reason_and_shows_no_traceback(corpus, good, tmp_path):
+    chosen = {name: path for name, path in corpus.items() if name[:2] in ("01", "05", "07", "22")}
+    rows = [f"{name},{path},,test" for name, path in (chosen | good).items()]
+    (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]
+    where = [f"--manifest={tmp_path / 'm.csv'}", f"--cache={tmp_path / 'cache'}"]
+    result = CliRunner().invoke(main, ["extract", *where, *flags, "--json"])
+    assert result.exit_code == 3
+    found = json.loads(result.stdout)
+    assert found["reasons"] == {"missing": 1, "no_video": 1, "unreadable": 1}
+    assert (found["ok"], found["partial"], found["failed"]) == (3, 2, 3)
+    assert "Traceback" not in result.stderr
+
+
+def test_row_06_damage_gives_the_same_bytes_every_time(corpus, tmp_path):
+    paths = {"damaged": corpus["06-damaged.mp4"]}
+    for cache in ("one", "two"):
+        extract(manifest(paths), config(tmp_path / cache))
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert 30 < Cache.open(tmp_path / "one").entries["damaged"].num_frames < 60
+    assert Cache.open(tmp_path / "one").usable() == ()
+
+
+def test_row_25_a_file_that_may_not_be_read(good, tmp_path):
+    """With the reader itself: what is not root cannot start a decoder where Python is root's."""
+    path = shutil.copy(good["good-a"], tmp_path / "mine.mp4")
+    path.chmod(0)
+    with unprivileged(), pytest.raises(VideoError, match="may not be read; check") as caught:
+        VideoReader(path)
+    assert caught.value.reason == "permission"
+
+
+def test_row_31_the_same_content_under_two_ids_is_warned_of(good, tmp_path):
+    shutil.copy(good["good-b"], tmp_path / "copy.mp4")
+    summary = extract(manifest(good | {"copy": tmp_path / "copy.mp4"}), config(tmp_path / "cache"))
+    assert summary.same == (("copy", "good-b"),)
+    assert summary.as_dict()["same_content"] == [["copy", "good-b"]]
+
+
+def test_row_32_a_file_that_changes_while_it_is_read_is_not_cached(good, tmp_path):
+    clip = numbered_clip(tmp_path / "changing.mp4", 900)
+
+    def touch(outcome) -> None:
+        if outcome.video_id == "good-a":
+            assert reading(clip)  # it is being decoded, ahead of the encoder
+            with clip.open("ab") as file:
+                file.write(b"more")
+
+    paths = {"good-a": good["good-a"], "changing": clip, "good-b": good["good-b"]}
+    summary = extract(manifest(paths), config(tmp_path / "cache", decoders=2), on_video=touch)
+    assert summary.failures == {"changing": "changed"}
+    assert Cache.open(tmp_path / "cache").usable() == ("good-a", "good-b")
+
+
+@pytest.mark.parametrize(
+    ("blow", "reason"), [(signal.SIGKILL, "crash"), (signal.SIGSTOP, "timeout")]
+)
+def test_row_36_a_decoder_that_crashes_or_hangs_costs_its_video_alone(
+    good, alone, tmp_path, blow, reason
+):
+    clip = numbered_clip(tmp_path / "deadly.mp4", 900)
+    paths = {"good-a": good["good-a"], "deadly": clip, **good}
+    with struck(clip, 9, blow) as hit:
+        summary = extract(manifest(paths), config(tmp_path / "cache", time_limit=1.5))
+    assert len(hit) == 2
+    assert summary.failures == {"deadly": reason}
+    mixed, clean = (Cache.open(each).load(list(GOOD)) for each in (tmp_path / "cache", alone))
+    np.testing.assert_array_equal(mixed.values, clean.values)
