@@ -55,7 +55,10 @@ def format_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 def shown(value: Any) -> str:
     """Return a value as one short line in which nothing unprintable is left."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} in too many brackets"
     return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters)"
 
 
@@ -104,12 +107,21 @@ def _json_rows(path: Path, text: str) -> Iterator[Parsed]:
             continue
         where = f"{path}, line {line}"
         try:
-            row = json.loads(content)
+            row = json.loads(content, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{where}: {shown(content)} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ManifestError(f"{where}: {shown(content)} is not a JSON object {{...}}")
         yield line, list(row), row
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its members, of which Python would take the last of the same name."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{shown(name)} stands there twice")
+    return members
 
 
 def _check_delimiter(where: str, header: Sequence[str], delimiter: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
+from memfeat.cache.shard import text_attribute
 from memfeat.errors import CacheError
 from memfeat.files import write_atomically
 
@@ -140,7 +141,8 @@ def relaid(path, **how) -> bytes:
     with h5py.File(path) as old, h5py.File(other, "w", **how) as new:
         for name in reversed(list(old)):
             old.copy(name, new)
-        new.attrs.update(old.attrs)
+        for name in old.attrs:
+            new.attrs.create(name, old.attrs[name], dtype=old.attrs.get_id(name).dtype)
     content = other.read_bytes()
     other.unlink()
     return content
@@ -290,6 +292,17 @@ def replace(file, name, data):
     file[name] = data
 
 
+def respec(file, old, new):
+    text = file.attrs["spec"].decode()
+    assert old in text
+    file.attrs.create("spec", **text_attribute(text.replace(old, new)))
+
+
+def of_variable_length(file, name):
+    texts = file.pop(name)[()].tolist()
+    file.create_dataset(name, data=texts, dtype=h5py.string_dtype("utf-8"))
+
+
 STRANGE = {
     "external storage": lambda f: replace_embeddings(
         f, shape=(8, DIM), dtype="f2", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
@@ -317,16 +330,17 @@ STRANGE = {
     "a frame that stands for none": lambda f: f["covers"].__setitem__(2, 0),
     "a frame that stands for a video without end": lambda f: f["covers"].__setitem__(2, 65_536),
     "covers in double width": lambda f: retyped(f, "covers", h5py.h5t.STD_I64LE),
+    "a spec of variable length": lambda f: f.attrs.__setitem__("spec", f.attrs["spec"].decode()),
+    "a checksum of variable length": lambda f: f.attrs.__setitem__("sha256", "0" * 64),
+    "a checksum that is a list": lambda f: f.attrs.__setitem__("sha256", [b"0", b"1"]),
+    "a spec that is a number": lambda f: f.attrs.__setitem__("spec", 3.0),
+    "ids of variable length": lambda f: of_variable_length(f, "video_ids"),
+    "ids that are numbers": lambda f: replace(f, "video_ids", np.arange(3)),
+    "no checksum": lambda f: f.attrs.__delitem__("sha256"),
     "no spec": lambda f: f.attrs.__delitem__("spec"),
-    "a spec of the first schema": lambda f: f.attrs.__setitem__(
-        "spec", f.attrs["spec"].replace('"schema_version":2', '"schema_version":1')
-    ),
-    "tokens of no grid": lambda f: f.attrs.__setitem__(
-        "spec", f.attrs["spec"].replace('"tokens":"cls"', '"tokens":"cls+0x2"')
-    ),
-    "a newer schema": lambda f: f.attrs.__setitem__(
-        "spec", f.attrs["spec"].replace('"schema_version":2', '"schema_version":3')
-    ),
+    "a spec of the first schema": lambda f: respec(f, '"schema_version":2', '"schema_version":1'),
+    "tokens of no grid": lambda f: respec(f, '"tokens":"cls"', '"tokens":"cls+0x2"'),
+    "a newer schema": lambda f: respec(f, '"schema_version":2', '"schema_version":3'),
 }
 
 

@@ -66,6 +66,9 @@ def test_seeds_are_read_as_people_write_them(written, seeds):
         ({"seeds": "a-b"}, ["seeds = 'a-b'", "write 0, 0-4 or 0,2,7"]),
         ({"seeds": [1, 1]}, ["seeds [1, 1] repeat"]),
         ({"seeds": []}, ["seeds = []", "at least 1"]),
+        ({"seeds": "0-99999999999999999999"}, ["10000 seeds or more", "give fewer"]),
+        ({"seeds": "\u00b2"}, ["are not numbers or ranges"]),
+        ({"heads": {"a\nb": 3}}, [r"heads.'a\nb' = 3", "valid dictionary"]),
         ({"monitor": "loss"}, ["monitor = 'loss'", "'l1', 'srocc' or 'plcc'"]),
         ({"learning_rate": "fast"}, ["learning_rate = 'fast'", "number"]),
     ],
@@ -91,6 +94,10 @@ def test_a_missing_setting_names_its_flag():
         (b"[trian]\n", "Did you mean 'train'"),
         (b"train = 3\n", "write \\[train\\]"),
         (b"\xff\xfe", "is not a TOML file"),
+        (b"a = " + b"[" * 5000, "is not a TOML file: .*recursion"),
+        (b"a = 1" + b"0" * 5000, "is not a TOML file: .*4300 digits"),
+        (b'extends = "\\u0000"', "name a pipeline file"),
+        (b'extends = ""', "name a pipeline file"),
     ],
 )
 def test_a_broken_pipeline_is_refused_with_its_path(tmp_path, content, words):

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tensors_sha256
+from memfeat.encoders.checkpoints import (
+    MOST_UNPACKED,
+    fit,
+    means_file,
+    read_checkpoint,
+    tensors_sha256,
+)
 from memfeat.errors import EncoderError
 
 
@@ -91,6 +99,53 @@ def test_a_torchscript_archive_that_runs_code_while_loading_is_refused(tmp_path:
     path = script(_Setting(), tmp_path / "setting.pt")
     with pytest.raises(EncoderError, match=r"setting\.pt .*__setstate__"):
         read_checkpoint(path)
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Write a zip archive anew, with right checksums, its entries changed."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [(entry, archive.read(entry)) for entry in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in entries:
+            archive.writestr(entry.filename, change(entry.filename, content), entry.compress_type)
+
+
+def test_a_tensor_that_reaches_beyond_its_memory_is_refused(tmp_path: Path) -> None:
+    path = script(nn.Linear(2, 3), tmp_path / "a.pt")
+
+    def forge(name: str, content: bytes) -> bytes:
+        if not name.endswith("/data.pkl"):
+            return content
+        content = content.replace(b"K\x06tQ", b"K\xc6tQ")  # 198 numbers where there are 6
+        return content.replace(b"K\x00(K\x03K\x02t", b"K\x00(K\x63K\x02t")  # (99, 2), not (3, 2)
+
+    rewritten(path, forge)
+    with pytest.raises(EncoderError, match=r"a\.pt .*: 'weight' has not as many numbers in the"):
+        read_checkpoint(path)
+
+
+def test_an_archive_that_does_not_match_its_checksums_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.full((64,), 1.5)}, tmp_path / "a.pt")
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    content[content.index(torch.full((64,), 1.5).numpy().tobytes()) + 9] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(EncoderError, match=r"a/data/0' in it does not match its checksum"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/code/x.py", bytes(MOST_UNPACKED + 2**20))
+        archive.writestr("bomb/constants.pkl", b"")
+    assert (tmp_path / "bomb.pt").stat().st_size < 2**20
+    with pytest.raises(EncoderError, match=r"bomb\.pt .*claims to unpack to 68157440 bytes"):
+        read_checkpoint(tmp_path / "bomb.pt")
+
+
+def test_a_tensor_that_is_not_plain_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.eye(3).to_sparse()}, tmp_path / "a.pt")
+    with pytest.raises(EncoderError, match=r"a\.pt: 'weight' is not a plain tensor"):
+        read_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.bin"])

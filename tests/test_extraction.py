@@ -12,6 +12,7 @@ import torch
 from clips import write_clip
 
 from memfeat.cache import Cache, verify
+from memfeat.cache.shard import text_attribute
 from memfeat.config import ExtractConfig
 from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders import create_encoder
@@ -189,8 +190,9 @@ def test_another_memfeats_shard_is_refused_and_left_alone(clips, whole, version,
     for name, content in files(whole).items():
         (tmp_path / name).write_bytes(content)
     with h5py.File(sorted(tmp_path.iterdir())[1], "r+") as shard:
-        text = shard.attrs["spec"]
-        shard.attrs["spec"] = text.replace('"schema_version":2', f'"schema_version":{version}')
+        text = shard.attrs["spec"].decode()
+        text = text.replace('"schema_version":2', f'"schema_version":{version}')
+        shard.attrs.create("spec", **text_attribute(text))
         if version == 1:
             del shard["covers"]  # which came with the second schema
     before = files(tmp_path)

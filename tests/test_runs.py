@@ -46,12 +46,17 @@ def several(tmp_path):
 
 ROWS = st.lists(
     st.tuples(
-        st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1),
+        st.text(
+            st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\."),
+            min_size=1,
+            max_size=50,
+        ),
         st.sampled_from(["train", "dev", "test"]),
         st.none() | st.floats(0, 1),
         st.floats(0, 1),
     ),
     min_size=1,
+    unique_by=lambda row: row[0],
 )
 
 
@@ -181,6 +186,11 @@ def test_a_setting_that_this_version_does_not_know_is_named(one):
         ("id,score\n", "starts with 'id,score', not"),
         ("video_id,split,score,prediction\nv,dev,0.5\n", "is damaged: not enough values"),
         ("video_id,split,score,prediction\nv,dev,0.5,high\n", "is damaged: could not convert"),
+        ("video_id,split,score,prediction\nv,dev,0.5,nan\n", "'nan' is not a finite number"),
+        ("video_id,split,score,prediction\nv,val,0.5,1\n", "'val' is not a split"),
+        ("video_id,split,score,prediction\nv,dev,5,1\n", r"a score is not in \[0, 1\]"),
+        ("video_id,split,score,prediction\nv,dev,,1\nv,dev,,1\n", "it holds a video twice"),
+        ("video_id,split,score,prediction\na/b,dev,,1\n", "id 'a/b' is not a plain name"),
     ],
 )
 def test_damaged_predictions_are_refused(one, content, message):
@@ -189,9 +199,54 @@ def test_damaged_predictions_are_refused(one, content, message):
         one.predictions()
 
 
+def believe(folder):
+    """Take away the hash that a checkpoint is checked by, as an author of forgeries would."""
+    path = folder / "provenance.json"
+    content = json.loads(path.read_text())
+    del content["model_sha256"]
+    path.write_text(json.dumps(content))
+
+
+def test_one_changed_weight_is_found(one):
+    path = one.folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"is not the checkpoint .*SHA-256 is in provenance.json"):
+        one.regressors()
+
+
+def test_settings_that_name_a_model_beyond_memory_are_refused_before_it_is_made(one):
+    path = one.folder / "config.json"
+    content = json.loads(path.read_text())
+    content["aggregators"]["bigru"]["hidden"] = 10**6
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"does not hold the weights of bigru\+mlp.*size mismatch"):
+        Run.load(one.folder).regressors()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("metrics.json", {"dev": 3}, r"'dev' is 3"),
+        ("metrics.json", {"val": {}}, r"'val.* is 'val': Input should be 'train', 'dev' or 'test'"),
+        ("provenance.json", {"datasets": "x"}, r"'datasets' is 'x'"),
+        ("provenance.json", {"versions": {"a\x1b": "1"}}, r"it holds a control character"),
+    ],
+)
+def test_files_that_hold_something_else_than_expected_are_refused(one, name, change, message):
+    path = one.folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match=rf"{name} is damaged: .*{message}"):
+        Run.load(one.folder)
+
+
 def test_a_truncated_checkpoint_is_refused(one):
     path = one.folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match=r"model.safetensors is not the checkpoint that its train"):
+        one.regressors()
+    believe(one.folder)
     with pytest.raises(RunError, match=r"cannot read checkpoint .*model.safetensors"):
         one.regressors()
     path.unlink()
@@ -206,6 +261,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, one, changes):
     (one.folder / "model.safetensors").write_bytes(
         (other.folder / "model.safetensors").read_bytes()
     )
+    believe(one.folder)
     with pytest.raises(RunError, match=r"does not hold the weights of bigru\+mlp on 6-d features"):
         one.regressors()
 

@@ -100,6 +100,10 @@ def test_a_malformed_table_is_refused_in_one_line_that_names_the_place(
         (b'{"a": 1, "b": 2}\n{"a": 1', ", line 2: '{\"a\": 1' is not JSON:"),
         (b"[1, 2]\n", ", line 1: '[1, 2]' is not a JSON object {...}"),
         (b'{"a": 1}\n', ", line 1: missing column 'b'"),
+        (
+            b'{"a": 1, "b": 2, "a": 3}\n',
+            ', line 1: \'{"a": 1, "b": 2, "a": 3}\' is not JSON: \'a\' s',
+        ),
         (b"[" * 100_000, ", line 1: '[[["),
     ],
 )
@@ -120,3 +124,7 @@ def test_shown_values_are_short_and_printable() -> None:
     assert shown("a\nb\x00") == r"'a\nb\x00'"
     assert len(shown("x" * 70_000)) < 300
     assert shown("\udcff").isascii()
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shown(deep) == "a list in too many brackets"

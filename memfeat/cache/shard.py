@@ -18,10 +18,12 @@ frames_expected    (videos,) i8        what the container promises, -1 where it 
 =================  ==================  ==========================================================
 
 Its attributes are `spec`, the `CacheSpec` as JSON, and `sha256`, over the spec and all datasets.
+They are texts of fixed length: HDF5 keeps others in a heap of its own, over which it loops for
+ever in a file with the wrong bytes there.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +39,12 @@ from memfeat.cache.rows import FileIdentity, StoredRows
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
 from memfeat.cache.video import BLOCK, STATUSES, Rows, VideoEntry, blocks_of
 from memfeat.errors import CacheError
+from memfeat.manifest import check_id
+from memfeat.tables import shown
 
 MOST_COVERED = 65_535  # by one frame, so that a small file cannot claim a video without end
 NORM_TOLERANCE = 2e-3  # float16 rounding of a unit vector's entries stays well below
+MOST_TEXT_BYTES = 1 << 16  # of an attribute, which HDF5 keeps in the header up to here
 TEXTS = ("video_ids", "status", "reason", "source_sha256")
 NUMBERS = {
     "embeddings": h5py.h5t.IEEE_F16LE,
@@ -57,16 +62,16 @@ class Shard:
 
     Attributes:
         path: its file.
-        attributes: as in the file.
         datasets: by name.
         spec: what made it.
+        sha256: its checksum as it was written.
         rows: where its frames lie, to read them once it is closed.
     """
 
     path: Path
-    attributes: h5py.AttributeManager
     datasets: dict[str, h5py.Dataset]
     spec: CacheSpec
+    sha256: str
     rows: StoredRows
 
     def entries(self) -> list[VideoEntry]:
@@ -83,9 +88,7 @@ class Shard:
             covers = np.cumsum(self.datasets["covers"][()], dtype=np.int64)
             covered = np.concatenate([[0], covers])[offsets]
             numbers = offsets[:-1], offsets[1:], np.diff(covered).tolist(), expected
-            for status in columns[1]:
-                if status not in STATUSES:
-                    raise ValueError(f"a status is {status!r}, not one of {', '.join(STATUSES)}")
+            _check_texts(*columns)
             return [
                 VideoEntry(name, status, reason, start, stop, covered, frames, self.path)
                 for name, status, reason, start, stop, covered, frames in zip(
@@ -111,9 +114,9 @@ class Shard:
         """
         with reading(self.path):
             columns = {name: dataset[()] for name, dataset in self.datasets.items()}
-            spec, sha256 = (self.attributes.get(name) for name in ("spec", "sha256"))
+            text = _text_attribute(self.path, self.datasets["embeddings"].file, "spec")
         embeddings = columns.pop("embeddings")
-        if sha256 != checksum(spec, columns, embeddings):
+        if self.sha256 != checksum(text, columns, embeddings):
             raise damage(self.path, "its content does not match its checksum")
         problem = find_odd_vector(embeddings, self.spec)
         if problem:
@@ -169,7 +172,9 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     # Taken before the rest is looked at, and of the very file that HDF5 has open, so that a
     # change during or after the checks is a change to what is noted down here.
     identity = FileIdentity.of(file.id.get_vfd_handle())
-    spec = _read_spec(path, file)  # first: another version's shards may hold other datasets
+    spec = _parse_spec(
+        path, _text_attribute(path, file, "spec")
+    )  # first: another version's shards may hold other datasets
     datasets = _contiguous_datasets(path, file, identity.size)
     frames, videos = len(datasets["embeddings"]), len(datasets["video_ids"])
     expected_shapes: dict[str, tuple[int, ...]] = {
@@ -182,6 +187,11 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     for name, shape in expected_shapes.items():
         if datasets[name].shape != shape:
             raise damage(path, f"{name} has shape {datasets[name].shape}, not {shape}")
+    for name in TEXTS:
+        text = datasets[name].id.get_type()
+        # Texts of variable length may all claim the same megabytes of the file.
+        if not isinstance(text, h5py.h5t.TypeStringID) or text.is_variable_str():
+            raise damage(path, f"{name} is not of texts of fixed length")
     for name, kind in NUMBERS.items():
         if datasets[name].id.get_type() != kind:
             raise damage(
@@ -195,7 +205,8 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     if frames and not 1 <= covers.min() <= covers.max() <= MOST_COVERED:
         raise damage(path, f"covers are not all from 1 to {MOST_COVERED}")
     at = (datasets[name].id.get_offset() or 0 for name in ("embeddings", "pts_seconds", "covers"))
-    return Shard(path, file.attrs, datasets, spec, StoredRows(path, identity, *at))
+    sha256 = _text_attribute(path, file, "sha256")
+    return Shard(path, datasets, spec, sha256, StoredRows(path, identity, *at))
 
 
 def _contiguous_datasets(path: Path, file: h5py.File, size: int) -> dict[str, h5py.Dataset]:
@@ -220,10 +231,54 @@ def _is_contiguous(dataset: h5py.Dataset) -> bool:
     return how.get_layout() == h5py.h5d.CONTIGUOUS and not how.get_external_count()
 
 
-def _read_spec(path: Path, file: h5py.File) -> CacheSpec:
-    text = file.attrs.get("spec")
-    if not isinstance(text, str):
-        raise damage(path, "it has no spec")
+def _check_texts(video_ids: Sequence[str], statuses: Sequence[str], reasons: Sequence[str]) -> None:
+    """Refuse what no manifest and no version of this module could have given, for it is printed.
+
+    Raises:
+        ValueError: names it.
+    """
+    for video_id in video_ids:
+        try:
+            check_id(video_id)
+        except ValueError as error:
+            raise ValueError(f"an id is {shown(video_id)}, which {error}") from None
+    if len(set(video_ids)) < len(video_ids):
+        raise ValueError("it holds a video twice")
+    for status in statuses:
+        if status not in STATUSES:
+            raise ValueError(f"a status is {shown(status)}, not one of {', '.join(STATUSES)}")
+    for reason in reasons:
+        if reason and not reason.isidentifier():
+            raise ValueError(f"a reason is {shown(reason)}, which is not one word")
+
+
+def text_attribute(text: str) -> dict[str, Any]:
+    """Return a text as the arguments with which h5py makes an attribute of fixed length of it."""
+    content = text.encode()
+    return {"data": np.bytes_(content), "dtype": h5py.string_dtype("utf-8", len(content))}
+
+
+def _text_attribute(path: Path, file: h5py.File, name: str) -> str:
+    if not h5py.h5a.exists(file.id, name.encode()):
+        raise damage(path, f"it has no {name}")
+    attribute = h5py.h5a.open(file.id, name.encode())
+    kind = attribute.get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or attribute.shape:
+        raise damage(path, f"{name} is not a text")
+    if kind.is_variable_str():
+        raise CacheError(
+            f"{path}: {name} is a text of variable length, which this memfeat neither writes nor "
+            "reads. Was it written by another version? Then use that one, or give another --cache"
+        )
+    if kind.get_size() > MOST_TEXT_BYTES:
+        raise damage(path, f"{name} claims {kind.get_size()} bytes, more than {MOST_TEXT_BYTES}")
+    content = np.empty((), f"S{kind.get_size()}")
+    attribute.read(content, mtype=kind)
+    text: bytes = content.item()
+    return text.decode()
+
+
+def _parse_spec(path: Path, text: str) -> CacheSpec:
     try:
         return CacheSpec.model_validate_json(text)
     except ValidationError as error:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config import Settings, Tokens, token_grid
+from memfeat.config import Printed, Settings, Tokens, token_grid
 from memfeat.errors import CacheError
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -28,25 +28,25 @@ class CacheSpec(Settings):
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    encoder: str
-    weights: str
-    weights_sha256: str
-    trained_on: str
-    activation: str
+    encoder: Printed
+    weights: Printed
+    weights_sha256: Printed
+    trained_on: Printed
+    activation: Printed
     dim: int = Field(ge=1)
     tokens: Tokens = "cls"
     clip_frames: int = Field(1, ge=1)
     image_size: int | None
-    interpolation: str | None = "antialiased bicubic, squashed"
+    interpolation: Printed | None = "antialiased bicubic, squashed"
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
-    sampling: str = "every"
+    sampling: Printed = "every"
     max_frames: int | None = None
     max_seconds: float | None = None
-    precision: str | None
+    precision: Printed | None
     batch_size: int | None
-    normalisation: str = "l2"
-    dtype: str = "float16"
+    normalisation: Printed = "l2"
+    dtype: Printed = "float16"
 
     @property
     def is_random(self) -> bool:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache.shard import TEXTS, checksum, open_shard
+from memfeat.cache.shard import TEXTS, checksum, open_shard, text_attribute
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import EncodedVideo, Rows, blocks_of
 from memfeat.errors import CacheError, DamagedShardError
@@ -135,8 +135,8 @@ def _write(part: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) ->
         for block in blocks_of(rows):
             embeddings[start : start + len(block)] = block
             start += len(block)
-        file.attrs["spec"] = text
-        file.attrs["sha256"] = checksum(text, columns, rows)
+        file.attrs.create("spec", **text_attribute(text))
+        file.attrs.create("sha256", **text_attribute(checksum(text, columns, rows)))
         file.flush()
         size = file.id.get_filesize()
     os.truncate(part, size)

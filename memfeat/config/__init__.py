@@ -13,6 +13,7 @@ from memfeat.config.importing import ImportConfig
 from memfeat.config.settings import (
     FLAG_ALONE,
     Place,
+    Printed,
     Seeds,
     Settings,
     Split,
@@ -40,6 +41,7 @@ __all__ = [
     "PaperFigures",
     "Place",
     "Places",
+    "Printed",
     "Seeds",
     "Settings",
     "Split",

@@ -4,14 +4,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config.settings import Place, Settings
+from memfeat.config.settings import Place, Printed, Settings
 
 
 class ImportConfig(Settings):
     """What features made elsewhere are called, and what is done with them."""
 
-    name: str = Field(min_length=1, description="what made them, as tables and pictures name it")
-    source: str | None = Field(
+    name: Printed = Field(
+        min_length=1, description="what made them, as tables and pictures name it"
+    )
+    source: Printed | None = Field(
         None, min_length=1, description="where they come from, in words [the file's name]"
     )
     normalise: Literal["l2", "none"] = Field(

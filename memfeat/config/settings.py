@@ -1,18 +1,21 @@
 """What all settings are: frozen, typed, closed to unknown keys; and how a file gives them."""
 
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from memfeat.errors import ConfigError
 from memfeat.registry import unknown_name
+from memfeat.tables import shown
 
 TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
 FLAG_ALONE = "flag_alone"  # in a field's extras: what its flag means without a value
+MOST_SEEDS = 10_000
 Split = Literal["train", "dev", "test"]
 
 
@@ -23,6 +26,15 @@ def _check_place(value: Any) -> Any:
 
 
 Place = Annotated[Path, BeforeValidator(_check_place)]
+
+
+def _check_printable(value: str) -> str:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise ValueError("it holds a control character; it is printed, so write plain text")
+    return value
+
+
+Printed = Annotated[str, AfterValidator(_check_printable)]
 
 
 class Settings(BaseModel):
@@ -42,9 +54,12 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     seeds: list[int] = []
     for part in str(value).split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"seeds {value!r} are not numbers or ranges; write 0, 0-4 or 0,2,7")
-        seeds.extend(range(int(first), int(last if dash else first) + 1))
+        found = range(int(first), int(last if dash else first) + 1)
+        if len(seeds) + len(found[:MOST_SEEDS]) >= MOST_SEEDS:
+            raise ValueError(f"these are {MOST_SEEDS} seeds or more; each is a model, give fewer")
+        seeds.extend(found)
     return tuple(seeds)
 
 
@@ -75,17 +90,20 @@ def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read pipeline {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not only TOML's own, as for year 0 or 5,000 digits
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
     base = tables.pop(EXTENDS, None)
     for name, table in tables.items():
         if name not in TABLES:
             raise ConfigError(f"{path}: {unknown_name('table', name, (*TABLES, EXTENDS))}")
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {name!r} is {table!r}, not a table; write [{name}]")
+            raise ConfigError(f"{path}: {name!r} is {shown(table)}, not a table; write [{name}]")
     if base is None:
         return tables
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base or "\0" in base:
         raise ConfigError(f"{path}: {EXTENDS} = {base!r} is not allowed; name a pipeline file")
     older = (*extended_by, path.resolve())
     if (path.parent / base).resolve() in older:
@@ -121,12 +139,18 @@ def build(settings: type[S], values: dict[str, Any], source: str) -> S:
         problems = error.errors(include_url=False)
         # A misspelt setting explains a missing one, so it comes first.
         problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
-        field = ".".join(str(part) for part in problem["loc"]) or settings.__name__
+        field = ".".join(map(_name_of, problem["loc"])) or settings.__name__
         if problem["type"] == "extra_forbidden":
             message = str(unknown_name("setting", field, settings.model_fields))
         elif problem["type"] == "missing":
             message = f"{field} is missing; set it there or give --{field.replace('_', '-')}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            message = f"{field} = {problem['input']!r} is not allowed: {reason}"
+            message = f"{field} = {shown(problem['input'])} is not allowed: {reason}"
         raise ConfigError(f"{source}: {message}") from error
+
+
+def _name_of(part: str | int) -> str:
+    """Return one step of the way to a field as it may stand in a message of one line."""
+    text = str(part)
+    return text if text.isprintable() else repr(text)

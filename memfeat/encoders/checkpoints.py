@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # the name of an error, and nothing that reads a pickle
 from typing import Any
 
 import safetensors.torch
@@ -18,6 +18,7 @@ from memfeat.files import write_atomically
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 STATEMENTS = "memfeat"  # the entry of a safetensors file's metadata that memfeat writes
+MOST_UNPACKED = 64 << 20  # bytes by which an archive may grow: TorchScript packs its code
 COUNTER = "num_batches_tracked"  # batch norm counts its training steps; no feature depends on it
 
 
@@ -34,7 +35,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     nothing but tensors and plain containers is unpickled; and TorchScript archives, as OpenAI
     publishes CLIP. TorchScript is a program, but it runs only when it is called, or while loading
     where a class defines `__setstate__`. Archives that define one are refused and nothing in the
-    others is called, so reading a checkpoint never runs code from it.
+    others is called, so reading a checkpoint never runs code from it. But torch reads TorchScript
+    with few checks of its own: one that was damaged is refused here, one that was forged may still
+    crash the process. Prefer safetensors from people you do not know.
 
     A `state_dict` entry is unwrapped and the prefix `module.` of data-parallel training dropped.
 
@@ -44,8 +47,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise EncoderError(f"there is no checkpoint file {path}; give the path of an existing one")
     try:
-        content = _read(path)
-    except pickle.UnpicklingError as error:
+        with warnings.catch_warnings(action="ignore"):  # such as of formats that are deprecated
+            content = _read(path)
+    except UnpicklingError as error:
         raise EncoderError(
             f"{path} is not a checkpoint, or holds Python objects besides tensors, which memfeat "
             "does not load because they could run code; save its state dict as .safetensors"
@@ -59,6 +63,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise EncoderError(f"{path} holds no tensors by name; save a model's state dict")
+    for name, value in tensors.items():
+        _require_plain(name, value, path)
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -138,18 +144,47 @@ def tensors_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _require_plain(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse what is no dense tensor of numbers, or has none where it says it has.
+
+    Raises:
+        EncoderError: it is one.
+    """
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not dense or tensor.is_quantized or (tensor.numel() and not tensor.data_ptr()):
+        raise EncoderError(f"{path}: {name!r} is not a plain tensor; save a dense one of numbers")
+
+
+def _require_sound(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive of `size` bytes that unpacks to far more, or is not as it was written.
+
+    Torch looks at neither, and believes what a damaged TorchScript archive says of its tensors'
+    sizes, up to reading memory that is not theirs.
+    """
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > size + MOST_UNPACKED:  # tensors are never packed
+        raise ValueError(f"it claims to unpack to {unpacked} bytes, from {size}")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged!r} in it does not match its checksum; fetch it again")
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     if not zipfile.is_zipfile(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     with zipfile.ZipFile(path) as archive:
+        _require_sound(archive, path.stat().st_size)
         names = archive.namelist()
+        sizes = {entry.file_size for entry in archive.infolist()}
         if not any(name.endswith("/constants.pkl") for name in names):
             return torch.load(path, map_location="cpu", weights_only=True)
         if any("/code/" in name and b"__setstate__" in archive.read(name) for name in names):
             raise ValueError("a TorchScript archive that runs code (__setstate__) while it loads")
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # deprecated, but OpenAI's files stay as they are
-        return torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    tensors: dict[str, Tensor] = module.state_dict()
+    for name, tensor in tensors.items():
+        if tensor.numel() and tensor.untyped_storage().nbytes() not in sizes:
+            raise ValueError(f"{name!r} has not as many numbers in the file as it says")
+    return tensors

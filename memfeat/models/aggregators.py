@@ -65,6 +65,7 @@ class Aggregator(nn.Module):
         raise NotImplementedError
 
 
+MOST_LAYERS = 256  # so that no file of settings can ask for layers without end
 AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator")
 
 
@@ -115,7 +116,7 @@ class Recurrent(Aggregator):
         """The paper's recurrence (section 2)."""
 
         hidden: int = Field(64, ge=1, description="units per direction")
-        layers: int = Field(6, ge=1, description="bidirectional layers")
+        layers: int = Field(6, ge=1, le=MOST_LAYERS, description="bidirectional layers")
         dropout: float = Field(0.2, ge=0, lt=1, description="after each layer, the last included")
 
     def __init__(self, dim: int, options: Options) -> None:
@@ -168,7 +169,7 @@ class Transformer(Aggregator):
         """All ours: the paper gives no sizes."""
 
         width: int = Field(256, ge=2, multiple_of=2, description="model width")
-        layers: int = Field(2, ge=1, description="encoder layers")
+        layers: int = Field(2, ge=1, le=MOST_LAYERS, description="encoder layers")
         heads: int = Field(4, ge=1, description="attention heads; divides the width")
         feedforward: int = Field(1024, ge=1, description="width between a layer's linear maps")
         dropout: float = Field(0.1, ge=0, lt=1, description="within each layer")

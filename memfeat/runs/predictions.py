@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.errors import RunError
-from memfeat.manifest import SPLITS
+from memfeat.manifest import SPLITS, check_id
 from memfeat.metrics import Metrics, evaluate
 from memfeat.runs.files import RECOVER, read_text
+from memfeat.tables import shown
 
 
 class Predictions(NamedTuple):
@@ -37,16 +39,43 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         RunError: it is missing or damaged.
     """
-    rows = list(csv.reader(io.StringIO(read_text(path), newline="")))
+    try:
+        rows = list(csv.reader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise RunError(f"{path} is damaged: {error}; {RECOVER}") from error
     if not rows or tuple(rows[0]) != Predictions._fields:
         header = ",".join(rows[0]) if rows else ""
-        raise RunError(f"{path} starts with {header!r}, not {','.join(Predictions._fields)!r}")
+        raise RunError(f"{path} starts with {shown(header)}, not {','.join(Predictions._fields)!r}")
     try:
         video_ids, splits, scores, predicted = zip(*rows[1:], strict=True)
-        truth = np.array([float(score) if score else np.nan for score in scores])
-        return Predictions(video_ids, splits, truth, np.array([float(p) for p in predicted]))
+        truth = np.array([_finite(score) if score else np.nan for score in scores])
+        found = Predictions(video_ids, splits, truth, np.array([_finite(p) for p in predicted]))
+        _check_columns(found)
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}; {RECOVER}") from error
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not a finite number")
+    return number
+
+
+def _check_columns(found: Predictions) -> None:
+    for video_id in found.video_id:
+        try:
+            check_id(video_id)
+        except ValueError as error:
+            raise ValueError(f"id {shown(video_id)} {error}") from None
+    if len(set(found.video_id)) < len(found.video_id):
+        raise ValueError("it holds a video twice")
+    for split in found.split:
+        if split not in SPLITS:
+            raise ValueError(f"{shown(split)} is not a split; allowed are {', '.join(SPLITS)}")
+    if np.any((found.score < 0) | (found.score > 1)):
+        raise ValueError("a score is not in [0, 1]")
 
 
 def format_predictions(predictions: Predictions) -> bytes:

@@ -1,17 +1,20 @@
 """Reading a run folder back."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
+from torch import Tensor
 
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig, build
 from memfeat.errors import CacheError, ConfigError, RunError
 from memfeat.models import Regressor, regressor_of
+from memfeat.runs.checking import check_metrics, check_provenance
 from memfeat.runs.files import (
     CONFIG,
     FINETUNED,
@@ -46,7 +49,8 @@ class Run:
         self.config = _read_config(folder / CONFIG)
         self.specs = _read_specs(folder / SPEC, len(self.config.cache))
         self.metrics = read_object(folder / METRICS)
-        self.provenance = read_object(folder / PROVENANCE)
+        check_metrics(folder / METRICS, self.metrics)
+        self.provenance = _read_provenance(folder)
         self.members = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
 
     @classmethod
@@ -92,17 +96,19 @@ class Run:
         Raises:
             RunError: a checkpoint is missing, damaged, or of another model than `config.json`.
         """
-        return [self._regressor(member / MODEL) for member in self.members]
+        return [self._regressor(member) for member in self.members]
 
-    def _regressor(self, path: Path) -> Regressor:
-        dims = [spec.dim for spec in self.specs]
-        with torch.random.fork_rng(devices=[]):
-            regressor = regressor_of(self.config, dims)
+    def _regressor(self, member: Path) -> Regressor:
+        path, dims = member / MODEL, [spec.dim for spec in self.specs]
+        weights = _read_weights(path, _read_provenance(member).get("model_sha256"))
         try:
-            regressor.load_state_dict(load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"cannot read checkpoint {path}: {error}; {RECOVER}") from error
-        except RuntimeError as error:
+            # First without memory: a file of a hundred bytes can name a model of a terabyte.
+            with torch.device("meta"):
+                regressor_of(self.config, dims).load_state_dict(weights, assign=True)
+            with torch.random.fork_rng(devices=[]):
+                regressor = regressor_of(self.config, dims)
+            regressor.load_state_dict(weights)
+        except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
             reason, widths = " ".join(str(error).split()), " and ".join(f"{dim}-d" for dim in dims)
             raise RunError(
                 f"{path} does not hold the weights of {self.config.system} on {widths} features, "
@@ -138,6 +144,28 @@ class Run:
         if self.config.shuffle_labels:
             lines.append("CONTROL: trained on shuffled scores, so that nothing could be learnt")
         return lines
+
+
+def _read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """Read a checkpoint; one of an early memfeat, which noted down no hash, is believed."""
+    try:
+        content = path.read_bytes()
+        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+            raise RunError(
+                f"{path} is not the checkpoint that its training wrote, whose SHA-256 is in "
+                f"{PROVENANCE} beside it; {RECOVER}"
+            )
+        return load(content)
+    except OSError as error:
+        raise RunError(f"cannot read checkpoint {path}: {error.strerror}; {RECOVER}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise RunError(f"cannot read checkpoint {path}: {error}; {RECOVER}") from error
+
+
+def _read_provenance(folder: Path) -> dict[str, Any]:
+    content = read_object(folder / PROVENANCE)
+    check_provenance(folder / PROVENANCE, content)
+    return content
 
 
 def _read_config(path: Path) -> TrainConfig:

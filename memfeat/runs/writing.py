@@ -1,5 +1,6 @@
 """Writing a run folder, each file whole or not at all and `metrics.json` last."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -80,8 +81,10 @@ def finish_seed(
     lines = [json.dumps(epoch, allow_nan=False) + "\n" for epoch in history]
     weights = {name: value.contiguous() for name, value in regressor.state_dict().items()}
     write_atomically(folder / HISTORY, "".join(lines).encode())
-    write_atomically(folder / MODEL, save(weights))
-    write_json(folder / PROVENANCE, dict(provenance))
+    model = save(weights)
+    write_atomically(folder / MODEL, model)
+    sha256 = {"model_sha256": hashlib.sha256(model).hexdigest()}
+    write_json(folder / PROVENANCE, {**provenance, **sha256})
     write_scores(folder, predictions, bootstrap=config.bootstrap)
 
 
@@ -99,7 +102,8 @@ def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     own = {key: [each[key] for each in provenance] for key in ("best_epoch", "stopped_because")}
     seconds = round(sum(each["seconds"] for each in provenance), 3)
     begin_run(config, specs)
-    write_json(folder / PROVENANCE, provenance[0] | own | {"seconds": seconds})
+    shared = {key: value for key, value in provenance[0].items() if key != "model_sha256"}
+    write_json(folder / PROVENANCE, shared | own | {"seconds": seconds})
     write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(predictions)))
     metrics = split_metrics(predictions, bootstrap=config.bootstrap)
     seeds = {"seeds": list(config.seeds)}

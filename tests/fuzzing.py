@@ -1,0 +1,140 @@
+"""What memfeat makes of damaged files: each mutant is judged in a process of its own.
+
+`judge` runs mutants of a kind in a child process, since a C library may crash or hang on them, and
+goes on after the mutant that did. What the kinds are stands in `fuzzed`.
+"""
+
+import faulthandler
+import json
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from fuzzed import (
+    CRASHED,
+    GOOD,
+    HUNG,
+    REFUSED,
+    UNCAUGHT,
+    Files,
+    Read,
+    SeveralLinesError,
+    check_line,
+)
+from mutating import mutants
+
+from memfeat.errors import MemfeatError
+
+SECONDS_A_MUTANT = 120  # on a machine that has other things to do
+ROOM = 2 << 30  # bytes that a child may take beyond what it has before the first mutant
+
+
+@dataclass
+class Tally:
+    """How many mutants of a kind were tried, and how each ended; of the bad ones, the details."""
+
+    kind: str
+    verdicts: Counter[str] = field(default_factory=Counter)
+    details: list[str] = field(default_factory=list)
+
+    @property
+    def tried(self) -> int:
+        return self.verdicts.total()
+
+    @property
+    def bad(self) -> dict[str, int]:
+        return {verdict: n for verdict, n in self.verdicts.items() if verdict not in GOOD}
+
+
+def judge(kind: str, folder: Path, count: int, seed: int = 0) -> Tally:
+    """Run `count` mutants of each file of a kind, in child processes."""
+    tally, start = Tally(kind), 0
+    while True:
+        command = [sys.executable, __file__, kind, folder, count, seed, start]
+        child = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=False, errors="replace"
+        )
+        lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+        ended = [line for line in lines if "verdict" in line]
+        tally.verdicts.update(line["verdict"] for line in ended)
+        tally.details += [line["why"] for line in ended if line["why"]]
+        if child.returncode == 0:
+            return tally
+        begun = [line for line in lines if "begun" in line]
+        if not begun or len(begun) == len(ended):
+            raise RuntimeError(f"fuzzing {kind} itself failed:\n{child.stderr[-3000:]}")
+        hung = "Timeout (" in child.stderr
+        tally.verdicts[HUNG if hung else CRASHED] += 1
+        tally.details.append(f"mutant {begun[-1]['begun']}: {child.stderr[-1500:]}")
+        start = begun[-1]["begun"] + 1
+
+
+KINDS = {
+    "shards": "fuzzed.shards:shards",
+    "manifests": "fuzzed.manifests:manifests",
+    "configs": "fuzzed.configs:configs",
+    "checkpoints": "fuzzed.checkpoints:checkpoints",
+    "run folders": "fuzzed.runs:runs",
+    "reports": "fuzzed.runs:reports",
+}
+
+
+def files_of(kind: str, folder: Path) -> Files:
+    """Make a kind's files, and give each with what judges its damaged bytes once written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module, _, name = KINDS[kind].partition(":")
+    made: Files = getattr(import_module(module), name)(folder)
+    return made
+
+
+def _verdict(read: Read, damaged: bytes) -> tuple[str, str]:
+    try:
+        verdict = read(damaged)
+    except MemfeatError as error:
+        try:
+            check_line(str(error))
+        except SeveralLinesError as several:
+            return UNCAUGHT, f"{type(error).__name__} of several lines: {several}"
+        return REFUSED, ""
+    except Exception:
+        return UNCAUGHT, traceback.format_exc()[-1500:]
+    return verdict, "" if verdict in GOOD else f"{verdict}: {damaged[:200]!r}"
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def main(kind: str, folder: Path, count: int, seed: int, start: int) -> None:
+    """Judge mutants `start` and after, and print a line when one begins and when it ends."""
+    files = list(files_of(kind, folder / f"from-{start}"))
+    _limit_memory()
+    number = 0
+    for path, read in files:
+        whole = path.read_bytes()
+        for damaged in mutants(whole, -(-count // len(files)), seed):
+            if number >= start:
+                print(json.dumps({"begun": number}), flush=True)
+                path.write_bytes(damaged)
+                faulthandler.dump_traceback_later(SECONDS_A_MUTANT, exit=True)
+                began = time.perf_counter()
+                verdict, why = _verdict(read, damaged)
+                seconds = time.perf_counter() - began
+                faulthandler.cancel_dump_traceback_later()
+                why = f"{path.name}, mutant {number}: {why}" if why else ""
+                line = {"verdict": verdict, "why": why, "seconds": round(seconds, 3)}
+                print(json.dumps(line), flush=True)
+            number += 1
+        path.write_bytes(whole)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:6]))
