@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path("memfeat")
 FLOORS = (
-    {"errors", "registry", "files", "tables", "processes"},
+    {"errors", "registry", "files", "tables", "processes", "engines"},
     {"config", "manifest", "metrics", "devices"},
     {"video", "cache", "encoders", "models", "runs"},
     {"decoding", "extraction", "training", "baselines", "datasets"},

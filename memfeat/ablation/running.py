@@ -10,7 +10,9 @@ from memfeat.ablation.progress import OnProgress, Tally
 from memfeat.ablation.recipes import caches_of, missing_caches
 from memfeat.ablation.results import RESULT, table_of
 from memfeat.ablation.schedule import Schedule
+from memfeat.ablation.seats import seats_for
 from memfeat.config import AblationConfig
+from memfeat.engines import Engine
 from memfeat.files import write_json
 
 
@@ -41,7 +43,12 @@ def run_ablation(
             on_cell(CellDone(cell, without_cache[cell.name]))
     runnable = [cell for cell in cells if cell.name not in without_cache]
     errors = train_cells(
-        runnable, config.run, config.workers, on_cell=on_cell, on_progress=on_progress
+        runnable,
+        config.run,
+        config.workers,
+        engine=config.engine,
+        on_cell=on_cell,
+        on_progress=on_progress,
     )
     table = table_of(config, cells, errors, without_cache)
     write_json(config.run / RESULT, table)
@@ -64,6 +71,7 @@ def train_cells(
     folder: Path,
     workers: int,
     *,
+    engine: Engine = "local",
     on_cell: Callable[[CellDone], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, str]:
@@ -72,9 +80,13 @@ def train_cells(
     Args:
         cells: their caches are there.
         folder: where tables lie while processes share them.
-        workers: how many processes; 0 for as many as the machine is good for.
+        workers: how many processes; 0 for as many as the machine, or the cluster, is good for.
+        engine: where they are.
         on_cell: called as each cell ends.
         on_progress: called as models train.
+
+    Raises:
+        ConfigError: no Ray, where that is the engine.
     """
     errors: dict[str, str] = {}
 
@@ -85,5 +97,6 @@ def train_cells(
             on_cell(done)
 
     tally = Tally(cells, on_progress or (lambda _: None))
-    Schedule(cells, folder, workers, Ledger(tally, end), tally).run()
+    with seats_for(engine, cells, workers) as seats:
+        Schedule(cells, folder, seats, Ledger(tally, end), tally).run()
     return errors

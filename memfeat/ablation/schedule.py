@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.ledger import Ledger
-from memfeat.ablation.planning import balanced_stacks, by_caches, gpus_of_workers, weight
+from memfeat.ablation.planning import balanced_stacks, by_caches, weight
 from memfeat.ablation.progress import Tally
+from memfeat.ablation.seats import Seats
 from memfeat.ablation.tasks import Broken, Data, Epoch, Finished, Message, Outcome, Task, work
 from memfeat.cache import Cache, SharedTable, shared_table
 from memfeat.config import TrainConfig
 from memfeat.devices import resolve_device
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, read_manifest
-from memfeat.processes import Crew, Ended
+from memfeat.processes import Ended
 from memfeat.training import Examples, finish, resolve_options, select_records, unfinished
 
 DIED = (
@@ -47,16 +48,16 @@ class Schedule:
     Args:
         cells: those to be run; their caches are there.
         folder: where tables lie while processes share them.
-        workers: how many processes; 0 for as many as the machine is good for.
+        seats: where workers are to be.
         ledger: told what becomes of each run.
         tally: told how far each is.
     """
 
     def __init__(
-        self, cells: Sequence[Cell], folder: Path, workers: int, ledger: Ledger, tally: Tally
+        self, cells: Sequence[Cell], folder: Path, seats: Seats, ledger: Ledger, tally: Tally
     ) -> None:
         self._folder, self._ledger, self._tally = folder, ledger, tally
-        self._gpus = gpus_of_workers(cells, workers)
+        self._seats = seats
         self._groups = deque(by_caches(cells))
         self._queue: deque[Task] = deque()
         self._given: set[Task] = set()
@@ -66,16 +67,16 @@ class Schedule:
     def run(self) -> None:
         """Work everything off."""
         try:
-            self._work_off(self._gpus)
+            self._work_off()
             while self._orphans:
                 self._queue.append(self._orphans.popleft())
-                self._work_off(self._gpus[:1], alone=True)
+                self._work_off(alone=True)
         finally:
             for table in self._tables.values():
                 table.made.close()
 
-    def _work_off(self, gpus: Sequence[str | None], *, alone: bool = False) -> None:
-        with Crew(work, gpus) as crew:
+    def _work_off(self, *, alone: bool = False) -> None:
+        with self._seats.crew(work, alone=alone) as crew:
             while True:
                 while crew.idle and (task := self._next()):
                     self._given.add(task)
@@ -114,7 +115,7 @@ class Schedule:
                 tasks.append(Task("baseline", (cell.config,), data))
             else:
                 models += self._left_of(cell, data)
-        stacks = balanced_stacks(models, len(self._gpus))
+        stacks = balanced_stacks(models, len(self._seats.gpus))
         tasks += [Task("stack", configs, data) for configs in stacks]
         self._queue.extend(sorted(tasks, key=lambda task: -sum(map(weight, task.configs))))
         self._give_up_tables()
@@ -136,6 +137,8 @@ class Schedule:
             ids = [r.video_id for r in manifest.records if r.video_id in usable]
             with ExitStack() as stack:
                 table = stack.enter_context(shared_table(cache, ids, self._folder))
+                if not self._seats.here:
+                    table.write_back()
                 self._tables[source] = _Table(table, stack.pop_all())
         return self._tables[source].table
 
@@ -144,7 +147,8 @@ class Schedule:
         facts = data.specs, data.facts
         try:
             config = resolve_options(cell.config)
-            resolve_device(config.device)
+            if self._seats.here:
+                resolve_device(config.device)
             left = unfinished(config, *facts)
             if not left:
                 finish(config, *facts)

@@ -57,6 +57,11 @@ class SharedTable:
                 "the process that shares them runs; start that again"
             ) from error
 
+    def write_back(self) -> None:
+        """Write the file's pages to its disk, so that other machines which share that see them."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
     def map(self, file: BinaryIO, access: int) -> FeatureTable:
         """Map `file`, which is this table's, with an access of the `mmap` module."""
         frames, width = int(self.offsets[-1]), self.spec.width

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from memfeat.config.extract import Tokens
 from memfeat.config.settings import Place, Seeds, Settings, Split
 from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
+from memfeat.engines import Engine
 
 
 class PaperFigures(Settings):
@@ -68,5 +69,8 @@ class AblationConfig(Settings):
     )
     reference: str | None = Field(
         None, description="row that the others are compared with [the best]"
+    )
+    engine: Engine = Field(
+        "local", description="where workers are: processes here, or actors of a Ray cluster"
     )
     workers: int = Field(0, ge=0, description="processes; 0 for one per CPU core")

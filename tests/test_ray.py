@@ -1,0 +1,349 @@
+"""Crews of real Ray actors: what they do with tasks and deaths, and where Ray comes from."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from test_ablation import SMALL, grid, home, plan_cells, recipe, run_ablation  # noqa: F401
+from test_processes import DONE, count, eventually, exists, fail, kill, say, sleep, who, work
+
+from memfeat.engines import Cluster, RayCrew, Share, crew_for, ray_cluster
+from memfeat.engines.ray_cluster import LOOPBACK, UNCOUNTED, load_ray, own_token, require_listener
+from memfeat.errors import ConfigError
+from memfeat.processes import Ended, Said
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The cluster of all tests here that need none of their own."""
+    ray = load_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (own_token() | UNCOUNTED).items():
+            patch.setenv(name, value)
+        ray.init(
+            "local",
+            num_cpus=2,
+            num_gpus=3,  # names that Ray hands out; nothing here computes on them
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=100_000_000,
+        )
+        yield ray
+        ray.shutdown()
+
+
+def run(tasks, arguments, engine="ray") -> list:
+    heard, waiting = [], list(tasks)
+    with crew_for(engine, work, arguments) as crew:
+        while waiting or crew.busy:
+            while waiting and crew.idle:
+                crew.give(waiting.pop(0))
+            heard += crew.hear()
+    return heard
+
+
+def look(send, argument, *names):
+    """Say what the process sees of its surroundings."""
+    send(({name: os.environ.get(name) for name in names}, str(Path.cwd())))
+
+
+def threads(send, argument):
+    import torch  # noqa: PLC0415
+
+    send(torch.get_num_threads())
+
+
+def count_aloud(send, argument, path):
+    """Say numbers for ever, and note the latest in a file before it is said."""
+    for number in range(10**9):
+        Path(path).write_text(str(number))
+        send(number)
+
+
+def test_actors_do_tasks_as_processes_do_and_a_death_ends_its_own_task_alone():
+    tasks = [((say, f"{i}a"), (say, f"{i}b")) for i in range(5)]
+    tasks[1:1] = [((say, "last words"), (fail,))]
+    told = {}
+    for engine in ("local", "ray"):
+        heard = run(tasks, ["one", "two"], engine)
+        told[engine] = [[event for each, event in heard if each is task] for task in tasks]
+    assert told["ray"] == told["local"]
+    assert told["ray"][1] == [Said("last words"), Ended(1)]
+
+
+def test_an_actor_that_kills_itself_costs_its_task_and_the_next_gets_a_new_one():
+    heard = run([((who,),), ((kill,),), ((who,),)], ["mine"])
+    first, done, dead, second, done_too = (event for _, event in heard)
+    assert (done, dead, done_too) == (DONE, Ended(-signal.SIGKILL), DONE)
+    assert first.message[1] == second.message[1] == "mine"
+    assert first.message[0] != second.message[0]
+
+
+def test_messages_come_in_order_while_the_task_runs_until_its_actor_is_killed():
+    other = ((say, "well"),)
+    with RayCrew(work, ["a", "b"]) as crew:
+        crew.give(((who,), (count,)))
+        (_, said), *heard = crew.hear()
+        crew.give(other)
+        while crew.busy:
+            heard += crew.hear()
+            if len(heard) >= 100 and (other, DONE) in heard and exists(said.message[0]):
+                os.kill(said.message[0], signal.SIGKILL)
+    assert [event for task, event in heard if task is other] == [Said("well"), DONE]
+    *numbers, end = (event for task, event in heard if task is not other)
+    assert end == Ended(-signal.SIGKILL)
+    assert numbers == [Said(number) for number in range(len(numbers))]
+
+
+def test_an_actor_that_died_idle_costs_no_task():
+    with RayCrew(work, ["mine"]) as crew:
+        crew.give(((who,),))
+        (_, said), *_ = crew.hear()
+        while crew.busy:
+            crew.hear()
+        os.kill(said.message[0], signal.SIGKILL)
+        assert eventually(lambda: not exists(said.message[0]))
+        crew.give(((say, "done"),))
+        heard = []
+        while crew.busy:
+            heard += [event for _, event in crew.hear()]
+    assert heard == [Said("done"), DONE]
+
+
+def test_what_nobody_hears_does_not_pile_up(tmp_path):
+    path = tmp_path / "latest"
+    with RayCrew(work, [None]) as crew:
+        crew.give(((count_aloud, str(path)),))
+        crew.hear()
+        assert eventually(path.exists)
+        time.sleep(1)
+        latest = int(path.read_text())
+        time.sleep(0.5)
+        assert int(path.read_text()) == latest < 200
+
+
+def test_tasks_do_not_wait_for_actors_that_have_no_room():
+    with RayCrew(work, range(3), Share(cpus=2)) as crew:
+        for number in range(3):
+            crew.give(((say, number),))
+        assert (crew.idle, crew.busy) == (0, 3)
+        with pytest.raises(ValueError, match="all 3 workers have a task; `hear` until one"):
+            crew.give(((sleep,),))
+        heard = []
+        while crew.busy:
+            heard += [event for _, event in crew.hear()]
+        assert crew.hear() == []
+    assert sorted(event.message for event in heard if event != DONE) == [0, 1, 2]
+
+
+def test_leaving_the_context_kills_actors_at_work_and_not_the_callers_ray(cluster):
+    with pytest.raises(ZeroDivisionError), RayCrew(work, "ab") as crew:
+        pids = []
+        for _ in range(2):
+            crew.give(((who,), (sleep,)))
+        while len(pids) < 2:
+            pids += [event.message[0] for _, event in crew.hear()]
+        raise ZeroDivisionError
+    assert eventually(lambda: not any(map(exists, pids)))
+    assert cluster.is_initialized()
+
+
+def test_an_actor_has_the_threads_folder_and_gpus_that_it_is_given(monkeypatch, tmp_path):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MEMFEAT_NATIVE", "0")
+    monkeypatch.chdir(tmp_path)
+    names = ("OMP_NUM_THREADS", "MEMFEAT_NATIVE", "CUDA_VISIBLE_DEVICES")
+    with RayCrew(work, [None], Share(cpus=0.5, gpus=0.5, threads=2)) as crew:
+        crew.give(((look, *names), (threads,)))
+        heard = []
+        while crew.busy:
+            heard += [event for _, event in crew.hear()]
+    seen, folder = heard[0].message
+    assert seen.pop("CUDA_VISIBLE_DEVICES") in {"0", "1", "2"}
+    assert seen == {"OMP_NUM_THREADS": "2", "MEMFEAT_NATIVE": "0"}
+    assert (folder, heard[1]) == (str(tmp_path), Said(2))
+    task = ((look, *names[:2]),)
+    local, far = (run([task], [None], engine)[0][1].message for engine in ("local", "ray"))
+    assert far == local
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "gpu", "expected"),
+    [
+        ([(8, 2), (8, 4)], 0, True, (6, 1, 1)),
+        ([(8, 2), (8, 4)], 0, False, (16, 1, 0)),
+        ([(4, 0)], 0, True, (4, 1, 0)),
+        ([(4, 0)], 8, True, (8, 0.5, 0)),
+        ([(4, 2)], 3, True, (3, 1, 0.5)),
+        ([(2, 1)], 3, True, (3, 0.6666, 0.3333)),
+    ],
+)
+def test_a_cluster_is_shared_out_so_that_all_workers_find_room(machines, workers, gpu, expected):
+    made = Cluster(tuple({"CPU": float(c)} | ({"GPU": float(g)} if g else {}) for c, g in machines))
+    count, share = made.shared(workers, gpu=gpu)
+    assert (count, share.cpus, share.gpus) == expected
+    made.require(share)
+
+
+def test_a_share_that_no_machine_has_is_refused():
+    message = "needs 3 CPUs and 0 GPUs, and no machine of the Ray cluster has them: it has 2 CPUs"
+    with pytest.raises(ConfigError, match=message), RayCrew(work, [None], Share(cpus=3)):
+        pass
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once():
+    with socket.socket() as bound, pytest.raises(ConfigError, match="cannot reach the Ray cluster"):
+        bound.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        require_listener(f"127.0.0.1:{bound.getsockname()[1]}")
+
+
+def test_without_ray_the_error_tells_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'memfeat\[ray\]'"), ray_cluster():
+        pass
+
+
+JOIN = """
+import os
+import sys
+sys.path.insert(0, "tests")
+from test_processes import who, work
+from memfeat.engines import RayCrew, ray_cluster
+with ray_cluster() as cluster:
+    print(cluster.cpus, cluster.gpus)
+    with RayCrew(work, "a") as crew:
+        crew.give(((who,),))
+        while crew.busy:
+            for _, event in crew.hear():
+                print(*event)
+"""
+
+
+def test_a_cluster_that_the_environment_names_is_joined_and_left_running(cluster):
+    address = {"RAY_ADDRESS": cluster.get_runtime_context().gcs_address}
+    command = [sys.executable, "-c", JOIN]
+    joined = os.environ | LOOPBACK | address
+    done = subprocess.run(
+        command, env=joined, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"2 3\n\(\d+, 'a'\)\nNone\n", done.stdout)
+    assert run([((who,),)], [None])[-1][1] == DONE
+
+
+SECONDS = re.compile(rb'"seconds": [0-9.]+')  # how long a model took, in its provenance
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): SECONDS.sub(b"", path.read_bytes()) for path in paths}
+
+
+def test_a_grid_on_ray_writes_what_the_local_engine_writes(home):  # noqa: F811
+    written = {}
+    for engine in ("local", "ray"):
+        config = grid(
+            home,
+            engine=engine,
+            workers=2,
+            aggregators=("avg", "bigru"),
+            baselines=("ridge",),
+            controls=("avg+linear",),
+        )
+        run_ablation(config, plan_cells(config, recipe(home, **SMALL)))
+        written[engine] = files_of(home / "grid")
+        (home / "grid").rename(home / engine)
+    assert len(written["local"]) > 10
+    assert written["ray"] == written["local"]
+
+
+SCRIPT = """
+import os
+import signal
+import sys
+sys.path.insert(0, "tests")
+from test_processes import count, sleep, who, work
+from memfeat.engines import RayCrew
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with RayCrew(work, "ab") as crew:
+        for _ in range(2):
+            crew.give(((who,), (sleep,)))
+        while True:
+            for _, event in crew.hear():
+                print(*event, flush=True)
+"""
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Return the addresses at which processes listen, as the kernel writes them."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(FileNotFoundError):
+                inodes.add(str(link.readlink()))
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {
+        row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes
+    }
+
+
+def descendants(pid: int) -> set[int]:
+    children = set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return children.union(*map(descendants, children))
+
+
+HERE_ALONE = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.soak)]
+)
+def test_a_ray_that_was_started_for_a_crew_is_heard_of_here_alone_and_ends_with_it(number):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
+    first = parent.stdout.readline()
+    os.kill(int(re.findall(r"\d+", first)[0]), signal.SIGKILL)
+    rest = [parent.stdout.readline() for _ in range(2)]
+    assert sorted(line[0] for line in rest) == ["(", "-"], rest
+    started = descendants(parent.pid)
+    # Ray has two helpers to a machine that outlive its sudden death by a minute.
+    helpers = {pid for pid in started if b"Agent" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    assert listening({parent.pid, *started}) <= HERE_ALONE
+    if number == signal.SIGINT:
+        os.killpg(parent.pid, number)  # as a terminal does: to all of them
+    else:
+        os.kill(parent.pid, number)
+    stdout, stderr = parent.communicate(timeout=60)
+    assert stdout == ""
+    assert parent.returncode == {signal.SIGINT: -2, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    if number == signal.SIGKILL:
+        for pid in helpers:
+            os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not any(map(exists, started)))
+    assert (
+        stderr.count("KeyboardInterrupt") == stderr.count("Traceback") == (number == signal.SIGINT)
+    )
+    assert "a Ray actor died at its task" in stderr
