@@ -160,3 +160,14 @@ def test_open_clip_is_not_imported_for_another_family() -> None:
         "create_encoder('efficientnet-lite0', 'random'); sys.exit('open_clip' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.soak
+def test_a_compiled_encoder_gives_the_same_vectors_to_the_last_bits_and_says_so():
+    """Compiling takes a minute or two, so this is not among the quick tests."""
+    plain = create_encoder("timm/test_vit", "random")
+    compiled = create_encoder("timm/test_vit", "random", compiled=True)
+    pixels = torch.randint(0, 256, (4, *plain.input_shape), dtype=torch.uint8)
+    torch.testing.assert_close(compiled.encode(pixels), plain.encode(pixels), atol=1e-5, rtol=0)
+    assert plain.spec(batch_size=4) != compiled.spec(batch_size=4)
+    assert compiled.spec(batch_size=4).compiled

@@ -44,6 +44,7 @@ class CacheSpec(Settings):
     max_frames: int | None = None
     max_seconds: float | None = None
     precision: Printed | None
+    compiled: bool = False
     batch_size: int | None
     normalisation: Printed = "l2"
     dtype: Printed = "float16"

@@ -69,6 +69,9 @@ class ExtractConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 on a GPU (ours)"
     )
+    compile: bool = Field(
+        False, description="compile the encoder: a minute or two first, other last bits; for GPUs"
+    )
     tokens: Tokens = Field(
         "cls", description="vectors a frame: cls, or cls+2x2 with a grid of patches too (ours)"
     )

@@ -27,11 +27,19 @@ class FrameEncoder:
 
     Attributes:
         precision: `float32`, `bfloat16` or `float16`.
+        compiled: whether torch compiles it, for each batch size anew when that is first seen.
         device: where it runs.
         The other attributes are those of `Tower`.
     """
 
-    def __init__(self, tower: Tower, *, precision: str = "auto", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        tower: Tower,
+        *,
+        precision: str = "auto",
+        device: str = "cpu",
+        compiled: bool = False,
+    ) -> None:
         self.name = tower.name
         self.weights = tower.weights
         self.weights_sha256 = tower.weights_sha256
@@ -51,6 +59,9 @@ class FrameEncoder:
         if self.clip_frames == 1:
             # Frames arrive channels last, and convolutions are up to twice as fast if they stay so.
             self._module.to(memory_format=torch.channels_last)
+        self.compiled = compiled
+        if compiled:
+            self._module.compile(dynamic=False)
         self._shift = self._per_channel(self.mean)
         self._scale = self._per_channel(self.std)
 
@@ -105,6 +116,13 @@ class FrameEncoder:
                 f"{len(pixels)} {self.inputs} at once do not fit into {self.device}'s memory with "
                 f"{self.name}; give a smaller --batch-size"
             ) from error
+        except RuntimeError as error:
+            if not self.compiled:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise EncoderError(
+                f"torch cannot compile {self.name} here ({reason}); leave out --compile"
+            ) from error
 
     def spec(
         self,
@@ -131,6 +149,7 @@ class FrameEncoder:
             max_frames=max_frames,
             max_seconds=max_seconds,
             precision=self.precision,
+            compiled=self.compiled,
             batch_size=batch_size,
         )
 
@@ -207,6 +226,7 @@ def create_encoder(
     tokens: Tokens = "cls",
     precision: str = "auto",
     device: str = "cpu",
+    compiled: bool = False,
     seed: int = 0,
 ) -> FrameEncoder:
     """Build a frame encoder by name.
@@ -218,6 +238,7 @@ def create_encoder(
         tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
         precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
         device: such as `cpu`, `cuda` or `cuda:1`.
+        compiled: whether torch compiles it.
         seed: of the weights if they are random.
 
     Raises:
@@ -234,7 +255,7 @@ def create_encoder(
         raise unknown_name("activation", activation, ("auto", "gelu", "quickgelu"))
     weights = weights or family.default_weights
     tower = family.build(name, weights, activation, seed, tokens=tokens)
-    return FrameEncoder(tower, precision=precision, device=device)
+    return FrameEncoder(tower, precision=precision, device=device, compiled=compiled)
 
 
 def encoder_tags(name: str) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
         activation=config.activation,
         tokens=config.tokens,
         precision=config.precision,
+        compiled=config.compile,
         device=str(device),
     )
 

@@ -63,6 +63,7 @@ def _build_encoder(
         activation=spec.activation if from_file and spec.activation in _CHOOSABLE else "auto",
         tokens=spec.tokens,
         precision=spec.precision or "auto",
+        compiled=spec.compiled,
         device=device,
     )
     built: CacheSpec = encoder.spec(
