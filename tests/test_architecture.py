@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "registry", "files", "tables", "processes", "engines"},
     {"config", "manifest", "metrics", "devices"},
     {"video", "cache", "encoders", "models", "runs"},
-    {"decoding", "extraction", "training", "baselines", "datasets"},
+    {"decoding", "extraction", "planning", "training", "baselines", "datasets"},
     {"prediction", "ablation", "transfer", "finetuning", "figures", "report"},
     {"cli", "__main__"},
 )
@@ -25,7 +25,7 @@ ONLY_IMPORTERS = {
     "timm": {"memfeat/encoders/timm_weights.py"},
     "click": {str(path) for path in PACKAGE.glob("cli/*.py")},
 }
-STAGE_1 = {"video", "encoders", "decoding", "extraction"}
+STAGE_1 = {"video", "encoders", "decoding", "extraction", "planning"}
 STAGE_2 = {"models", "runs", "training", "baselines", "ablation", "transfer"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

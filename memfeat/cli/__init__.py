@@ -12,6 +12,7 @@ import memfeat
 from memfeat.errors import ExitCode, MemfeatError
 
 COMMANDS = {
+    "plan": "plan",
     "extract": "extract",
     "train": "train",
     "evaluate": "train",

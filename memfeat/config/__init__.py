@@ -10,6 +10,7 @@ from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import EVERY_REASON, ExtractConfig, OnPartial, Tokens, token_grid
 from memfeat.config.finetune import FinetuneConfig
 from memfeat.config.importing import ImportConfig
+from memfeat.config.plan import PlanConfig
 from memfeat.config.settings import (
     FLAG_ALONE,
     Place,
@@ -41,6 +42,7 @@ __all__ = [
     "PaperFigures",
     "Place",
     "Places",
+    "PlanConfig",
     "Printed",
     "Seeds",
     "Settings",

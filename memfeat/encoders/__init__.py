@@ -11,8 +11,9 @@ from memfeat.encoders.base import (
     encoder_names,
     encoder_tags,
     reachable_weights,
+    vector_shape,
 )
-from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
+from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 
 __all__ = [
     "ENCODERS",
@@ -20,6 +21,7 @@ __all__ = [
     "Encoding",
     "FrameEncoder",
     "Tower",
+    "VectorShape",
     "create_encoder",
     "efficientnet",
     "encoder_names",
@@ -28,4 +30,5 @@ __all__ = [
     "openclip",
     "reachable_weights",
     "timm_models",
+    "vector_shape",
 ]

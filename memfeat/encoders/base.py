@@ -8,7 +8,7 @@ from torch import Tensor
 from memfeat.cache import CacheSpec
 from memfeat.config import Tokens, token_grid
 from memfeat.devices import resolve_device
-from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower
+from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 from memfeat.errors import EncoderError
 from memfeat.registry import unknown_name
 
@@ -256,6 +256,17 @@ def create_encoder(
     weights = weights or family.default_weights
     tower = family.build(name, weights, activation, seed, tokens=tokens)
     return FrameEncoder(tower, precision=precision, device=device, compiled=compiled)
+
+
+def vector_shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+    """Return what an encoder gives, at once and without its weights.
+
+    Raises:
+        UnknownNameError: no such encoder.
+        EncoderError: it does not turn a square image into one vector.
+        ConfigError: `tokens` that the encoder cannot give.
+    """
+    return _family_of(name).shape(name, tokens)
 
 
 def encoder_tags(name: str) -> tuple[str, ...]:

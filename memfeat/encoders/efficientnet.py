@@ -21,6 +21,7 @@ from memfeat.encoders.family import (
     UNTRAINED,
     EncoderFamily,
     Tower,
+    VectorShape,
     built_activation,
     refuse_activation,
     refuse_tokens,
@@ -29,6 +30,7 @@ from memfeat.errors import EncoderError, UnknownNameError
 
 NAME = "efficientnet-lite0"
 TAG = "imagenet"
+DIM = 1280
 
 
 @ENCODERS.register("efficientnet-lite")
@@ -54,6 +56,16 @@ class EfficientNetLite(EncoderFamily):
             return _weights_file() if tag == TAG else None
         except EncoderError:
             return None
+
+    @staticmethod
+    def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+        """Return what a frame gives.
+
+        Raises:
+            ConfigError: tokens other than `cls`.
+        """
+        refuse_tokens(name, tokens)
+        return VectorShape(DIM)
 
     @staticmethod
     def build(

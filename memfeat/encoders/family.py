@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from memfeat.config import Tokens
+from memfeat.config import Tokens, token_grid
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.registry import Registry
 
@@ -61,6 +61,26 @@ class Tower:
     clip_frames: int = 1
 
 
+@dataclass(frozen=True)
+class VectorShape:
+    """What an encoder gives, as can be told without its weights.
+
+    Attributes:
+        dim: length of one vector.
+        num_tokens: vectors in a row.
+        clip_frames: consecutive frames that one row is made of.
+    """
+
+    dim: int
+    num_tokens: int = 1
+    clip_frames: int = 1
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        return self.dim * self.num_tokens
+
+
 class EncoderFamily(ABC):
     """Encoders that are built alike. Registering a family makes its names choices everywhere.
 
@@ -87,6 +107,11 @@ class EncoderFamily(ABC):
     @abstractmethod
     def locate(name: str, tag: str) -> Path | None:
         """Return the file that holds the weights, if it is on this machine. Touches no network."""
+
+    @staticmethod
+    @abstractmethod
+    def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+        """Return what an encoder gives, without its weights."""
 
     @staticmethod
     @abstractmethod
@@ -128,6 +153,12 @@ def refuse_tokens(name: str, tokens: Tokens) -> None:
             f"{name} gives one vector a frame, so --tokens {tokens} is not to be had; leave it "
             "out, or choose a Vision Transformer such as ViT-L-14-336"
         )
+
+
+def count_tokens(tokens: Tokens) -> int:
+    """Return how many vectors `tokens` asks for, such as 5 for `cls+2x2`."""
+    rows, columns = token_grid(tokens)
+    return 1 + rows * columns
 
 
 def square_size(name: str, size: Sequence[int]) -> int:

@@ -22,6 +22,7 @@ from memfeat.encoders.family import (
     UNTRAINED,
     EncoderFamily,
     Tower,
+    VectorShape,
     built_activation,
     refuse_activation,
     refuse_tokens,
@@ -59,6 +60,16 @@ class I3d(EncoderFamily):
     def locate(name: str, tag: str) -> Path | None:  # noqa: ARG004
         """Return None: where the files are, only the user knows."""
         return None
+
+    @staticmethod
+    def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+        """Return what a clip gives.
+
+        Raises:
+            ConfigError: tokens other than `cls`.
+        """
+        refuse_tokens(name, tokens)
+        return VectorShape(FEATURE_DIM, clip_frames=CLIP_FRAMES)
 
     @staticmethod
     def build(

@@ -20,7 +20,9 @@ from memfeat.encoders.family import (
     ENCODERS,
     EncoderFamily,
     Tower,
+    VectorShape,
     built_activation,
+    count_tokens,
     feature_width,
     refuse_activation,
     refuse_tokens,
@@ -55,6 +57,16 @@ class OpenClip(EncoderFamily):
         return openclip_weights.locate(name, tag)
 
     @staticmethod
+    def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+        """Return what a model gives, as far as `build` does not need its weights.
+
+        Raises:
+            EncoderError: the tower does not end in one vector an image.
+            ConfigError: patch tokens that the tower does not have.
+        """
+        return VectorShape(_plan(name, tokens)[0], count_tokens(tokens))
+
+    @staticmethod
     def build(
         name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
     ) -> Tower:
@@ -70,11 +82,7 @@ class OpenClip(EncoderFamily):
                 or contradicted, or the tower does not end in one vector an image.
             ConfigError: patch tokens that the tower does not have.
         """
-        with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
-            plan = _without_projection(name, _tower(name, False, seed))
-            image_size = _image_size(name, plan)
-            dim = feature_width(name, plan, image_size)
-            _with_tokens(name, plan, tokens, image_size)
+        dim, image_size = _plan(name, tokens)  # refuse before anything is loaded
         source = openclip_weights.source(name, weights)
         quick_gelu = _quick_gelu(name, activation, source)
         tensors = source.load() if source.load else None
@@ -103,6 +111,16 @@ class OpenClip(EncoderFamily):
             module=_with_tokens(name, _without_projection(name, tower), tokens, image_size),
             tokens=tokens,
         )
+
+
+def _plan(name: str, tokens: Tokens) -> tuple[int, int]:
+    """Return the length of a vector and the side of the image, from shapes alone, at once."""
+    with torch.device("meta"):
+        tower = _without_projection(name, _tower(name, False, seed=0))
+        image_size = _image_size(name, tower)
+        dim = feature_width(name, tower, image_size)
+        _with_tokens(name, tower, tokens, image_size)
+    return dim, image_size
 
 
 def _tower(name: str, quick_gelu: bool, seed: int) -> Any:

@@ -20,7 +20,9 @@ from memfeat.encoders.family import (
     RANDOM,
     EncoderFamily,
     Tower,
+    VectorShape,
     built_activation,
+    count_tokens,
     feature_width,
     refuse_activation,
     refuse_tokens,
@@ -54,6 +56,17 @@ class Timm(EncoderFamily):
         return timm_weights.locate(name, tag)
 
     @staticmethod
+    def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+        """Return what a model gives, as far as `build` does not need its weights.
+
+        Raises:
+            EncoderError: it does not turn a square image into one vector.
+            ConfigError: patch tokens that the model does not have.
+        """
+        _, dim = _plan(name, timm_weights.find(name, RANDOM).record, tokens)
+        return VectorShape(dim, count_tokens(tokens))
+
+    @staticmethod
     def build(
         name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
     ) -> Tower:
@@ -67,10 +80,7 @@ class Timm(EncoderFamily):
         """
         found = timm_weights.find(name, weights)
         image_size = square_size(name, found.record.input_size[1:])
-        with torch.device("meta"):  # shapes alone, at once: refuse before anything is loaded
-            plan = _without_classifier(name, _network(name, found.record, seed))
-            dim = feature_width(name, plan, image_size)
-            with_tokens(name, plan, tokens, image_size)
+        plan, dim = _plan(name, found.record, tokens)  # refuse before anything is loaded
         built = built_activation(plan)
         refuse_activation(name, built, activation)
         _check_quick_gelu(name, found, built, activation)
@@ -91,6 +101,16 @@ class Timm(EncoderFamily):
             module=with_tokens(name, network, tokens, image_size),
             tokens=tokens,
         )
+
+
+def _plan(name: str, record: Any, tokens: Tokens) -> tuple[nn.Module, int]:
+    """Return a model of shapes alone, which is there at once, and the length of its vector."""
+    image_size = square_size(name, record.input_size[1:])
+    with torch.device("meta"):
+        plan = _without_classifier(name, _network(name, record, seed=0))
+        dim = feature_width(name, plan, image_size)
+        with_tokens(name, plan, tokens, image_size)
+    return plan, dim
 
 
 def with_tokens(name: str, network: Any, tokens: Tokens, image_size: int) -> nn.Module:
