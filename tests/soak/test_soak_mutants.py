@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import CRASHED, HUNG, KINDS, UNCAUGHT, WRONG, judge
+from fuzzed import CRASHED, HUNG, UNCAUGHT, WRONG
+from fuzzing import KINDS, judge
 from trials import trials
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(6 * 3600)]
