@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from test_cache import failed, spec, video
@@ -158,24 +157,6 @@ def test_a_folder_without_a_cache_is_told_of(tmp_path, command):
     result = run(*command, tmp_path)
     assert result.exit_code == 1
     assert "holds no cache" in result.stderr
-
-
-def test_any_flipped_byte_of_the_data_is_found(tmp_path):
-    """Five hundred bytes, of all datasets and attributes, one after another."""
-    path = write_shard(tmp_path, spec(), [video("a", 20), failed("b"), video("c", 7)])
-    whole = path.read_bytes()
-    data = [video("a", 20).embeddings.tobytes(), video("c", 7).embeddings.tobytes()]
-    places = [whole.index(part) + n for part in data for n in range(len(part))]
-    for text in (b"missing", spec().model_dump_json().encode()):
-        places += range(whole.index(text), whole.index(text) + len(text))
-    generator = np.random.default_rng(0)
-    for place in generator.choice(places, 500, replace=False):
-        content = bytearray(whole)
-        content[place] ^= 1 << int(generator.integers(8))
-        path.write_bytes(content)
-        assert verify(tmp_path), f"byte {place}"
-    path.write_bytes(whole)
-    assert verify(tmp_path) == {}
 
 
 def test_a_reason_without_videos_is_refused_with_those_there_are(folder):

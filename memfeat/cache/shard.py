@@ -23,6 +23,8 @@ ever in a file with the wrong bytes there.
 """
 
 import hashlib
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -89,12 +91,16 @@ class Shard:
             covered = np.concatenate([[0], covers])[offsets]
             numbers = offsets[:-1], offsets[1:], np.diff(covered).tolist(), expected
             _check_texts(*columns)
-            return [
+            entries = [
                 VideoEntry(name, status, reason, start, stop, covered, frames, self.path)
                 for name, status, reason, start, stop, covered, frames in zip(
                     *columns, *numbers, strict=True
                 )
             ]
+            for entry in entries:
+                if entry.contradiction:
+                    raise ValueError(f"{entry.contradiction}: {entry.video_id!r}")
+            return entries
 
     def sources(self) -> dict[str, str]:
         """Read the hash of the file that each video comes from, by video id.
@@ -103,8 +109,11 @@ class Shard:
             DamagedShardError: that cannot be read.
         """
         with reading(self.path):
-            names = self._texts("video_ids"), self._texts("source_sha256")
-            return dict(zip(*names, strict=True))
+            sources = dict(zip(self._texts("video_ids"), self._texts("source_sha256"), strict=True))
+            for video_id, sha256 in sources.items():
+                if not re.fullmatch("([0-9a-f]{64})?", sha256):
+                    raise ValueError(f"the hash of {video_id!r} is {shown(sha256)}")
+            return sources
 
     def verify(self) -> None:
         """Read everything and check it.
@@ -112,15 +121,15 @@ class Shard:
         Raises:
             DamagedShardError: the content differs from its checksum, or a vector has not length 1.
         """
+        embeddings = self.datasets["embeddings"]  # read a part at a time, however long videos are
         with reading(self.path):
-            columns = {name: dataset[()] for name, dataset in self.datasets.items()}
-            text = _text_attribute(self.path, self.datasets["embeddings"].file, "spec")
-        embeddings = columns.pop("embeddings")
-        if self.sha256 != checksum(text, columns, embeddings):
-            raise damage(self.path, "its content does not match its checksum")
-        problem = find_odd_vector(embeddings, self.spec)
-        if problem:
-            raise damage(self.path, problem[1])
+            text = _text_attribute(self.path, embeddings.file, "spec")
+            columns = {n: each[()] for n, each in self.datasets.items() if n != "embeddings"}
+            if self.sha256 != checksum(text, columns, embeddings):
+                raise damage(self.path, "its content does not match its checksum")
+            for block in blocks_of(embeddings):
+                if problem := find_odd_vector(block, self.spec):
+                    raise damage(self.path, problem[1])
 
     def _texts(self, name: str) -> list[str]:
         return [text.decode() for text in self.datasets[name][()].tolist()]
@@ -212,16 +221,19 @@ def _checked(path: Path, file: h5py.File) -> Shard:
 def _contiguous_datasets(path: Path, file: h5py.File, size: int) -> dict[str, h5py.Dataset]:
     """Return the datasets of a file of `size` bytes, each of which lies in one piece of it."""
     names = (*TEXTS, *NUMBERS)
-    if set(file) != set(names):
-        raise damage(path, f"it holds {sorted(file)}, not {sorted(names)}")
+    if odd := sorted(set(file) ^ set(names)):
+        what = "is missing" if odd[0] in names else "does not belong in a shard"
+        raise damage(path, f"{shown(odd[0])} {what}")
     datasets = {}
     for name in names:
         is_hard = file.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
         dataset = file[name] if is_hard else None
         if not isinstance(dataset, h5py.Dataset) or not _is_contiguous(dataset):
             raise damage(path, f"{name} is not a plain contiguous dataset")
-        if dataset.nbytes and (dataset.id.get_offset() or size) + dataset.nbytes > size:
-            raise damage(path, f"{name} claims {dataset.nbytes} bytes, more than the file holds")
+        # Multiplied here, for elsewhere the product may overflow.
+        claimed = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+        if claimed and (dataset.id.get_offset() or size) + claimed > size:
+            raise damage(path, f"{name} claims {claimed} bytes, more than the file holds")
         datasets[name] = dataset
     return datasets
 
@@ -263,7 +275,7 @@ def _text_attribute(path: Path, file: h5py.File, name: str) -> str:
         raise damage(path, f"it has no {name}")
     attribute = h5py.h5a.open(file.id, name.encode())
     kind = attribute.get_type()
-    if not isinstance(kind, h5py.h5t.TypeStringID) or attribute.shape:
+    if not isinstance(kind, h5py.h5t.TypeStringID) or attribute.shape != ():
         raise damage(path, f"{name} is not a text")
     if kind.is_variable_str():
         raise CacheError(
@@ -283,6 +295,8 @@ def _parse_spec(path: Path, text: str) -> CacheSpec:
         return CacheSpec.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
+        if problem["type"] == "json_invalid":
+            raise damage(path, f"its spec cannot be read: {problem['msg']}") from error
         field = ".".join(str(part) for part in problem["loc"])
         raise CacheError(
             f"{path}: its spec does not fit schema {SCHEMA_VERSION} of this memfeat: {field}: "

@@ -63,6 +63,8 @@ def _verified(folder: Path) -> Iterator[tuple[Path, CacheError | None]]:
         try:
             with open_shard(path) as shard:
                 shard.verify()
+                shard.entries()
+                shard.sources()
                 first = first or (shard.spec, path.name)
                 first[0].require(shard.spec, f"{path} was made differently from {first[1]}")
         except CacheError as error:

@@ -83,3 +83,16 @@ class VideoEntry:
     def num_frames(self) -> int:
         """Frames cached."""
         return self.stop - self.start
+
+    @property
+    def contradiction(self) -> str:
+        """What is said of the video that cannot be, in words; empty if all of it can."""
+        if self.status == "failed" and self.num_frames:
+            return f"a video failed, but has {self.num_frames} frames"
+        if self.status != "failed" and not self.num_frames:
+            return f"a video is {self.status}, but has no frames"
+        if (self.status == "ok") == bool(self.reason):
+            return f"a video is {self.status}, and the reason is {self.reason!r}"
+        if self.frames_expected < -1:
+            return f"{self.frames_expected} frames are expected of a video"
+        return ""

@@ -1,0 +1,387 @@
+"""The fault matrix's caches and checkpoints; `ELSEWHERE` names the tests that other files hold."""
+
+import ast
+import dataclasses
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from test_cache import DIM, failed, spec, video
+
+from memfeat.cache import Cache, CacheSpec, repair, same_sources, status_of, verify, write_shard
+from memfeat.cache.shard import text_attribute
+from memfeat.errors import CacheError, DamagedShardError
+
+ELSEWHERE = {
+    "another encoder, by extraction": "test_cli.py::"
+    "test_a_cache_made_by_another_encoder_is_refused",
+    "another cache, by extraction": "test_extraction.py::test_a_cache_made_otherwise_is_refused",
+    "another cache, by a run": "test_cli.py::test_a_run_that_does_not_fit_the_cache_is_refused",
+    "another encoder, by a prediction": "test_prediction.py::"
+    "test_a_run_of_another_encoder_is_refused_with_both_values",
+    "another schema, by extraction": "test_extraction.py::"
+    "test_another_memfeats_shard_is_refused_and_left_alone",
+    "truncated": "test_cache.py::test_a_truncated_shard_is_refused_and_can_be_set_aside",
+    "the disk filled": "test_extraction.py::"
+    "test_a_full_disk_is_told_of_and_finished_shards_are_kept",
+    "pickle as weights": "test_encoders_checkpoints.py::"
+    "test_a_pickle_that_would_run_code_is_refused_and_does_not_run",
+    "pickle anywhere": "test_safety.py::test_nothing_that_is_read_is_run",
+    "a checkpoint for another aggregator": "test_runs.py::"
+    "test_a_checkpoint_of_another_model_is_refused",
+    "a checkpoint for another cache": "test_runs.py::"
+    "test_a_checkpoint_for_features_of_another_width_is_refused",
+    "a truncated checkpoint": "test_runs.py::test_a_truncated_checkpoint_is_refused",
+}
+OTHER_SPECS = {
+    "encoder": "other",
+    "weights_sha256": "1" * 64,
+    "activation": "quickgelu",
+    "mean": (0.4, 0.5, 0.5),
+    "interpolation": "bilinear",
+    "image_size": 64,
+    "dim": DIM // 2,
+    "tokens": "cls+2x2",
+    "sampling": "stride:2",
+    "precision": "bfloat16",
+}
+
+
+def shard(folder: Path) -> Path:
+    return write_shard(folder, spec(), [video("a", 3), failed("c"), video("b", 5)])
+
+
+@pytest.mark.parametrize("item", ELSEWHERE)
+def test_what_another_file_holds_is_there(item):
+    file, _, name = ELSEWHERE[item].partition("::")
+    tree = ast.parse((Path(__file__).parent / file).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("field", OTHER_SPECS)
+def test_caches_made_otherwise_are_refused_naming_the_field_and_both_values(tmp_path, field):
+    shard(tmp_path)
+    other = CacheSpec(**spec().model_dump() | {field: OTHER_SPECS[field]})
+    videos = [failed("z")]  # whose rows have any width
+    write_shard(tmp_path / "other", other, videos).rename(tmp_path / "shard-zz.h5")
+    with pytest.raises(CacheError) as read:
+        Cache.open(tmp_path)
+    with pytest.raises(CacheError) as written:
+        write_shard(tmp_path, other, videos)
+    for error in (read, written):
+        for word in (field, repr(OTHER_SPECS[field]), repr(getattr(spec(), field))):
+            assert word in str(error.value)
+    assert "was meanwhile given shards made differently" in str(written.value)
+    assert list(verify(tmp_path)) == [tmp_path / "shard-zz.h5"]
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_caches_of_another_schema_are_told_of_and_left_alone(tmp_path, version):
+    path = shard(tmp_path)
+    rewrite(path, lambda f: respec(f, '"schema_version":2', f'"schema_version":{version}'))
+    content = path.read_bytes()
+    assert list(status_of(tmp_path).other) == [path]
+    done = repair(tmp_path)
+    assert (done.set_aside, list(done.left_alone)) == ({}, [path])
+    assert "Was it written by another version?" in done.left_alone[path]
+    assert path.read_bytes() == content
+
+
+def rewrite(path, change):
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def replace_embeddings(file, **how):
+    data = file["embeddings"][()]
+    del file["embeddings"]
+    return file.create_dataset("embeddings", data=None if "external" in how else data, **how)
+
+
+def odd_float() -> h5py.h5t.TypeID:
+    """Two bytes, which numpy would call float16, but with fewer bits in the exponent."""
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(15, 11, 4, 0, 11)
+    return kind
+
+
+def retyped(file, name, kind):
+    data = file.pop(name)[()]
+    space = h5py.h5s.create_simple(data.shape)
+    h5py.h5d.create(file.id, name.encode(), kind, space).write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+
+
+def replace(file, name, data):
+    del file[name]
+    file[name] = data
+
+
+def respec(file, old, new):
+    text = file.attrs["spec"].decode()
+    assert old in text
+    file.attrs.create("spec", **text_attribute(text.replace(old, new)))
+
+
+def of_variable_length(file, name):
+    texts = file.pop(name)[()].tolist()
+    file.create_dataset(name, data=texts, dtype=h5py.string_dtype("utf-8"))
+
+
+def virtual(file, source):
+    shape = file.pop("embeddings").shape
+    layout = h5py.VirtualLayout(shape, "<f2")
+    layout[:] = h5py.VirtualSource(source, "x", shape)
+    file.create_virtual_dataset("embeddings", layout)
+
+
+def compact(file, name):
+    data = file.pop(name)[()]
+    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how.set_layout(h5py.h5d.COMPACT)
+    space, kind = h5py.h5s.create_simple(data.shape), h5py.h5t.py_create(data.dtype)
+    made = h5py.h5d.create(file.id, name.encode(), kind, space, how)
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+
+
+def lists(file, name):
+    count = len(file.pop(name))
+    file.create_dataset(name, (count,), dtype=h5py.vlen_dtype("<i4"))[0] = [1]
+
+
+def named_type(file, name):
+    data = file.pop(name)[()]
+    file["kind"] = data.dtype
+    file.create_dataset(name, data=data, dtype=file["kind"])
+    del file["kind"]
+
+
+STRANGE = {
+    "a virtual dataset": lambda f: virtual(f, "/etc/hostname"),
+    "a link to the whole": lambda f: f.__setitem__("loop", f["/"]),
+    "thousands of members": lambda f: [f.create_group(f"g{i}") for i in range(3000)],
+    "a group for a dataset": lambda f: (f.pop("offsets"), f.create_group("offsets")),
+    "a dataset inside its header": lambda f: compact(f, "pts_seconds"),
+    "a fill value for what is not stored": lambda f: (
+        f.pop("pts_seconds"),
+        f.create_dataset("pts_seconds", shape=(8,), dtype="<f8", fillvalue=3.0),
+    ),
+    "one text for two datasets": lambda f: (f.pop("reason"), f.__setitem__("reason", f["status"])),
+    "numbers with names": lambda f: retyped(
+        f, "source_bytes", h5py.h5t.py_create(h5py.enum_dtype({"A": 1}, "<i8"), logical=True)
+    ),
+    "a scalar": lambda f: replace(f, "offsets", np.int64(3)),
+    "no numbers at all": lambda f: replace(f, "offsets", h5py.Empty("<i8")),
+    "no ids at all": lambda f: replace(f, "video_ids", h5py.Empty("S3")),
+    "a column in two dimensions": lambda f: replace(f, "status", np.zeros((3, 1), "S6")),
+    "texts with numbers beside them": lambda f: replace(
+        f, "status", np.zeros(3, [("a", "S4"), ("b", "<i4")])
+    ),
+    "bytes without a meaning": lambda f: replace(f, "status", np.zeros(3, "V6")),
+    "lists in place of texts": lambda f: lists(f, "status"),
+    "a reference for a spec": lambda f: f.attrs.create("spec", f["embeddings"].ref),
+    "a reference for a checksum": lambda f: f.attrs.create("sha256", f["status"].regionref[0:1]),
+    "numbers for a checksum": lambda f: f.attrs.create("sha256", np.zeros(5000)),
+    "nothing for a spec": lambda f: f.attrs.create("spec", h5py.Empty("S64")),
+    "nothing for a checksum": lambda f: f.attrs.create("sha256", h5py.Empty("S64")),
+    "an id that is not UTF-8": lambda f: replace(f, "video_ids", np.array([b"\xff", b"c", b"b"])),
+    "a video that is ok without frames": lambda f: replace(f, "offsets", np.array([0, 0, 3, 8])),
+    "a video that failed with frames": lambda f: replace(f, "offsets", np.array([0, 3, 4, 8])),
+    "a video that failed for no reason": lambda f: replace(f, "reason", np.zeros(3, "S7")),
+    "a video that is ok for a reason": lambda f: replace(f, "reason", np.array([b"missing"] * 3)),
+    "a spec that is no JSON": lambda f: respec(f, "{", "["),
+    "external storage": lambda f: replace_embeddings(
+        f, shape=(8, DIM), dtype="f2", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
+    ),
+    "a compression filter": lambda f: replace_embeddings(f, compression="gzip"),
+    "chunks": lambda f: replace_embeddings(f, chunks=(1, DIM)),
+    "an external link": lambda f: (
+        f.pop("reason"),
+        f.__setitem__("reason", h5py.ExternalLink("other.h5", "/x")),
+    ),
+    "a soft link": lambda f: (f.pop("reason"), f.__setitem__("reason", h5py.SoftLink("/status"))),
+    "a missing dataset": lambda f: f.pop("offsets"),
+    "an unknown dataset": lambda f: f.create_dataset("extra", data=[1]),
+    "a shape bomb": lambda f: (
+        f.pop("embeddings"),
+        f.create_dataset("embeddings", shape=(2**27, DIM), dtype="f2"),
+    ),
+    "a number type of its own": lambda f: retyped(f, "embeddings", odd_float()),
+    "numbers the other way round": lambda f: retyped(f, "embeddings", h5py.h5t.IEEE_F16BE),
+    "times the other way round": lambda f: retyped(f, "pts_seconds", h5py.h5t.IEEE_F64BE),
+    "times in single precision": lambda f: retyped(f, "pts_seconds", h5py.h5t.IEEE_F32LE),
+    "offsets with fractions": lambda f: retyped(f, "offsets", h5py.h5t.IEEE_F64LE),
+    "offsets that overflow": lambda f: replace(f, "offsets", [0, 2**63 - 1, -2, 8]),
+    "falling offsets": lambda f: f["offsets"].__setitem__(1, 99),
+    "a frame that stands for none": lambda f: f["covers"].__setitem__(2, 0),
+    "a frame that stands for a video without end": lambda f: f["covers"].__setitem__(2, 65_536),
+    "covers in double width": lambda f: retyped(f, "covers", h5py.h5t.STD_I64LE),
+    "a spec of variable length": lambda f: f.attrs.__setitem__("spec", f.attrs["spec"].decode()),
+    "a checksum of variable length": lambda f: f.attrs.__setitem__("sha256", "0" * 64),
+    "a checksum that is a list": lambda f: f.attrs.__setitem__("sha256", [b"0", b"1"]),
+    "a spec that is a number": lambda f: f.attrs.__setitem__("spec", 3.0),
+    "ids of variable length": lambda f: of_variable_length(f, "video_ids"),
+    "ids that are numbers": lambda f: replace(f, "video_ids", np.arange(3)),
+    "no checksum": lambda f: f.attrs.__delitem__("sha256"),
+    "no spec": lambda f: f.attrs.__delitem__("spec"),
+    "a spec of the first schema": lambda f: respec(f, '"schema_version":2', '"schema_version":1'),
+    "tokens of no grid": lambda f: respec(f, '"tokens":"cls"', '"tokens":"cls+0x2"'),
+    "a newer schema": lambda f: respec(f, '"schema_version":2', '"schema_version":3'),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_caches_of_a_stranger_are_refused_before_their_embeddings_are_read(tmp_path, strange):
+    path = shard(tmp_path)
+    Cache.open(tmp_path)  # so that what Python loads for it is not counted below
+    rewrite(path, STRANGE[strange])
+    tracemalloc.start()
+    try:
+        with pytest.raises(CacheError) as caught:
+            Cache.open(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    message = str(caught.value)
+    assert path.name in message
+    assert message.isprintable()
+    assert len(message) < 1000
+    assert peak < 1_000_000 + 2 * path.stat().st_size
+    assert path in verify(tmp_path)
+
+
+def test_caches_with_a_shape_bomb_claim_gigabytes_in_a_few_kilobytes(tmp_path):
+    path = shard(tmp_path)
+    rewrite(path, STRANGE["a shape bomb"])
+    assert path.stat().st_size < 16_000
+    with h5py.File(path) as file:
+        assert file["embeddings"].nbytes > 3.8 * 2**30
+    with pytest.raises(DamagedShardError, match="embeddings claims 4294967296 bytes, more than th"):
+        Cache.open(tmp_path)
+
+
+def test_caches_whose_shape_overflows_are_refused(tmp_path):
+    """Of 8 x 2**60 float16 numbers the bytes are 2**64, which is 0 in 64 bits."""
+    path = shard(tmp_path)
+    rewrite(path, lambda f: respec(f, f'"dim":{DIM}', f'"dim":{2**60}'))
+    shape = np.array([8, DIM], "<u8").tobytes()
+    content = path.read_bytes()
+    assert shape in content
+    path.write_bytes(content.replace(shape, np.array([8, 2**60], "<u8").tobytes()))
+    with pytest.raises(DamagedShardError):
+        Cache.open(tmp_path)
+
+
+HARMLESS = {
+    "thousands of attributes": lambda f: [f.attrs.create(f"a{i}", i) for i in range(1000)],
+    "a type that was given a name": lambda f: named_type(f, "pts_seconds"),
+}
+
+
+@pytest.mark.parametrize("harmless", HARMLESS)
+def test_caches_with_something_beside_the_data_are_read_right(tmp_path, harmless):
+    path = shard(tmp_path)
+    before = content_of(tmp_path)
+    rewrite(path, HARMLESS[harmless])
+    assert content_of(tmp_path) == before
+    assert verify(tmp_path) == {}
+
+
+def content_of(folder: Path) -> tuple:
+    cache = Cache.open(folder)
+    table = cache.load(cache.usable(partial=True))
+    arrays = table.values, table.pts_seconds, table.covers, table.offsets
+    entries = {name: dataclasses.replace(e, shard=None) for name, e in cache.entries.items()}
+    return entries, table.video_ids, [array.tobytes() for array in arrays]
+
+
+def data_bytes(path: Path) -> np.ndarray:
+    """Places of all bytes of a shard's datasets and attributes."""
+    content, places = path.read_bytes(), []
+    with h5py.File(path) as file:
+        for dataset in file.values():
+            start = dataset.id.get_offset()
+            places += range(start or 0, (start or 0) + dataset.nbytes)
+        for name in file.attrs:
+            start = content.index(file.attrs[name])
+            places += range(start, start + len(file.attrs[name]))
+    return np.array(places)
+
+
+def flipped(whole: bytes, place: int, generator: np.random.Generator) -> bytes:
+    content = bytearray(whole)
+    content[place] ^= int(generator.integers(1, 256))
+    return bytes(content)
+
+
+def test_caches_with_one_byte_of_data_flipped_are_found_every_time(tmp_path):
+    path = shard(tmp_path)
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    places = data_bytes(path)
+    assert len(places) > 900  # about half of them of the spec
+    for place in generator.choice(places, 500, replace=False):
+        path.write_bytes(flipped(whole, place, generator))
+        assert list(verify(tmp_path)) == [path], f"byte {place}"
+    path.write_bytes(whole)
+    assert verify(tmp_path) == {}
+
+
+def test_caches_with_a_byte_flipped_elsewhere_are_found_refused_or_read_right(tmp_path):
+    path = shard(tmp_path)
+    whole, generator = path.read_bytes(), np.random.default_rng(1)
+    right, outcomes = content_of(tmp_path), set()
+    elsewhere = np.setdiff1d(np.arange(len(whole)), data_bytes(path))
+    for place in generator.choice(elsewhere, 120, replace=False):
+        path.write_bytes(flipped(whole, place, generator))
+        found = verify(tmp_path)
+        try:
+            same = content_of(tmp_path) == right
+        except CacheError:
+            outcomes.add("refused")
+        else:
+            assert same or found, f"byte {place}"
+            outcomes.add("the same" if same else "found")
+    assert {"refused", "the same"} <= outcomes
+
+
+def test_caches_half_written_when_the_disk_filled_are_found_and_never_trained_on(tmp_path):
+    path = shard(tmp_path)
+    rewrite(path, lambda f: f["embeddings"].__setitem__(slice(5, 8), 0))
+    assert "checksum" in verify(tmp_path)[path]
+    with pytest.raises(CacheError, match=r"video 'b' are damaged: a vector's length is 0, not 1"):
+        Cache.open(tmp_path).load().require_sound()
+
+
+@pytest.mark.parametrize(
+    ("value", "length"), [(np.nan, "nan"), (np.inf, "inf"), (0.5, "2"), (0.0, "0")]
+)
+def test_caches_of_vectors_of_another_length_or_none_are_found_and_never_trained_on(
+    tmp_path, value, length
+):
+    odd = dataclasses.replace(video("a"), embeddings=np.full((3, DIM), value, np.float16))
+    path = write_shard(tmp_path, spec(), [video("b"), odd])
+    assert f"a vector's length is {length}, not 1" in verify(tmp_path)[path]
+    with pytest.raises(CacheError, match=rf"video 'a' are damaged: a vector's length is {length},"):
+        Cache.open(tmp_path).load().require_sound()
+
+
+def test_caches_with_the_hash_of_a_source_that_is_none_are_found(tmp_path):
+    path = write_shard(tmp_path, spec(), [dataclasses.replace(video("a"), source_sha256="x" * 64)])
+    assert "the hash of 'a' is 'xxx" in verify(tmp_path)[path]
+    with pytest.raises(DamagedShardError):
+        same_sources(Cache.open(tmp_path))
+
+
+def test_caches_of_long_videos_are_verified_a_part_at_a_time(tmp_path):
+    vectors = np.zeros((50_000, DIM), np.float16)
+    vectors[:, 0] = 1
+    long = dataclasses.replace(video("a", 1), embeddings=vectors, pts_seconds=np.zeros(50_000))
+    path = write_shard(tmp_path, spec(), [long])
+    tracemalloc.start()
+    try:
+        assert verify(tmp_path) == {}
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size
