@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -29,20 +29,26 @@ IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "mif1", "msf1")
 # FFmpeg's own decoders of these two drop the alpha channel.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 MORE_PIXELS = 1 << 20
+MOST_PIXELS = (1 << 31) - 1  # FFmpeg decodes no larger frame, and takes no larger limit
 
 
 @contextmanager
 def open_video(
-    path: Path, *, allow_images: bool = False
+    path: Path, *, max_pixels: int | None = None, allow_images: bool = False
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local file, by its content alone, and give its first video stream.
 
     Raises:
-        VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`
-            or, unless they are allowed, `image`.
+        VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`,
+            `too_large` or, unless they are allowed, `image`.
     """
-    with _open_file(path) as file, _open_container(file, path) as container:
-        yield container, _first_video(container, path, allow_images)
+    options = _limit(max_pixels)
+    with _open_file(path) as file, _open_container(file, path, options) as container:
+        stream = _first_video(container, path, allow_images)
+        if max_pixels is not None:
+            size = stream.codec_context.width, stream.codec_context.height
+            require_size(path, size if all(size) else _size_in_header(path), max_pixels)
+        yield container, stream
 
 
 def create_decoder(stream: VideoStream, max_pixels: int | None = None) -> VideoCodecContext:
@@ -55,10 +61,27 @@ def create_decoder(stream: VideoStream, max_pixels: int | None = None) -> VideoC
     if with_alpha in av.codecs_available and stream.metadata.get("alpha_mode") == "1":
         decoder = cast(VideoCodecContext, av.CodecContext.create(with_alpha, "r"))
     decoder.thread_count = 1  # damaged files decode differently with each number of threads
-    if max_pixels is not None:
-        # It counts rows that are filled up to some multiple, so it cannot be told exactly.
-        decoder.options = {**decoder.options, "max_pixels": str(2 * max_pixels + MORE_PIXELS)}
+    decoder.options = {**decoder.options, **_limit(max_pixels)}
     return decoder
+
+
+def require_size(path: Path, size: tuple[int, int] | None, max_pixels: int | None) -> None:
+    """Refuse frames of a width and height, in pixels, that are more than allowed.
+
+    Raises:
+        VideoError: `too_large`.
+    """
+    if max_pixels is not None and size and size[0] * size[1] > max_pixels:
+        raise too_large(path, f"frames of {size[0]} x {size[1]}, more than", max_pixels)
+
+
+def too_large(path: Path, what: str, max_pixels: int) -> VideoError:
+    """Return the refusal of a video that has `what` the limit."""
+    return VideoError(
+        "too_large",
+        f"{quoted(path)} has {what} the {max_pixels} pixels that are allowed; scale it down, or "
+        "raise --max-pixels",
+    )
 
 
 def quoted(path: Path) -> str:
@@ -66,20 +89,37 @@ def quoted(path: Path) -> str:
     return repr(str(path))  # one line, printable, whatever bytes the name holds
 
 
+def _limit(max_pixels: int | None) -> dict[str, str]:
+    """Return the options that let a codec refuse frames of many more pixels."""
+    if max_pixels is None:
+        return {}
+    # It counts rows that are filled up to some multiple, so it cannot be told exactly.
+    return {"max_pixels": str(min(2 * max_pixels + MORE_PIXELS, MOST_PIXELS))}
+
+
+def _size_in_header(path: Path) -> tuple[int, int] | None:
+    """Return width and height as the container has them, with no codec, and so without a frame.
+
+    FFmpeg forgets them where a codec that it tries out refuses frames of that size.
+    """
+    with _open_file(path) as file, _open_container(file, path, {"codec_whitelist": "none"}) as bare:
+        context = _first_video(bare, path, allow_images=True).codec_context
+        return (context.width, context.height) if context.width and context.height else None
+
+
 def _open_file(path: Path) -> BinaryIO:
     try:
-        if path.is_fifo() or path.is_socket():
-            raise VideoError("not_a_file", f"{quoted(path)} is no regular file; name the video")
+        _require_regular(path, path.stat())  # first, as to open a device can do something
         # What is opened is what is looked at, and a pipe put there meanwhile does not stall this.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise VideoError("not_a_file", f"{quoted(path)} is no regular file; name the video")
-        if not status.st_size:
-            os.close(descriptor)
-            raise VideoError("unreadable", f"{quoted(path)} is empty; fetch it again")
         # Without its name FFmpeg cannot take it for a protocol, a pattern or another format.
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
+            _require_regular(path, status)
+            if not status.st_size:
+                raise VideoError("unreadable", f"{quoted(path)} is empty; fetch it again")
+            stack.pop_all()
         return os.fdopen(descriptor, "rb")
     except PermissionError as error:
         text = "may not be read; check its permissions and its folder's"
@@ -88,11 +128,16 @@ def _open_file(path: Path) -> BinaryIO:
         raise VideoError("missing", f"{quoted(path)} is not there ({error}); check it") from error
 
 
-def _open_container(file: BinaryIO, path: Path) -> InputContainer:
+def _require_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError("not_a_file", f"{quoted(path)} is no regular file; name the video")
+
+
+def _open_container(file: BinaryIO, path: Path, options: dict[str, str]) -> InputContainer:
     formats = f"{VIDEO_FORMATS},{AUDIO_FORMATS},{IMAGE_FORMATS}"
-    options = {"format_whitelist": formats, "protocol_whitelist": "none"}
+    whitelists = {"format_whitelist": formats, "protocol_whitelist": "none"}
     try:
-        return av.open(file, "r", options=options, metadata_errors="replace")
+        return av.open(file, "r", options=whitelists | options, metadata_errors="replace")
     except EOFError as error:
         text = "ends before its first frame: without any, or cut short"
         raise VideoError("no_frames", f"{quoted(path)} {text}; export it again") from error

@@ -32,7 +32,12 @@ def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Pixels:
 
 def upright(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
     """Apply the display matrix [a b u; c d v; x y w]: x' = a x + c y, y' = b x + d y."""
-    matrix = cast(Mapping[str, Any], frame.side_data).get("DISPLAYMATRIX")
+    try:
+        matrix = cast(Mapping[str, Any], frame.side_data).get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV reads no side data beside a kind that it does not know, such as a photo's EXIF or the
+        # view of a stereoscopic video; then it knows a turn, but not whether that is mirrored.
+        return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
     if matrix is None:
         return pixels
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

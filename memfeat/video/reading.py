@@ -1,5 +1,7 @@
 """Decoding a video frame by frame, and telling whether any of it is missing."""
 
+import errno
+import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,11 +17,12 @@ from numpy.typing import NDArray
 
 from memfeat.errors import ConfigError, VideoError
 from memfeat.video.header import counted_samples, promised_end
-from memfeat.video.opening import create_decoder, open_video, quoted
+from memfeat.video.opening import create_decoder, open_video, quoted, require_size, too_large
 from memfeat.video.pictures import Pixels, resize, squash, to_rgb, upright
 
 HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
+SAME_TIME = 1e-6  # seconds: less than that is rounding
 HEADER_SLACK = 3  # even whole files may lack so many of the frames that their header counts
 
 
@@ -53,7 +56,8 @@ class VideoReader:
         max_frames: stop after so many frames; the rest does not count as missing.
         max_seconds: stop before the first frame that is shown so many seconds after the first, or
             later; the rest does not count as missing.
-        max_pixels: refuse frames of more, width x height, before there is memory for one.
+        max_pixels: refuse a video whose frames have more, width x height. One of over twice as
+            many, and a million, is refused before there is memory for it.
         allow_images: take an image as a video of one frame.
 
     Attributes, those on frames final once the last one has come:
@@ -66,7 +70,8 @@ class VideoReader:
     Raises:
         VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`,
             `image` or `too_large`; while iterating, `no_frames`, `unreadable` or `too_large`.
-        ConfigError: `size`, `max_frames` or `max_pixels` below 1; `max_seconds` not above 0.
+        ConfigError: `size`, `max_frames` or `max_pixels` below 1; `max_seconds` not above 0, or
+            infinite.
     """
 
     def __init__(
@@ -82,14 +87,16 @@ class VideoReader:
         for name, value in (("size", size), ("max_frames", max_frames), ("max_pixels", max_pixels)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value} is not allowed; give 1 or more, or None")
-        if max_seconds is not None and not max_seconds > 0:
-            raise ConfigError(f"max_seconds = {max_seconds} is not allowed; give more than 0")
+        if max_seconds is not None and not 0 < max_seconds < math.inf:
+            text = "give a number above 0, or None for all of it"
+            raise ConfigError(f"max_seconds = {max_seconds} is not allowed; {text}")
         self._path, self._size, self._max_frames = path, size, max_frames
-        self._max_seconds, self._max_pixels = max_seconds, max_pixels
+        self._max_seconds = math.inf if max_seconds is None else max_seconds
+        self._max_pixels = max_pixels
         with ExitStack() as stack:
-            opened = stack.enter_context(open_video(path, allow_images=allow_images))
-            self._container, self._stream = opened
-            self._require_size(self._stream.codec_context.width, self._stream.codec_context.height)
+            self._container, self._stream = stack.enter_context(
+                open_video(path, max_pixels=max_pixels, allow_images=allow_images)
+            )
             self._decoder = create_decoder(self._stream, max_pixels)
             self._close = stack.pop_all().close
         self._reformatter = VideoReformatter()
@@ -121,9 +128,9 @@ class VideoReader:
         for decoded in self._decode():
             seconds = self._time(decoded)
             first = seconds if first is None else first
-            if self._max_seconds is not None and seconds - first >= self._max_seconds:
+            if self.frames_decoded and seconds - first > self._max_seconds - SAME_TIME:
                 return self._stop_early()
-            self._require_size(decoded.width, decoded.height)
+            require_size(self._path, (decoded.width, decoded.height), self._max_pixels)
             self.frames_decoded += 1
             yield Frame(self._picture(decoded), seconds)
             if self.frames_decoded == self._max_frames:
@@ -137,20 +144,21 @@ class VideoReader:
         self.frames_expected = self.frames_expected and self.frames_decoded
         self.reason = "packet_errors" if self._damaged_at else None
 
-    def _require_size(self, width: int, height: int) -> None:
-        if self._max_pixels is not None and width * height > self._max_pixels:
-            raise VideoError(
-                "too_large",
-                f"{quoted(self._path)} has frames of {width} x {height}, more than the "
-                f"{self._max_pixels} pixels that are allowed; scale it down, or raise --max-pixels",
-            )
+    def _require_allowed(self, error: av.FFmpegError) -> None:
+        """Tell a frame that the decoder refuses for its size from one that is damaged."""
+        width, height = self._decoder.width, self._decoder.height
+        require_size(self._path, (width, height), self._max_pixels)
+        # Most codecs forget the size that they refuse; AV1's has an error of its own.
+        forgotten = error.errno == errno.EINVAL and not width * height
+        if self._max_pixels is not None and (forgotten or error.errno == errno.ERANGE):
+            raise too_large(self._path, "frames of more than", self._max_pixels) from error
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         for packet in self._demux():
             try:
                 frames = self._decoder.decode(packet)
-            except av.FFmpegError:
-                self._require_size(self._decoder.width, self._decoder.height)
+            except av.FFmpegError as error:
+                self._require_allowed(error)
                 self._damaged_at = self._packets
                 continue
             for frame in frames:
@@ -191,7 +199,7 @@ class VideoReader:
         seconds = pts * base.numerator / base.denominator if pts is not None and base else None
         if last is None:
             seconds = seconds or 0.0
-        elif seconds is None or seconds - last < 1e-6:
+        elif seconds is None or seconds - last < SAME_TIME:
             seconds = last + self._interval
         else:
             self._longest_gap = max(self._longest_gap, seconds - last)

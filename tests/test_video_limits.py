@@ -1,0 +1,329 @@
+"""How much of a video is read, and how large it may be: seconds, frames, pixels, images, memory."""
+
+import math
+import os
+import re
+import stat
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from clips import number_picture, numbered_clip, numbers_in, write_clip
+from PIL import Image
+from skimage import data
+
+from memfeat.errors import ConfigError, VideoError
+from memfeat.video import Frame, VideoReader
+
+SMALL = 64 * 160  # pixels of a numbered picture
+EIGHT_K = (4320, 7680)
+
+
+def read(path: Path, **arguments) -> tuple[VideoReader, list[Frame]]:
+    with VideoReader(path, **arguments) as reader:
+        return reader, list(reader)
+
+
+def numbers(path: Path, **arguments) -> list[int]:
+    return numbers_in(frame.pixels for frame in read(path, **arguments)[1])
+
+
+def refusal(path: Path, **arguments) -> VideoError:
+    with pytest.raises(VideoError) as caught:
+        read(path, **arguments)
+    assert repr(str(path)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf, -math.inf])
+def test_only_a_number_of_seconds_is_a_limit(tmp_path, limit):
+    with pytest.raises(ConfigError, match=rf"max_seconds = {limit} is not allowed; give a number"):
+        VideoReader(tmp_path / "clip.mp4", max_seconds=limit)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_only_a_number_of_pixels_is_a_limit(tmp_path, limit):
+    with pytest.raises(ConfigError, match=rf"max_pixels = {limit} is not allowed; give 1 or more"):
+        VideoReader(tmp_path / "clip.mp4", max_pixels=limit)
+
+
+# Of MPEG-TS the first frame is shown at 1.4 s and some, by default.
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
+def test_max_seconds_keeps_what_is_shown_before_and_nothing_counts_as_missing(tmp_path, suffix):
+    codec = "mpeg4" if suffix == "avi" else "libx264"
+    path = numbered_clip(tmp_path / f"clip.{suffix}", 60, codec=codec, max_b_frames=2, ticks=25)
+    for limit, expected in ((1e-9, 1), (0.04, 1), (0.05, 2), (1, 25), (1.9, 48), (2.4, 60)):
+        reader, frames = read(path, max_seconds=limit)
+        assert numbers_in(frame.pixels for frame in frames) == list(range(expected))
+        assert reader.frames_decoded == expected
+        assert reader.frames_expected in (expected, None)
+        assert reader.reason is None
+
+
+def test_max_seconds_goes_by_presentation_times(tmp_path):
+    times = [0, 40, 80, 100, 400, 420, 1000, 1500, 1510, 1600]
+    path = numbered_clip(tmp_path / "vfr.mkv", 10, times=times, ticks=1000)
+    for limit in (0.1, 0.42, 0.421, 1.505, 1.6, 9):
+        expected = [number for number, time in enumerate(times) if time < round(1000 * limit)]
+        assert numbers(path, max_seconds=limit) == expected
+
+
+def test_the_tighter_of_two_limits_holds(tmp_path):
+    path = numbered_clip(tmp_path / "clip.mp4", 30)
+    assert len(numbers(path, max_seconds=0.5, max_frames=7)) == 7
+    assert len(numbers(path, max_seconds=0.2, max_frames=7)) == 6
+
+
+def test_a_video_that_is_cut_after_the_last_second_wanted_is_whole(tmp_path):
+    path = numbered_clip(tmp_path / "clip.mp4", 60, gop_size=6, muxer={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[:-200])
+    assert read(path)[0].reason == "truncated"
+    assert read(path, max_seconds=0.5)[0].reason is None
+
+
+def test_many_frames_take_the_memory_of_few(tmp_path):
+    """All of them would take 37 MB."""
+    path = write_clip(tmp_path / "clip.mp4", map(number_picture, range(1023)), codec="mpeg4")
+    with VideoReader(path, size=None) as reader:
+        frames = iter(reader)
+        for _ in range(200):
+            next(frames)
+        before = resident()
+        assert sum(1 for _ in frames) == 823
+        assert resident() - before < 6e6
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process now holds."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def eight_k(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "8k.mp4"
+    return write_clip(path, [number_picture(683, *EIGHT_K)], options={"preset": "ultrafast"})
+
+
+def test_a_frame_of_8k_is_read_where_so_many_pixels_are_allowed(eight_k):
+    for limit in (math.prod(EIGHT_K), 10**15):
+        assert numbers(eight_k, max_pixels=limit) == [683]
+    assert read(eight_k, size=224, max_pixels=1 << 26)[1][0].pixels.shape == (224, 224, 3)
+
+
+def test_a_frame_of_8k_is_refused_before_there_is_memory_for_it(eight_k):
+    read(eight_k, size=32)  # what libraries take once, and a frame, which is given back
+    everything = peak(lambda: read(eight_k, size=32))
+    error: list[VideoError] = []
+    refused = peak(lambda: error.append(refusal(eight_k, max_pixels=1_000_000)))
+    assert error[0].reason == "too_large"
+    assert "7680 x 4320, more than the 1000000 pixels that are allowed" in str(error[0])
+    assert "--max-pixels" in str(error[0])
+    assert everything > 1.5 * math.prod(EIGHT_K)  # a frame of YUV 4:2:0
+    assert refused < 0.5 * math.prod(EIGHT_K)
+
+
+def peak(act) -> int:
+    """Return how far memory rose above what the process held before, in bytes."""
+    clear = Path("/proc/self/clear_refs")
+    if not os.access(clear, os.W_OK):
+        pytest.skip("this kernel does not tell the peak of memory anew")
+    clear.write_text("5")
+    before = resident()
+    act()
+    highest = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(highest[1]) * 1024 - before
+
+
+REALTIME = {"deadline": "realtime", "cpu-used": "8"}
+X265 = {"x265-params": "log-level=none:pools=1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("clip.mp4", "libx264", {}),
+        ("clip.ts", "libx264", {}),
+        ("clip.h264", "libx264", {}),
+        ("clip.hevc", "libx265", X265),
+        ("clip.webm", "libvpx-vp9", REALTIME),
+        ("clip.mkv", "ffv1", {}),
+        ("clip.avi", "mjpeg", {}),
+        ("clip.mov", "mpeg4", {}),
+        ("clip.m2v", "mpeg2video", {}),
+        ("clip.gif", "gif", {}),
+        ("clip.mp4", "libsvtav1", {"preset": "10"}),
+    ],
+)
+def test_one_pixel_too_many_is_refused_and_so_are_many(tmp_path, monkeypatch, name, codec, options):
+    monkeypatch.setenv("SVT_LOG", "0")
+    formats = {"mjpeg": "yuvj420p", "gif": "rgb8"}
+    how = {"codec": codec, "pix_fmt": formats.get(codec, "yuv420p"), "options": options}
+    exact = numbered_clip(tmp_path / name, 8, **how)
+    assert numbers(exact, max_pixels=SMALL) == list(range(8))
+    assert refusal(exact, max_pixels=SMALL - 1).reason == "too_large"
+    # So many more than one are for the codec itself to refuse, which tries frames at opening.
+    large = write_clip(tmp_path / name, [number_picture(5, 1080, 1920)] * 2, **how)
+    assert refusal(large, max_pixels=SMALL).reason == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        ("h264", "libx264", {}),
+        ("hevc", "libx265", X265),
+        ("mjpeg", "mjpeg", {}),
+        ("m2v", "mpeg2video", {}),
+        ("ivf", "libvpx", REALTIME),
+        ("ivf", "libvpx-vp9", REALTIME),
+        ("obu", "libsvtav1", {"preset": "10"}),
+    ],
+)
+@pytest.mark.parametrize(("height", "width"), [(128, 240), (1080, 1920)])
+def test_a_video_that_grows_too_large_in_mid_stream_is_refused(
+    tmp_path, monkeypatch, suffix, codec, options, height, width
+):
+    monkeypatch.setenv("SVT_LOG", "0")
+    how = {"codec": codec, "pix_fmt": "yuvj420p" if codec == "mjpeg" else "yuv420p"}
+    path = tmp_path / f"clip.{suffix}"
+    content = b""
+    for number, size in enumerate(((64, 160), (height, width))):
+        pictures = [number_picture(number, *size)] * 2
+        clip = write_clip(path, pictures, **how, options=options).read_bytes()
+        content += clip[32:] if content and suffix == "ivf" else clip  # one header is enough
+    path.write_bytes(content)
+    sizes = [frame.pixels.shape[:2] for frame in read(path, max_pixels=height * width)[1]]
+    assert sorted(set(sizes)) == [(64, 160), (height, width)]
+    assert refusal(path, max_pixels=height * width - 1).reason == "too_large"
+    assert refusal(path, max_pixels=SMALL).reason == "too_large"
+
+
+def test_damage_is_not_taken_for_a_frame_that_is_too_large(tmp_path):
+    path = numbered_clip(tmp_path / "clip.avi", 9, codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        mutant = np.frombuffer(path.read_bytes(), np.uint8).copy()
+        where = generator.integers(places[1], places[-1], 20)
+        mutant[where] = generator.integers(0, 256, 20)
+        (tmp_path / "mutant.avi").write_bytes(mutant.tobytes())
+        with VideoReader(tmp_path / "mutant.avi", max_pixels=1 << 26) as reader:
+            assert sum(1 for _ in reader) > 0
+
+
+def test_a_few_bytes_that_claim_a_giant_picture_are_refused(tmp_path):
+    path = numbered_clip(tmp_path / "clip.gif", 3, codec="gif", pix_fmt="rgb8")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<HH", content, 6, 16_000, 16_000)
+    path.write_bytes(content)
+    assert refusal(path, max_pixels=1 << 26).reason == "too_large"
+
+
+IMAGES = ["jpg", "png", "webp", "bmp", "gif", "avif", "tif", "ppm"]
+
+
+@pytest.mark.parametrize("suffix", IMAGES)
+def test_an_image_is_a_video_of_one_frame_where_that_is_allowed(tmp_path, suffix):
+    picture = data.astronaut()[::4, ::4]
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(picture).save(path)
+    assert refusal(path).reason == "image"
+    assert "--allow-images" in str(refusal(path))
+    reader, frames = read(path, allow_images=True)
+    assert (len(frames), reader.reason, frames[0].pts_seconds) == (1, None, 0)
+    assert frames[0].pixels.shape == picture.shape
+    assert np.abs(frames[0].pixels - picture.astype(float)).mean() < 12  # a GIF has few colours
+    assert len(read(path, allow_images=True, max_seconds=1, max_frames=1)[1]) == 1
+    assert read(path, allow_images=True, max_pixels=128 * 128)[0].reason is None
+    assert refusal(path, allow_images=True, max_pixels=128 * 128 - 1).reason == "too_large"
+
+
+def test_a_photo_is_turned_as_its_camera_says(tmp_path):
+    photo = Image.fromarray(number_picture(77).swapaxes(0, 1))
+    turned = photo.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "the 0th row is the visual right-hand side": turn 90 degrees clockwise
+    turned.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    (frame,) = read(tmp_path / "photo.jpg", allow_images=True)[1]
+    assert frame.pixels.shape == (160, 64, 3)
+    assert np.abs(frame.pixels - np.asarray(photo, float)).mean() < 3
+
+
+def test_a_video_stays_one_where_images_are_allowed(tmp_path):
+    path = numbered_clip(tmp_path / "moving.gif", 4, codec="gif", pix_fmt="rgb8")
+    assert numbers(path, allow_images=True) == [0, 1, 2, 3]
+
+
+def test_cover_art_is_skipped_where_it_stands_before_the_video(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
+        art = container.add_stream("mjpeg", rate=1)
+        art.height, art.width, art.pix_fmt = 64, 160, "yuvj420p"
+        art.disposition = Disposition.attached_pic
+        for target, shown in ((stream, range(4)), (art, [99])):
+            for number in shown:
+                frame = av.VideoFrame.from_ndarray(number_picture(number), "rgb24")
+                container.mux(target.encode(frame.reformat(format=target.pix_fmt, threads=1)))
+            container.mux(target.encode(None))
+    # The art is in `udta`, which goes in front of the tracks here.
+    content = path.read_bytes()
+    track, user = content.index(b"trak") - 4, content.index(b"udta") - 4
+    (size,) = struct.unpack_from(">I", content, user)
+    boxes = content[user : user + size] + content[track:user]
+    path.write_bytes(content[:track] + boxes + content[user + size :])
+    with av.open(str(path)) as container:
+        assert container.streams[0].disposition & Disposition.attached_pic
+    assert numbers(path) == [0, 1, 2, 3]
+
+
+@pytest.mark.timeout(30)  # opening a pipe that nobody writes to would never end
+@pytest.mark.parametrize("other", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_what_takes_a_video_s_place_while_it_is_opened_is_refused(tmp_path, monkeypatch, other):
+    """The moment between looking and opening cannot be had otherwise than by a hook."""
+    path = numbered_clip(tmp_path / "clip.mp4", 2)
+    look = Path.stat
+
+    def look_and_replace(self: Path, **arguments) -> os.stat_result:
+        found = look(self, **arguments)
+        if self == path and stat.S_ISREG(found.st_mode):
+            path.unlink()
+            other(path)
+        return found
+
+    monkeypatch.setattr(Path, "stat", look_and_replace)
+    assert refusal(path).reason == "not_a_file"
+
+
+def test_a_socket_is_no_file(tmp_path):
+    os.mknod(tmp_path / "clip.mp4", stat.S_IFSOCK | 0o600)
+    assert refusal(tmp_path / "clip.mp4").reason == "not_a_file"
+
+
+def test_a_refused_file_is_closed(tmp_path):
+    paths = [tmp_path / name for name in ("empty.mp4", "text.mp4", "folder.mp4", "picture.png")]
+    paths[0].touch()
+    paths[1].write_text("no video" * 99)
+    paths[2].mkdir()
+    Image.new("RGB", (8, 8)).save(paths[3])
+    paths.append(numbered_clip(tmp_path / "clip.mp4", 2))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for path in paths:
+        refusal(path, max_pixels=1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data:video/mp4;base64,AAAA", "pipe:0", "cache:clip.mp4", "subfile,,start,0,end,0,,:clip.mp4"],
+)
+def test_no_protocol_of_ffmpeg_is_a_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    numbered_clip(Path("clip.mp4"), 2)
+    assert refusal(Path(name)).reason == "missing"
