@@ -34,11 +34,12 @@ def interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, heeded)
 
 
-def start_process(process: SpawnProcess) -> None:
+def start_apart(process: SpawnProcess) -> None:
     """Start a process that Ctrl-C does not reach, and that leaves the caller's script alone.
 
-    multiprocessing would import the script that is running into the process, and so run it again
-    where it has no `if __name__ == "__main__"`. Our processes need nothing of it.
+    multiprocessing would import the script that is running into the process, for what the script
+    defines, and so run it again where it has no `if __name__ == "__main__"`. This is for processes
+    that need nothing of it.
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -176,7 +177,8 @@ class Crew(Generic[T]):
         argument = self._unused.pop(0)
         pipe, far_end = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(far_end, self._work, argument))
-        start_process(process)
+        with interrupts_ignored():
+            process.start()
         self._workers.append(_Worker(process, pipe, argument, task))
         far_end.close()  # so that it closes with the process
 

@@ -33,7 +33,7 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Row
     Raises:
         CacheError: the folder holds shards of another making, or cannot be written to.
     """
-    for other in sorted(folder.glob("shard-*.h5"))[:1]:
+    for other in _any_shard(folder):
         with suppress(DamagedShardError), open_shard(other) as shard:
             shard.spec.require(spec, f"{folder} was meanwhile given shards made differently")
     ids = [video.video_id for video in videos]
@@ -42,6 +42,15 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Row
     with _telling(path), replacing(path) as part:
         _write(part, spec, videos)
     return path
+
+
+def _any_shard(folder: Path) -> Iterator[Path]:
+    """Yield a shard that is there, if any is, without a list of all that a large folder holds."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("shard-") and entry.name.endswith(".h5"):
+                yield folder / entry.name
+                return
 
 
 class Spool:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from memfeat.config.settings import FLAG_ALONE, Place, Settings
+from memfeat.engines import Engine
 
 
 def _check_tokens(value: str) -> str:
@@ -80,6 +81,9 @@ class ExtractConfig(Settings):
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="frames per encoder call")
     videos_per_shard: int = Field(32, ge=1, description="videos in one HDF5 file")
+    engine: Engine = Field(
+        "local", description="what runs the encoders: this machine, or a Ray cluster"
+    )
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1, or several with commas: one worker each"
     )

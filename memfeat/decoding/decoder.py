@@ -36,7 +36,7 @@ from memfeat.decoding.worker import (
     serve,
 )
 from memfeat.errors import DecoderError
-from memfeat.processes import start_process
+from memfeat.processes import start_apart
 from memfeat.video import Frame
 
 TRIES = 2  # for each video
@@ -220,7 +220,7 @@ class Decoder:
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
         process = context.Process(target=serve, args=(far_end,), daemon=True, name="decoder")
-        start_process(process)
+        start_apart(process)
         far_end.close()  # so that it closes with the process
         self._up = False
         if self._descriptor >= 0:

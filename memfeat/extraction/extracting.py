@@ -10,7 +10,6 @@ from typing import Any
 from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources, set_aside_damaged
 from memfeat.config import EVERY_REASON, ExtractConfig
 from memfeat.decoding import Sampling, start_decoders
-from memfeat.devices import resolve_devices
 from memfeat.errors import CacheError, ConfigError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
 from memfeat.extraction.pipeline import (
@@ -20,6 +19,7 @@ from memfeat.extraction.pipeline import (
     decoders_beside,
     make_shards,
 )
+from memfeat.extraction.places import Places, places_for
 from memfeat.extraction.rates import Rates
 from memfeat.extraction.workers import share_out
 from memfeat.files import remove_stale_parts, write_atomically
@@ -108,17 +108,35 @@ def extract(
 
     Raises:
         UnknownNameError: no such encoder or sampler.
-        ConfigError: tokens or a sampler that the encoder cannot be used with.
+        ConfigError: tokens or a sampler that the encoder cannot be used with; no such device, or
+            no Ray.
         EncoderError: its weights cannot be loaded.
         CacheError: the folder holds embeddings made differently, or cannot be written to.
         DecoderError: processes to decode with cannot be had.
         VideoError: a video is partial, and the settings say to fail then.
     """
-    devices = resolve_devices(config.device)
     Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
-    if len(devices) == 1 and not any(config.cache.glob("shard-*.h5")):  # there will be work
-        start_decoders(decoders_beside(devices[0], config, 1))
-    encoder = build_encoder(config, devices[0])
+    with places_for(config) as places:
+        return _extract(
+            manifest, places, on_start or _ignore, on_video or _ignore, on_rates or _ignore
+        )
+
+
+def _ignore(_: object) -> None:
+    """Take in what nobody asked for."""
+
+
+def _extract(
+    manifest: Manifest,
+    places: Places,
+    on_start: Callable[[int], None],
+    on_video: OnVideo,
+    on_rates: OnRates,
+) -> ExtractionSummary:
+    config = places.config
+    if places.alone and not any(config.cache.glob("shard-*.h5")):  # there will be work
+        start_decoders(decoders_beside(places.device, config, 1))
+    encoder = build_encoder(config, places.device)
     spec = build_spec(encoder, config)
     records = _share(manifest, config)
     _require_writable(config.cache)
@@ -130,24 +148,21 @@ def extract(
         pending[start : start + config.videos_per_shard]
         for start in range(0, len(pending), config.videos_per_shard)
     ]
-    if on_start:
-        on_start(len(records) - len(pending))
+    on_start(len(records) - len(pending))
     outcomes: list[VideoOutcome] = []
     rates = Rates()
     started = time.perf_counter()
 
     def finished(outcome: VideoOutcome) -> None:
         outcomes.append(outcome)
-        if on_video:
-            on_video(outcome)
+        on_video(outcome)
 
     def measured(latest: Rates) -> None:
         nonlocal rates
         rates = latest
-        if on_rates:
-            on_rates(latest)
+        on_rates(latest)
 
-    if len(devices) == 1 and shards:
+    if places.alone and shards:
         make_shards(
             shards,
             encoder,
@@ -158,7 +173,7 @@ def extract(
         )
     elif shards:
         del encoder
-        share_out(shards, config, devices, on_video=finished, on_rates=measured)
+        share_out(shards, places, on_video=finished, on_rates=measured)
     return ExtractionSummary(
         spec,
         wanted=len(records),

@@ -1,6 +1,5 @@
 """One encoder's pipeline: decoders ahead of it, and a thread that writes behind it."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from memfeat.cache import CacheSpec, Spool, write_shard
 from memfeat.config import ExtractConfig
 from memfeat.decoding import Ahead, DecodeSettings, Sampling, decode_ahead
+from memfeat.devices import cpu_cores
 from memfeat.encoders import Encoding, FrameEncoder, create_encoder
 from memfeat.errors import ConfigError
 from memfeat.extraction.encoding import (
@@ -73,8 +73,7 @@ def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
 
 def decoders_beside(device: torch.device, config: ExtractConfig, workers: int) -> int:
     """Return how many decoders each of `workers` encoders on such devices gets, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fitting = (cores or 1) - workers if device.type == "cuda" else (cores or 1) // CORES_A_DECODER
+    fitting = cpu_cores() - workers if device.type == "cuda" else cpu_cores() // CORES_A_DECODER
     return max(1, (config.decoders or fitting) // workers)
 
 

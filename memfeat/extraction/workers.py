@@ -1,4 +1,4 @@
-"""Shards shared out to a process on each of several devices, and finished whatever dies."""
+"""Shards shared out to workers on several devices or machines, and finished whatever dies."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -9,24 +9,18 @@ import torch
 
 from memfeat.config import ExtractConfig
 from memfeat.encoders import FrameEncoder
+from memfeat.engines import crew_for
 from memfeat.errors import EncoderError, MemfeatError
 from memfeat.extraction.encoding import OnVideo
 from memfeat.extraction.pipeline import OnRates, ShardRecords, build_encoder, make_shards
+from memfeat.extraction.places import Places, Station
 from memfeat.extraction.rates import Rates
-from memfeat.processes import Crew, Said, Send
+from memfeat.processes import Said, Send
 
 TRIES = 2  # for each shard
 MOST_SHARDS = 8  # given to a worker at once, so that its decoders run ahead from one to the next
 
 Task = tuple[tuple[int, ShardRecords], ...]  # numbered shards
-
-
-class Station(NamedTuple):
-    """Where a worker is, and how it works: the settings, its device, and how many share it."""
-
-    config: ExtractConfig
-    device: str
-    workers: int
 
 
 class _Placed(NamedTuple):
@@ -37,24 +31,24 @@ class _Placed(NamedTuple):
 
 def share_out(
     shards: Sequence[ShardRecords],
-    config: ExtractConfig,
-    devices: Sequence[torch.device],
+    places: Places,
     *,
     on_video: OnVideo,
     on_rates: OnRates,
 ) -> None:
-    """Make shards in a process on each device; one that dies costs the shard that it was at.
+    """Make shards in a worker at each of the places; one that dies costs the shard it was at.
 
     Raises:
         MemfeatError, OSError: what a worker met.
         EncoderError: a shard's workers died twice; finished shards are kept.
     """
-    stations = [Station(config, str(device), len(devices)) for device in devices]
+    arguments = [(places.config, station) for station in places.stations]
+    engine = places.config.engine
     book = _Book(shards, on_video, on_rates)
-    with Crew(work, stations) as crew:
+    with crew_for(engine, work, arguments, places.share) as crew:
         while book.pending or crew.busy:
             while book.pending and crew.idle:
-                crew.give(book.next_task(len(stations)))
+                crew.give(book.next_task(len(arguments)))
             for task, event in crew.hear():
                 if isinstance(event, Said):
                     book.hear(task, event.message)
@@ -120,9 +114,9 @@ def _encoder(config: ExtractConfig, device: str) -> FrameEncoder:
     return build_encoder(config, torch.device(device))
 
 
-def work(task: Task, station: Station, send: Send) -> None:
+def work(task: Task, place: tuple[ExtractConfig, Station], send: Send) -> None:
     """Make shards in a process of its own, and tell the parent about each video and shard."""
-    config, device, workers = station
+    config, (device, workers) = place
     numbers = iter([number for number, _ in task])
 
     def placed() -> None:
