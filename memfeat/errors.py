@@ -39,20 +39,34 @@ class ManifestError(MemfeatError):
     """A manifest that breaks its rules; names file, row and column."""
 
 
-class VideoError(MemfeatError):
-    """A video that cannot be used.
+class ReasonedError(MemfeatError):
+    """An error with a reason that programs can tell apart.
 
     Attributes:
-        reason: stable lower-case code, such as `missing` or `unreadable`, that reaches the
-            shard, the summary and `--json`.
+        reason: stable lower-case code.
     """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["ReasonedError"], tuple[str, str]]:
         return type(self), (self.reason, str(self))
+
+
+class VideoError(ReasonedError):
+    """A video that cannot be used.
+
+    Its `reason`, such as `missing` or `unreadable`, reaches the shard, the summary and `--json`.
+    """
+
+
+class RemoteError(ReasonedError):
+    """A remote file that cannot be read or written.
+
+    Its `reason` is `missing`, `permission`, `unreachable`, or, where no file of that kind can be
+    had, `unusable`: a package or credentials are missing.
+    """
 
 
 class DecoderError(MemfeatError):

@@ -98,3 +98,11 @@ def sha256_of_file(path: Path, on_block: Callable[[], None] | None = None) -> st
             if on_block is not None:
                 on_block()
     return digest.hexdigest()
+
+
+def user_cache() -> Path | None:
+    """Return the folder for what this user's processes can make again, if there is one."""
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    with contextlib.suppress(RuntimeError):
+        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "memfeat"
+    return None

@@ -13,9 +13,10 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 
-from memfeat.config import Settings, Split
+from memfeat.config import Place, Settings, Split
 from memfeat.errors import ManifestError
 from memfeat.files import write_atomically
+from memfeat.places import Url, is_url, place_of
 from memfeat.tables import format_rows, read_rows, shown
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -58,7 +59,10 @@ def _absolute_path(value: Any, info: ValidationInfo) -> Any:
         return value
     if not value or "\0" in value:
         raise ValueError("is not a path; name each video's file, relative to the manifest")
-    return Path(os.path.normpath(Path((info.context or {}).get("root", ""), value)))
+    if is_url(value):
+        return place_of(value)
+    found = (info.context or {}).get("root", Path()) / value
+    return Path(os.path.normpath(found)) if isinstance(found, Path) else found
 
 
 def _parse_score(value: Any) -> float | None:
@@ -88,7 +92,7 @@ class VideoRecord(Settings):
     Attributes:
         video_id: plain name, unique in its manifest: no slashes, no control characters, at most
             200 bytes of UTF-8.
-        path: the video file; absolute once read.
+        path: the video file; absolute, or a URL, once read.
         score: memorability in [0, 1], the share of viewers who recognise the video when they see
             it again (paper, section 1); None where it is withheld.
         split: `train`, `dev` or `test`.
@@ -100,7 +104,7 @@ class VideoRecord(Settings):
     """
 
     video_id: Annotated[str, AfterValidator(check_id)]
-    path: Annotated[Path, BeforeValidator(_absolute_path)]
+    path: Annotated[Path | Url, BeforeValidator(_absolute_path)]
     score: Score
     split: Split
     dataset: Text = ""
@@ -140,7 +144,7 @@ class ManifestSummary:
 class Manifest:
     """A manifest that passed every check, in the order of its file."""
 
-    path: Path
+    path: Place
     records: tuple[VideoRecord, ...]
 
     def of_split(self, split: Split) -> tuple[VideoRecord, ...]:
@@ -170,7 +174,8 @@ class Manifest:
         for split in SPLITS:
             records = self.of_split(split)
             scores = [record.score for record in records if record.score is not None]
-            missing = [record.path for record in records if not record.path.is_file()]
+            local = [record.path for record in records if isinstance(record.path, Path)]
+            missing = [path for path in local if not path.is_file()]
             row = SplitSummary(
                 split=split,
                 videos=len(records),
@@ -181,10 +186,12 @@ class Manifest:
             )
             splits.append(row)
             warnings += _warnings_within(row, scores, missing)
+            if remote := len(records) - len(local):
+                warnings.append(f"{split}: {remote} videos are remote, and were not looked for")
         return ManifestSummary(tuple(splits), self.datasets, tuple(warnings))
 
 
-def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+def read_manifest(path: Place, root: Place | None = None) -> Manifest:
     """Read and check a manifest: CSV, or `.tsv` or `.jsonl` by its suffix; UTF-8, BOM or not.
 
     Args:
@@ -203,7 +210,7 @@ def read_manifest(path: Path, root: Path | None = None) -> Manifest:
     return Manifest(path, records)
 
 
-def find_problems(path: Path, root: Path | None = None) -> tuple[str, ...]:
+def find_problems(path: Place, root: Place | None = None) -> tuple[str, ...]:
     """Return what `read_manifest` would refuse the file for, one line each, in file order."""
     return _read(path, root)[1]
 
@@ -211,8 +218,8 @@ def find_problems(path: Path, root: Path | None = None) -> tuple[str, ...]:
 def write_manifest(path: Path, records: Sequence[VideoRecord]) -> None:
     """Write records as CSV, `.tsv` or `.jsonl`, atomically; an identical file stays untouched.
 
-    Video paths become relative to the manifest's folder, with forward slashes; optional columns
-    appear only where some record fills them. The same records give the same bytes.
+    Video paths become relative to the manifest's folder, with forward slashes, and URLs stay;
+    optional columns appear only where some record fills them. The same records give the same bytes.
 
     Raises:
         ManifestError: no records, or records that may not stand in one manifest.
@@ -226,8 +233,10 @@ def write_manifest(path: Path, records: Sequence[VideoRecord]) -> None:
     rows = []
     for record in records:
         row = {name: getattr(record, name) for name in COLUMNS}
-        video = resolve(record.path.parent) / record.path.name
-        row["path"] = Path(os.path.relpath(video, folder)).as_posix()
+        row["path"] = str(record.path)
+        if isinstance(record.path, Path):
+            video = resolve(record.path.parent) / record.path.name
+            row["path"] = Path(os.path.relpath(video, folder)).as_posix()
         rows.append(row)
     filled = [name for name in OPTIONAL if any(row[name] not in ("", None) for row in rows)]
     content = format_rows(path, [*REQUIRED, *filled], rows)
@@ -235,9 +244,10 @@ def write_manifest(path: Path, records: Sequence[VideoRecord]) -> None:
         write_atomically(path, content)
 
 
-def _read(path: Path, root: Path | None) -> tuple[tuple[VideoRecord, ...], tuple[str, ...]]:
+def _read(path: Place, root: Place | None) -> tuple[tuple[VideoRecord, ...], tuple[str, ...]]:
     """Return the valid records, and all problems in the order of their lines."""
-    context = {"root": (root or path.parent).resolve()}
+    folder = root or path.parent
+    context = {"root": folder.resolve() if isinstance(folder, Path) else folder}
     records: list[tuple[int, VideoRecord]] = []
     problems: list[tuple[int, str]] = []
     line = 0
@@ -285,7 +295,7 @@ def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, 
             if name != twin:
                 why = f"{name!a} differs from {twin!a} on line {first} only in case or Unicode form"
             yield line, f"line {line}, column video_id: {why}; ids are unique"
-        first, split = splits.setdefault(os.fspath(record.path), (line, record.split))
+        first, split = splits.setdefault(str(record.path), (line, record.split))
         if split != record.split:
             why = f"is in split {record.split}, and on line {first} in {split}; a video has one"
             yield line, f"line {line}, column path: {shown(str(record.path))} {why}"
@@ -310,7 +320,7 @@ def _warnings_across(records: Iterable[VideoRecord]) -> Iterator[str]:
     files: dict[str, str] = {}
     groups: dict[str, str] = {}
     for record in records:
-        first = files.setdefault(os.fspath(record.path), record.video_id)
+        first = files.setdefault(str(record.path), record.video_id)
         if first != record.video_id:
             yield f"{shown(first)} and {shown(record.video_id)} are one file"
         split = groups.setdefault(record.group, record.split) if record.group else record.split

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from memfeat.errors import ManifestError
+from memfeat.errors import ManifestError, RemoteError
+from memfeat.places import Url
+from memfeat.remote import read
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".tsv": "\t"}
 Row = tuple[int, dict[str, Any]]
 
 
-def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] | None) -> Iterator[Row]:
+def read_rows(
+    path: Path | Url, required: Sequence[str], optional: Sequence[str] | None
+) -> Iterator[Row]:
     """Yield each row as (line of the file it starts on, counted from 1; values by column).
 
     CSV and TSV give strings, JSON Lines what each object holds. UTF-8, with or without BOM; bytes
@@ -27,7 +31,9 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] | Non
             another width, and columns that are unknown, repeated or missing.
     """
     try:
-        content = path.read_bytes()
+        content = read(path) if isinstance(path, Url) else path.read_bytes()
+    except RemoteError as error:
+        raise ManifestError(str(error)) from error
     except OSError as error:
         raise ManifestError(f"cannot read {path}: {error.strerror}") from error
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -71,7 +77,7 @@ def _delimited(table: Iterable[Sequence[Any]], delimiter: str, quoting: Literal[
 Parsed = tuple[int, Sequence[str] | None, dict[str, Any] | None]
 
 
-def _delimited_rows(path: Path, text: str) -> Iterator[Parsed]:
+def _delimited_rows(path: Path | Url, text: str) -> Iterator[Parsed]:
     """Yield (line, columns, None) for the header, then (line, None, row)."""
     delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -100,7 +106,7 @@ def _delimited_rows(path: Path, text: str) -> Iterator[Parsed]:
             )
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Parsed]:
+def _json_rows(path: Path | Url, text: str) -> Iterator[Parsed]:
     """Yield (line, columns, row) for every object."""
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():

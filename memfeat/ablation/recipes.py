@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.ablation.grid import Cell
-from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, build
+from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, Place, build
 from memfeat.errors import ConfigError
+from memfeat.places import name_below
 from memfeat.registry import unknown_name
+from memfeat.remote import shards_at
 from memfeat.runs import FINETUNED
 
 TOLD = ("weights", "tokens", "sampler")  # what a recipe decides
@@ -31,7 +33,7 @@ class CacheRequest:
     @property
     def is_there(self) -> bool:
         """Whether there is anything in the cache."""
-        return any(self.extract.cache.glob("shard-*.h5"))
+        return bool(shards_at(self.extract.cache))
 
     @property
     def finetune_run(self) -> Path:
@@ -67,7 +69,7 @@ def missing_caches(requests: Iterable[CacheRequest]) -> str:
 
 def caches_of(
     config: AblationConfig, cells: Sequence[Cell], shared: Mapping[str, Any] = NO_SETTINGS
-) -> dict[Path, CacheRequest]:
+) -> dict[Place, CacheRequest]:
     """Return the caches that `cells` need, by folder, in the order of the cells.
 
     Args:
@@ -79,7 +81,7 @@ def caches_of(
     Raises:
         ConfigError: a setting that is not allowed, or a recipe for a cache that no cell needs.
     """
-    found: dict[Path, CacheRequest] = {}
+    found: dict[Place, CacheRequest] = {}
     for cell in cells:
         for folder in cell.config.cache:
             if folder not in found:
@@ -92,7 +94,7 @@ def caches_of(
 
 
 def _request(
-    config: AblationConfig, cell: Cell, folder: Path, shared: Mapping[str, Any]
+    config: AblationConfig, cell: Cell, folder: Place, shared: Mapping[str, Any]
 ) -> CacheRequest:
     name = _name(config, folder)
     recipe = config.recipes.get(name) or CacheRecipe(encoder=name)
@@ -103,7 +105,6 @@ def _request(
     return CacheRequest(build(ExtractConfig, settings, f"recipe {name!r}"), recipe.finetune)
 
 
-def _name(config: AblationConfig, folder: Path) -> str:
+def _name(config: AblationConfig, folder: Place) -> str:
     """Return what the grid calls a cache."""
-    root = config.cache_root
-    return (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()
+    return name_below(folder, config.cache_root)

@@ -14,7 +14,7 @@ from memfeat.ablation.progress import Tally
 from memfeat.ablation.seats import Seats
 from memfeat.ablation.tasks import Broken, Data, Epoch, Finished, Message, Outcome, Task, work
 from memfeat.cache import Cache, SharedTable, shared_table
-from memfeat.config import TrainConfig
+from memfeat.config import Place, TrainConfig
 from memfeat.devices import resolve_device
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, read_manifest
@@ -27,7 +27,7 @@ DIED = (
 )
 
 
-Source = tuple[Path, Path]  # a manifest and a cache
+Source = tuple[Place, Place]  # a manifest and a cache
 
 
 class _Table(NamedTuple):

@@ -16,7 +16,7 @@ from memfeat.cache.table import Cache, set_aside_damaged
 from memfeat.cache.vectors import steps_of, vectors_of
 from memfeat.cache.video import EncodedVideo
 from memfeat.cache.writing import write_shard
-from memfeat.config import ImportConfig
+from memfeat.config import ImportConfig, Place
 from memfeat.errors import CacheError
 from memfeat.files import remove_stale_parts, sha256_of_file
 from memfeat.manifest import check_id, folded_id
@@ -47,7 +47,7 @@ class ImportSummary:
     steps: int
     missing: tuple[str, ...]
     unused: int
-    set_aside: tuple[Path, ...]
+    set_aside: tuple[Place, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:

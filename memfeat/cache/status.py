@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from memfeat.cache.shard import open_shard
 from memfeat.cache.table import Cache
 from memfeat.cache.video import STATUSES
+from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.files import PART_SUFFIX
+from memfeat.places import Url
+from memfeat.remote import files_at, shards_at
 
 # What another try needs, where it is not that the file is mended.
 FLAGS = {
@@ -44,12 +47,12 @@ class CacheStatus:
         missing: of the ids asked about, those that the cache does not hold.
     """
 
-    folder: Path
+    folder: Place
     cache: Cache | None
     damaged: dict[Path, str]
     other: dict[Path, str]
-    set_aside: tuple[Path, ...]
-    parts: tuple[Path, ...]
+    set_aside: tuple[Place, ...]
+    parts: tuple[Place, ...]
     same: tuple[tuple[str, ...], ...]
     leaks: tuple[tuple[str, ...], ...]
     missing: tuple[str, ...]
@@ -111,17 +114,19 @@ class CacheStatus:
                     what += ", when their files are mended"
                 flags = [FLAGS[reason]] if reason in FLAGS else []
                 yield Task(what, " ".join([again, *flags, f"--retry-failed={reason}"]))
-        if self.parts:
+        if self.parts and isinstance(self.folder, Path):
             yield Task(f"{len(self.parts)} unfinished files, unless a run is at work", repair)
         if self.set_aside:
-            what = f"{len(self.set_aside)} shards set aside earlier"
-            yield Task(f"{what}, to be made again and deleted", f"{again} && {self._deletion()}")
+            yield self._deletion(f"{len(self.set_aside)} shards set aside earlier", again)
 
-    def _deletion(self) -> str:
-        return f"rm {_quoted([self.folder])}/shard-*.damaged"
+    def _deletion(self, what: str, again: str) -> Task:
+        if isinstance(self.folder, Url):
+            return Task(f"{what}, to be made again; delete {self.set_aside[0]} ... then", again)
+        delete = f"rm {_quoted([self.folder])}/shard-*.damaged"
+        return Task(f"{what}, to be made again and deleted", f"{again} && {delete}")
 
 
-def status_of(folder: Path, splits: Mapping[str, str] | None = None) -> CacheStatus:
+def status_of(folder: Place, splits: Mapping[str, str] | None = None) -> CacheStatus:
     """Look through a cache's folder; no embedding is read.
 
     Args:
@@ -130,13 +135,14 @@ def status_of(folder: Path, splits: Mapping[str, str] | None = None) -> CacheSta
 
     Raises:
         CacheError: `folder` holds no cache, nor what is left of one.
+        RemoteError: a remote folder that cannot be fetched.
         PermissionError: a shard may not be read.
     """
-    set_aside = tuple(sorted(folder.glob("shard-*.damaged")))
-    parts = tuple(sorted(folder.glob(f".*{PART_SUFFIX}")))
+    set_aside = _named(folder, "shard-*.damaged")
+    parts = _named(folder, f".*{PART_SUFFIX}")
     cache: Cache | None = None
     problems: dict[Path, CacheError] = {}
-    if any(folder.glob("shard-*.h5")) or not (set_aside or parts):
+    if shards_at(folder) or not (set_aside or parts):
         cache, problems = Cache.open_what_can_be(folder)
     damaged = {p: str(e) for p, e in problems.items() if isinstance(e, DamagedShardError)}
     same = same_sources(cache) if cache else []
@@ -174,5 +180,9 @@ def same_sources(cache: Cache) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(ids)) for ids in groups.values() if len(ids) > 1)
 
 
-def _quoted(paths: Iterable[Path]) -> str:
+def _named(folder: Place, pattern: str) -> tuple[Place, ...]:
+    return tuple(folder / name for name in files_at(folder, pattern))
+
+
+def _quoted(paths: Iterable[Place]) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)

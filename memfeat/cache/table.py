@@ -14,7 +14,10 @@ from memfeat.cache.rows import Span, StoredRows
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES, VideoEntry
+from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
+from memfeat.places import Url
+from memfeat.remote import Mirror, local_folder
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Cache:
     """A folder of shards of one spec.
 
     Attributes:
-        folder: where the shards lie.
+        folder: where the shards lie; those of a URL are read from a copy.
         spec: what made all of them.
         entries: by video id; where several shards hold a video, the best status counts.
         rows: where each readable shard's frames lie, by its name.
@@ -30,7 +33,7 @@ class Cache:
         reasons: why videos failed or are partial, also of those that a later shard has whole.
     """
 
-    folder: Path
+    folder: Place
     spec: CacheSpec
     entries: dict[str, VideoEntry]
     rows: dict[Path, StoredRows]
@@ -43,12 +46,15 @@ class Cache:
         return tuple(self.rows)
 
     @classmethod
-    def open(cls, folder: Path, *, damaged_ok: bool = False) -> Self:
+    def open(cls, folder: Place, *, damaged_ok: bool = False) -> Self:
         """Read which videos the shards of `folder` hold; no embedding is read yet.
+
+        Of a remote folder the shards that this machine has no copy of are fetched.
 
         Raises:
             CacheError: no cache there, shards of different specs, or (unless `damaged_ok`) a
                 shard that cannot be read.
+            RemoteError: a remote folder that cannot be fetched.
         """
         cache, problems = cls.open_what_can_be(folder)
         if cache is None:
@@ -59,7 +65,7 @@ class Cache:
         return cache
 
     @classmethod
-    def open_what_can_be(cls, folder: Path) -> tuple[Self | None, dict[Path, CacheError]]:
+    def open_what_can_be(cls, folder: Place) -> tuple[Self | None, dict[Path, CacheError]]:
         """Read all shards that can be used together; tell of each other one what it is.
 
         Returns:
@@ -68,6 +74,7 @@ class Cache:
 
         Raises:
             CacheError: no cache there.
+            RemoteError: a remote folder that cannot be fetched.
         """
         problems: dict[Path, CacheError] = {}
         rows: dict[Path, StoredRows] = {}
@@ -182,30 +189,57 @@ class Cache:
         }
 
 
-def set_aside_damaged(folder: Path) -> tuple[Path, ...]:
-    """Rename the shards of `folder` that cannot be read to `*.damaged`; return their new paths."""
-    renamed = []
+def set_aside_damaged(folder: Place) -> tuple[Place, ...]:
+    """Rename the shards of `folder` that cannot be read to `*.damaged`; return their new places.
+
+    Raises:
+        RemoteError: a remote folder that cannot be fetched or changed.
+    """
+    if isinstance(folder, Url):
+        mirror = Mirror(folder)
+        for path in _damaged_among(mirror.pull()):
+            mirror.drop(path.name)  # the copy may have suffered, and not the shard
+    return tuple(set_aside(folder, path) for path in _damaged_among(local_folder(folder)))
+
+
+def _damaged_among(folder: Path) -> list[Path]:
+    damaged = []
     for path in sorted(folder.glob("shard-*.h5")):
         try:
             with open_shard(path) as shard:
                 shard.entries()
         except DamagedShardError:
-            renamed.append(set_aside(path))
-    return tuple(renamed)
+            damaged.append(path)
+    return damaged
 
 
-def set_aside(path: Path) -> Path:
-    """Take a bad shard out of its cache by another name, which is returned."""
-    return path.rename(path.with_name(f"{path.name}.damaged"))
+def set_aside(folder: Place, path: Path) -> Place:
+    """Take a bad shard out of its cache by another name, and return its new place.
+
+    Args:
+        folder: of the cache.
+        path: the shard, or its copy if the cache is remote.
+
+    Raises:
+        RemoteError: a remote shard that cannot be renamed.
+    """
+    if isinstance(folder, Path):
+        return path.rename(path.with_name(f"{path.name}.damaged"))
+    return Mirror(folder).set_aside(path.name)
 
 
-def shard_paths(folder: Path) -> list[Path]:
-    """Return the shards of a folder, by name.
+def shard_paths(folder: Place, *, anew: bool = False) -> list[Path]:
+    """Return the shards of a folder, or their copies on this machine, by name.
+
+    Args:
+        folder: of the cache.
+        anew: whether to fetch remote ones again.
 
     Raises:
         CacheError: there is none.
+        RemoteError: a remote folder that cannot be fetched.
     """
-    paths = sorted(folder.glob("shard-*.h5"))
+    paths = sorted(local_folder(folder, anew=anew).glob("shard-*.h5"))
     if not paths:
         raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")
     return paths

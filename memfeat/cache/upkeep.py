@@ -7,6 +7,7 @@ from pathlib import Path
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.table import set_aside, shard_paths
+from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.files import remove_stale_parts
 
@@ -21,45 +22,49 @@ class Repair:
         parts_removed: how many files of killed writers were deleted.
     """
 
-    set_aside: dict[Path, str]
+    set_aside: dict[Place, str]
     left_alone: dict[Path, str]
     parts_removed: int
 
 
-def verify(folder: Path) -> dict[Path, str]:
+def verify(folder: Place) -> dict[Path, str]:
     """Read every shard, and check all that can be checked; return what is wrong, by shard.
 
     That is checksums, the length of vectors, offsets, and that what is said of each video fits.
+    Those of a remote folder are fetched again, all of them, into their copies.
 
     Raises:
         CacheError: `folder` holds no cache.
+        RemoteError: a remote folder that cannot be fetched.
     """
     return {path: str(problem) for path, problem in _verified(folder) if problem is not None}
 
 
-def repair(folder: Path) -> Repair:
+def repair(folder: Place) -> Repair:
     """Verify every shard, and take bad ones out of the cache, so that `extract` makes them again.
 
     Nothing but the leavings of killed writers is deleted: a bad shard is renamed to `*.damaged`.
 
     Raises:
         CacheError: `folder` holds no cache.
+        RemoteError: a remote folder that cannot be fetched, or changed.
         OSError: it cannot be written to.
     """
-    bad: dict[Path, str] = {}
+    bad: dict[Place, str] = {}
     other: dict[Path, str] = {}
     for path, problem in _verified(folder):
         if isinstance(problem, DamagedShardError):
-            bad[set_aside(path)] = str(problem)
+            bad[set_aside(folder, path)] = str(problem)
         elif problem is not None:
             other[path] = str(problem)
-    return Repair(bad, other, remove_stale_parts(folder))
+    # Of the unfinished files of other machines nobody knows whether their writers are alive.
+    return Repair(bad, other, remove_stale_parts(folder) if isinstance(folder, Path) else 0)
 
 
-def _verified(folder: Path) -> Iterator[tuple[Path, CacheError | None]]:
+def _verified(folder: Place) -> Iterator[tuple[Path, CacheError | None]]:
     """Yield every shard with what is wrong with it, if anything."""
     first: tuple[CacheSpec, str] | None = None
-    for path in shard_paths(folder):
+    for path in shard_paths(folder, anew=True):
         try:
             with open_shard(path) as shard:
                 shard.verify()

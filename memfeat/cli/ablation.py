@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from memfeat.cli.caches import make_caches
-from memfeat.cli.options import given, json_option, print_json, settings_options
-from memfeat.config import AblationConfig, build, read_pipeline
+from memfeat.cli.options import LOCAL_PLACE, PLACE, given, json_option, print_json, settings_options
+from memfeat.config import AblationConfig, Place, build, read_pipeline
 from memfeat.errors import ConfigError, ExitCode
 
 
@@ -16,8 +16,8 @@ from memfeat.errors import ConfigError, ExitCode
     epilog="Example: memfeat ablation pipelines/table1.toml --manifest data_manifests/mine.csv "
     "--cache-root cache/mine --run runs/table1-mine",
 )
-@click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
-@click.option("--manifest", type=click.Path(path_type=Path), help="Instead of [train] manifest.")
+@click.argument("grid", type=LOCAL_PLACE, metavar="GRID.toml")
+@click.option("--manifest", type=PLACE, help="Instead of [train] manifest.")
 @click.option("--device", help="Of both stages, instead of [extract] and [train] device.")
 @click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
 @settings_options(AblationConfig)
@@ -25,7 +25,7 @@ from memfeat.errors import ConfigError, ExitCode
 def ablation_command(
     grid: Path,
     *,
-    manifest: Path | None,
+    manifest: Place | None,
     device: str | None,
     extract: bool,
     as_json: bool,

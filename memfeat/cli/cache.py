@@ -5,8 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memfeat.cli.options import json_option, print_json, read_settings, settings_options
-from memfeat.config import ImportConfig
+from memfeat.cli.options import (
+    LOCAL_PLACE,
+    PLACE,
+    json_option,
+    print_json,
+    read_settings,
+    settings_options,
+)
+from memfeat.config import ImportConfig, Place
 from memfeat.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -19,9 +26,9 @@ def cache_command() -> None:
 
 
 @cache_command.command("info", epilog="Example: memfeat cache info cache/demo/efficientnet-lite0")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @json_option
-def info_command(folder: Path, as_json: bool) -> None:
+def info_command(folder: Place, as_json: bool) -> None:
     """Say what a cache holds and what made it."""
     from memfeat.cache import Cache
 
@@ -38,9 +45,9 @@ def info_command(folder: Path, as_json: bool) -> None:
 @cache_command.command(
     "verify", epilog="Example: memfeat cache verify cache/demo/efficientnet-lite0"
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @json_option
-def verify_command(folder: Path, as_json: bool) -> int:
+def verify_command(folder: Place, as_json: bool) -> int:
     """Read every shard and check checksums, vectors and offsets. Exit code 1: damage found."""
     from memfeat.cache import verify
 
@@ -57,9 +64,9 @@ def verify_command(folder: Path, as_json: bool) -> int:
 @cache_command.command(
     "repair", epilog="Example: memfeat cache repair cache/demo/efficientnet-lite0"
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @json_option
-def repair_command(folder: Path, as_json: bool) -> int:
+def repair_command(folder: Place, as_json: bool) -> int:
     """Verify every shard and set bad ones aside, so that the next `extract` makes them again.
 
     Deletes what killed writers left. A shard of another version, or made with other settings, is
@@ -96,12 +103,12 @@ def repair_command(folder: Path, as_json: bool) -> int:
     epilog="Example: memfeat cache import features.npz --name C3D --source 'handed out with "
     "MediaEval 2019' -o cache/videomem/C3D --manifest data_manifests/videomem.csv",
 )
-@click.argument("path", type=click.Path(path_type=Path), metavar="SRC")
+@click.argument("path", type=LOCAL_PLACE, metavar="SRC")
 @click.option(
     "-o",
     "--cache",
     "folder",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PLACE,
     required=True,
     help="Folder of shards to fill.",
 )

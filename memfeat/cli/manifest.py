@@ -6,8 +6,15 @@ from typing import Any
 
 import click
 
-from memfeat.cli.options import json_option, print_json, read_settings, settings_options
-from memfeat.config import ConvertConfig
+from memfeat.cli.options import (
+    LOCAL_PLACE,
+    PLACE,
+    json_option,
+    print_json,
+    read_settings,
+    settings_options,
+)
+from memfeat.config import ConvertConfig, Place
 from memfeat.datasets import FORMATS, Conversion, convert
 from memfeat.errors import ExitCode
 
@@ -42,11 +49,11 @@ def _formats() -> str:
     epilog="Example: memfeat manifest from videomem /data/VideoMem -o data_manifests/videomem.csv",
 )
 @click.argument("name", metavar="FORMAT")
-@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
+@click.argument("source", type=LOCAL_PLACE, metavar="SRC")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PLACE,
     required=True,
     help="The manifest to write: .csv, .tsv or .jsonl.",
 )
@@ -87,10 +94,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 @manifest_command.command("check", epilog="Example: memfeat manifest check data_manifests/demo.csv")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--root", type=click.Path(path_type=Path), help="Folder that the paths start from.")
+@click.argument("path", type=PLACE)
+@click.option("--root", type=PLACE, help="Folder that the paths start from.")
 @json_option
-def check_command(path: Path, root: Path | None, as_json: bool) -> int:
+def check_command(path: Place, root: Place | None, as_json: bool) -> int:
     """Check a manifest's rows and look whether its videos are there. Exit code 1: errors found."""
     from dataclasses import asdict
 

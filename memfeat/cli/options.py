@@ -10,6 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from memfeat.config import FLAG_ALONE, Settings, build, read_pipeline
+from memfeat.places import Url, is_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
@@ -33,8 +34,32 @@ class CommandOfSwitches(click.Command):
         return super().parse_args(ctx, [f"{a}={alone[a]}" if a in alone else a for a in args])
 
 
+class _PlaceType(click.ParamType):  # type: ignore[type-arg] # which it takes from 8.4 on
+    """A path, or, unless it has to be on this machine, a URL."""
+
+    name = "path"
+
+    def __init__(self, *, local: bool) -> None:
+        self._local = local
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | Url:
+        if not is_url(str(value)):
+            return Path(value)
+        if self._local:
+            self.fail(f"{value} is a URL; name a file or folder on this machine", param, ctx)
+        try:
+            return Url.of(str(value))
+        except ValueError as error:
+            self.fail(f"{value} is not allowed: {error}", param, ctx)
+
+
+PLACE = _PlaceType(local=False)
+LOCAL_PLACE = _PlaceType(local=True)
+
 pipeline_argument = click.argument(
-    "pipeline", required=False, type=click.Path(path_type=Path), metavar="[PIPELINE.toml]"
+    "pipeline", required=False, type=LOCAL_PLACE, metavar="[PIPELINE.toml]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
@@ -117,10 +142,11 @@ def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | 
 
 def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
     """Return the click type of a field's annotation; None for those only a file can carry."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        (annotation,) = (part for part in get_args(annotation) if part is not type(None))
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        return _click_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return PLACE if Url in parts else _click_type(parts[0])
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -130,7 +156,7 @@ def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
         int: click.INT,
         float: click.FLOAT,
         str: click.STRING,
-        Path: click.Path(path_type=Path),
+        Path: LOCAL_PLACE,
     }
     return known.get(annotation)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import json_option, print_json
+from memfeat.cli.options import LOCAL_PLACE, json_option, print_json
 from memfeat.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     "predict",
     epilog="Example: memfeat predict runs/demo/cells/bigru+mlp clip.mp4 --timeline clip.png",
 )
-@click.argument("run_folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO")
+@click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
+@click.argument("videos", nargs=-1, required=True, type=LOCAL_PLACE, metavar="VIDEO")
 @click.option(
     "--timeline",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PLACE,
     help="Draw each frame's weight and effect; for several videos, a folder.",
 )
 @click.option(

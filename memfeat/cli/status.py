@@ -1,12 +1,12 @@
 """`memfeat status`: what became of a cache's videos, and the commands that deal with the rest."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import json_option, print_json
+from memfeat.cli.options import PLACE, json_option, print_json
+from memfeat.config import Place
 from memfeat.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -20,12 +20,10 @@ FEW = 3  # examples
     epilog="Example: memfeat status cache/demo/efficientnet-lite0 --manifest "
     "data_manifests/demo.csv",
 )
-@click.argument("folder", type=click.Path(path_type=Path), metavar="CACHE")
-@click.option(
-    "--manifest", type=click.Path(path_type=Path), help="Also count its videos that are not done."
-)
+@click.argument("folder", type=PLACE, metavar="CACHE")
+@click.option("--manifest", type=PLACE, help="Also count its videos that are not done.")
 @json_option
-def status_command(folder: Path, manifest: Path | None, as_json: bool) -> int:
+def status_command(folder: Place, manifest: Place | None, as_json: bool) -> int:
     """Say what became of a cache's videos, and what to do about it.
 
     In the commands it names, `...` stands for the settings that made the cache. It reads no

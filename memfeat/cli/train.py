@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from memfeat.cli.options import (
+    LOCAL_PLACE,
+    PLACE,
     json_option,
     pipeline_argument,
     print_json,
@@ -13,7 +15,7 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
-from memfeat.config import TrainConfig
+from memfeat.config import Place, TrainConfig
 from memfeat.errors import ConfigError
 
 
@@ -61,12 +63,12 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     epilog="Example: memfeat evaluate runs/mine --manifest data_manifests/other.csv "
     "--cache cache/other/ViT-L-14-336 --split test",
 )
-@click.argument("run_folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--manifest", type=click.Path(path_type=Path), help="Other videos [the run's own].")
+@click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
+@click.option("--manifest", type=PLACE, help="Other videos [the run's own].")
 @click.option(
     "--cache",
     "caches",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     multiple=True,
     help="Their embeddings, a folder for each of the run's caches [the run's own].",
 )
@@ -74,8 +76,8 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
 @json_option
 def evaluate_command(
     run_folder: Path,
-    manifest: Path | None,
-    caches: tuple[Path, ...],
+    manifest: Place | None,
+    caches: tuple[Place, ...],
     split: str | None,
     as_json: bool,
 ) -> None:

@@ -13,6 +13,7 @@ from memfeat.config.importing import ImportConfig
 from memfeat.config.plan import PlanConfig
 from memfeat.config.settings import (
     FLAG_ALONE,
+    LocalPlace,
     Place,
     Printed,
     Seeds,
@@ -36,6 +37,7 @@ __all__ = [
     "ExtractConfig",
     "FinetuneConfig",
     "ImportConfig",
+    "LocalPlace",
     "Monitor",
     "Names",
     "OnPartial",

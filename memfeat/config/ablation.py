@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from memfeat.config.extract import Tokens
-from memfeat.config.settings import Place, Seeds, Settings, Split
+from memfeat.config.settings import LocalPlace, Place, Seeds, Settings, Split
 from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
 from memfeat.engines import Engine
 
@@ -43,7 +43,7 @@ class CacheRecipe(Settings):
     weights: str | None = None
     tokens: Tokens = "cls"
     sampler: str = "every"
-    finetune: Place | None = Field(
+    finetune: LocalPlace | None = Field(
         None, description="pipeline whose [finetune] table makes the weights, from the same videos"
     )
 
@@ -52,7 +52,7 @@ class AblationConfig(Settings):
     """A grid of systems: rows one by one, the product of lists, or both."""
 
     title: str = Field(description="heading of the table")
-    run: Place = Field(description="folder the table and the cells' runs go to")
+    run: LocalPlace = Field(description="folder the table and the cells' runs go to")
     split: Split = Field("dev", description="split that the table reports (the paper: dev)")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
     cache_root: Place = Field(Path("cache"), description="folder that the rows' caches lie in")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config.settings import Place, Settings
+from memfeat.config.settings import LocalPlace, Place, Settings
 from memfeat.config.train import Monitor
 
 
@@ -16,7 +16,7 @@ class FinetuneConfig(Settings):
     root: Place | None = Field(
         None, description="folder that the manifest's paths start from [the manifest's own]"
     )
-    run: Place = Field(Path("runs/finetune"), description="folder the result goes to")
+    run: LocalPlace = Field(Path("runs/finetune"), description="folder the result goes to")
     weights: str = Field(description="to start from: an I3D checkpoint file, or `random`")
     image_size: int = Field(
         224, ge=32, le=1024, description="pixels a side; less than 224 for trials (ours)"

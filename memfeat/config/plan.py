@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from memfeat.config.extract import ExtractConfig, Tokens
-from memfeat.config.settings import Place, Settings
+from memfeat.config.settings import LocalPlace, Place, Settings
 
 
 def _of_extract(name: str) -> Any:
@@ -36,7 +36,7 @@ class PlanConfig(Settings):
         1, gt=0, le=1, description="share of the frames that a sampler passes on to the encoder"
     )
     rate: float | None = Field(None, gt=0, description="frames/s that one GPU encodes")
-    rate_from: Place | None = Field(
+    rate_from: LocalPlace | None = Field(
         None,
         description="JSON of `memfeat extract --json` on one device, or of a benchmark, to take "
         "--rate from",

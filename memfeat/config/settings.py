@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from memfeat.errors import ConfigError
+from memfeat.places import Url, is_url, place_of
 from memfeat.registry import unknown_name
 from memfeat.tables import shown
 
@@ -19,13 +20,18 @@ MOST_SEEDS = 10_000
 Split = Literal["train", "dev", "test"]
 
 
-def _check_place(value: Any) -> Any:
-    if isinstance(value, str | Path) and (not str(value) or "\0" in str(value)):
-        raise ValueError("it is not a path; name a file or folder")
-    return value
+def _read_place(value: Any) -> Any:
+    return place_of(str(value)) if isinstance(value, str | Path) else value
 
 
-Place = Annotated[Path, BeforeValidator(_check_place)]
+def _read_local_place(value: Any) -> Any:
+    if isinstance(value, Url) or (isinstance(value, str) and is_url(value)):
+        raise ValueError("it is a URL; name a file or folder on this machine")
+    return _read_place(value)
+
+
+Place = Annotated[Path | Url, BeforeValidator(_read_place)]
+LocalPlace = Annotated[Path, BeforeValidator(_read_local_place)]
 
 
 def _check_printable(value: str) -> str:

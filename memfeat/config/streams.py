@@ -13,10 +13,11 @@ from pydantic import (
 )
 
 from memfeat.config.settings import Place
+from memfeat.places import Url
 
 
 def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Path) else value
+    return (value,) if isinstance(value, str | Path | Url) else value
 
 
 def _alone(value: tuple[Any, ...], write: SerializerFunctionWrapHandler) -> Any:
@@ -53,6 +54,6 @@ def aggregator_names(aggregators: Sequence[str]) -> str:
     return ",".join(aggregators[:1] if len(set(aggregators)) == 1 else aggregators)
 
 
-def cache_names(caches: Sequence[Path]) -> str:
+def cache_names(caches: Sequence[Place]) -> str:
     """Name caches side by side, such as `ViT-B-32 + i3d`."""
     return " + ".join(cache.name for cache in caches)

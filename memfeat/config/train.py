@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from memfeat.config.settings import Place, Seeds, Settings
+from memfeat.config.settings import LocalPlace, Place, Seeds, Settings
 from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
 
 Monitor = Literal["l1", "srocc", "plcc"]
@@ -20,7 +20,7 @@ class TrainConfig(Settings):
 
     manifest: Place = Field(description="videos, splits and scores")
     cache: Places = Field(description="folder of shards; several are streams side by side")
-    run: Place = Field(Path("runs/train"), description="folder the result goes to")
+    run: LocalPlace = Field(Path("runs/train"), description="folder the result goes to")
     aggregator: Names = Field(
         ("bigru",),
         description="frames to one vector, one for all caches or one each; `memfeat list` names "

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from memfeat.config.settings import Place, Seeds, Settings, Split
+from memfeat.config.settings import LocalPlace, Place, Seeds, Settings, Split
 from memfeat.config.streams import Places
 from memfeat.registry import unknown_name
 
@@ -32,7 +32,7 @@ class TransferConfig(Settings):
     """Every dataset trained on, every one evaluated on (paper, Table 2)."""
 
     title: str = Field(description="heading of the table")
-    run: Place = Field(description="folder the table and the datasets' runs go to")
+    run: LocalPlace = Field(description="folder the table and the datasets' runs go to")
     datasets: tuple[TransferDataset, ...] = Field((), description="each is trained on")
     splits: tuple[Split, ...] = Field(("dev", "test"), min_length=1, description="to report")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every dataset's model, such as 0-4")

@@ -54,15 +54,15 @@ def render_demo(
     """
     records = demo_records(videos_folder, settings)
     remove_stale_parts(videos_folder)
-    whole = all(record.path.exists() for record in records)
+    clips = [videos_folder / f"{record.video_id}.mp4" for record in records]
+    whole = all(clip.exists() for clip in clips)
     photos = {} if whole else load_photos()
 
     def render(index: int) -> str:
-        record = records[index]
-        if not record.path.exists():
+        if not clips[index].exists():
             frames = render_frames(write_script(index, settings), photos, settings)
-            write_video(record.path, frames, fps=settings.fps)
-        return record.video_id
+            write_video(clips[index], frames, fps=settings.fps)
+        return records[index].video_id
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for video_id in pool.map(render, range(len(records))):

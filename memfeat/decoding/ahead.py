@@ -3,14 +3,17 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle, islice
+from itertools import cycle
 
 from memfeat.decoding.decoder import Decoder
-from memfeat.decoding.worker import DecodeSettings, Finished
+from memfeat.decoding.fetching import Supplies, Supply
+from memfeat.decoding.worker import DecodeSettings, Finished, failure
+from memfeat.errors import RemoteError
 from memfeat.manifest import VideoRecord
 from memfeat.video import Frame
 
 TIME_LIMIT = 120.0  # seconds
+EACH = 2  # videos that a decoder is asked for at a time
 
 _resting: list[Decoder] = []  # left by earlier calls: a process takes seconds to start
 
@@ -26,17 +29,19 @@ class DecodedVideo:
         end: how it ended; see `Finished`.
     """
 
-    def __init__(self, record: VideoRecord, decoder: Decoder, time_limit: float | None) -> None:
-        self.record = record
+    def __init__(self, supply: Supply, frames: Iterable[Frame | Finished]) -> None:
+        self.record = supply.record
         self.end = Finished()
-        self._frames = decoder.frames(time_limit)
+        self._supply = supply
+        self._frames = frames
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._frames:
             if isinstance(frame, Finished):
-                self.end = frame
+                self.end = self._supply.told(frame)
             else:
                 yield frame
+        self._supply.release()
 
 
 class Ahead(Iterator[DecodedVideo]):
@@ -44,12 +49,13 @@ class Ahead(Iterator[DecodedVideo]):
 
     def __init__(
         self,
-        records: Iterable[VideoRecord],
+        supplies: Supplies,
         settings: DecodeSettings,
         decoders: Sequence[Decoder],
         time_limit: float | None,
     ) -> None:
-        self._records = zip(records, cycle(decoders), strict=False)
+        self._supplies = supplies
+        self._turns = cycle(decoders)
         self._settings = settings
         self._decoders = decoders
         self._time_limit = time_limit
@@ -58,17 +64,38 @@ class Ahead(Iterator[DecodedVideo]):
 
     def __next__(self) -> DecodedVideo:
         # Two each, so that none waits for a video while the frames of its last one are taken.
-        for record, decoder in islice(self._records, 2 * len(self._decoders) - len(self._videos)):
-            decoder.ask(record.path, self._settings)
-            self._videos.append(DecodedVideo(record, decoder, self._time_limit))
+        while len(self._videos) < EACH * len(self._decoders) and (
+            self._supplies.is_ready or not self._videos
+        ):
+            supply = next(self._supplies, None)
+            if supply is None:
+                break
+            self._videos.append(self._ask(supply))
         if not self._videos:
             raise StopIteration
         return self._videos.popleft()
+
+    def _ask(self, supply: Supply) -> DecodedVideo:
+        """Have a video decoded, unless it could not be fetched."""
+        try:
+            path = supply.path()
+        except RemoteError as error:
+            if error.reason == "unusable":  # which no other video would be spared
+                raise
+            return DecodedVideo(supply, [failure(error.reason, str(error))])
+        decoder = next(self._turns)
+        decoder.ask(path, self._settings)
+        return DecodedVideo(supply, decoder.frames(self._time_limit))
 
     @property
     def waited(self) -> float:
         """Seconds spent waiting for frames."""
         return self._waits()[0] - self._waited_before
+
+    @property
+    def waited_for_copies(self) -> float:
+        """Seconds spent waiting for videos to be fetched from elsewhere."""
+        return self._supplies.waited
 
     @property
     def starting(self) -> float:
@@ -106,7 +133,9 @@ def decode_ahead(
 ) -> Iterator[Ahead]:
     """Decode videos in processes of their own; leaving the context stops it.
 
-    A video whose decoder crashes, or gives no frame for `time_limit` seconds, is tried twice and
+    Remote videos are fetched to this machine's disk, a bounded number of them ahead; one that
+    cannot be fetched fails as `missing`, `permission` or `unreachable`. A video whose decoder
+    crashes, or gives no frame for `time_limit` seconds, is tried twice and
     then failed, as `crash` or `timeout`.
 
     Args:
@@ -117,10 +146,13 @@ def decode_ahead(
 
     Raises:
         DecoderError: the processes cannot be had.
+        RemoteError: remote videos cannot be had at all: a package or credentials are missing.
+        OSError: there is no room on this machine's disk for copies.
     """
     crew = [_resting.pop() if _resting else Decoder() for _ in range(decoders)]
     try:
-        yield Ahead(records, settings, crew, time_limit)
+        with Supplies(records) as supplies:
+            yield Ahead(supplies, settings, crew, time_limit)
     finally:
         for decoder in crew:
             if not decoder.is_idle:

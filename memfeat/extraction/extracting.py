@@ -3,14 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources, set_aside_damaged
-from memfeat.config import EVERY_REASON, ExtractConfig
+from memfeat.config import EVERY_REASON, ExtractConfig, Place
 from memfeat.decoding import Sampling, start_decoders
-from memfeat.errors import CacheError, ConfigError
+from memfeat.errors import CacheError, ConfigError, RemoteError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
 from memfeat.extraction.pipeline import (
     OnRates,
@@ -24,6 +25,8 @@ from memfeat.extraction.rates import Rates
 from memfeat.extraction.workers import share_out
 from memfeat.files import remove_stale_parts, write_atomically
 from memfeat.manifest import Manifest, VideoRecord
+from memfeat.places import Url
+from memfeat.remote import remove, shards_at, write
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class ExtractionSummary:
     already_done: int
     outcomes: tuple[VideoOutcome, ...]
     earlier_failures: dict[str, str]
-    set_aside: tuple[Path, ...]
+    set_aside: tuple[Place, ...]
     same: tuple[tuple[str, ...], ...]
     frames_kept: int
     rates: Rates
@@ -114,6 +117,7 @@ def extract(
         CacheError: the folder holds embeddings made differently, or cannot be written to.
         DecoderError: processes to decode with cannot be had.
         VideoError: a video is partial, and the settings say to fail then.
+        RemoteError: a remote cache cannot be read or written, or no remote video be had.
     """
     Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
     with places_for(config) as places:
@@ -134,13 +138,16 @@ def _extract(
     on_rates: OnRates,
 ) -> ExtractionSummary:
     config = places.config
-    if places.alone and not any(config.cache.glob("shard-*.h5")):  # there will be work
+    records = _share(manifest, config)
+    if not places.alone:
+        _require_shared(config, records)
+    elif not shards_at(config.cache):  # there will be work
         start_decoders(decoders_beside(places.device, config, 1))
     encoder = build_encoder(config, places.device)
     spec = build_spec(encoder, config)
-    records = _share(manifest, config)
     _require_writable(config.cache)
-    remove_stale_parts(config.cache)
+    if isinstance(config.cache, Path):
+        remove_stale_parts(config.cache)
     set_aside = set_aside_damaged(config.cache)
     done = _done(config, spec)
     pending = [record for record in records if record.video_id not in done]
@@ -200,8 +207,14 @@ def _share(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
     return [record for start in starts for record in records[start : start + size]]
 
 
-def _require_writable(folder: Path) -> None:
+def _require_writable(folder: Place) -> None:
     """Find out before the encoder's work, not after, that the cache cannot be written to."""
+    if isinstance(folder, Url):
+        probe = Url(f"{folder}/probe")
+        write(probe, b"")
+        with suppress(RemoteError):  # another process may have removed it
+            remove(probe)
+        return
     try:
         write_atomically(folder / "probe", b"")
         (folder / "probe").unlink(missing_ok=True)
@@ -216,7 +229,17 @@ def _same(config: ExtractConfig, wanted: Collection[str]) -> tuple[tuple[str, ..
     return tuple(group for group in groups if len(set(group).intersection(wanted)) > 1)
 
 
-def _frames_kept(folder: Path, spec: CacheSpec, outcomes: Sequence[VideoOutcome]) -> int:
+def _require_shared(config: ExtractConfig, records: Sequence[VideoRecord]) -> None:
+    """Refuse what no other process would find."""
+    for place in (config.cache, *(record.path for record in records)):
+        if isinstance(place, Url) and place.protocol == "memory":
+            raise ConfigError(
+                f"{place} is in this process's memory, and others are to do the work; give one "
+                "--device and --engine local, or another storage"
+            )
+
+
+def _frames_kept(folder: Place, spec: CacheSpec, outcomes: Sequence[VideoOutcome]) -> int:
     encoded = [outcome for outcome in outcomes if outcome.status != "failed"]
     if spec.sampling == "every" or not encoded:  # a row may stand for a whole clip
         return sum(outcome.num_frames for outcome in encoded)
@@ -226,7 +249,7 @@ def _frames_kept(folder: Path, spec: CacheSpec, outcomes: Sequence[VideoOutcome]
 
 def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
     """Map the videos that need no work to why they failed, empty for those that did not."""
-    if not any(config.cache.glob("shard-*.h5")):
+    if not shards_at(config.cache):
         return {}
     cache = Cache.open(config.cache)
     cache.spec.require(

@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from memfeat.cache import CacheSpec, Spool, write_shard
-from memfeat.config import ExtractConfig
+from memfeat.config import ExtractConfig, Place
 from memfeat.decoding import Ahead, DecodeSettings, Sampling, decode_ahead
 from memfeat.devices import cpu_cores
 from memfeat.encoders import Encoding, FrameEncoder, create_encoder
@@ -26,6 +27,7 @@ from memfeat.extraction.encoding import (
 )
 from memfeat.extraction.rates import Rates
 from memfeat.manifest import VideoRecord
+from memfeat.remote import Mirror, scratch_folder
 
 WAITING = 4  # things that the writer may be behind
 CORES_A_DECODER = 4  # on a CPU, which the encoder needs itself
@@ -102,6 +104,7 @@ def make_shards(
         CacheError: a shard cannot be written.
         EncoderError, DecoderError: the encoder, or decoding as such, fails.
         VideoError: a video is partial, where the settings say to fail then.
+        RemoteError: remote videos cannot be had at all, or a shard cannot be put in place.
     """
     shards = list(shards)
     sampling, spec = Sampling.parse(config.sampler), build_spec(encoder, config)
@@ -120,7 +123,8 @@ def make_shards(
             decoders=decoders_beside(encoder.device, config, workers),
             time_limit=config.time_limit,
         ) as videos,
-        _writer(config.cache, spec, sampling, on_shard) as writer,
+        _landing(config.cache) as landing,
+        _writer(landing, spec, sampling, on_shard) as writer,
     ):
         batches = Batches(encoder, config.batch_size, writer.take)
         meter = _Meter(videos, batches, writer)
@@ -157,6 +161,7 @@ class _Meter:
             written=self._writer.written,
             seconds=seconds,
             waited_for_frames=self._videos.waited,
+            waited_for_copies=self._videos.waited_for_copies,
             waited_for_disk=self._writer.waited,
             queued=self._queued,
             pipelines=1,
@@ -173,7 +178,7 @@ class _Writer:
 
     def __init__(
         self,
-        folder: Path,
+        landing: "_Landing",
         spec: CacheSpec,
         sampling: Sampling,
         on_shard: Callable[[], None],
@@ -181,11 +186,11 @@ class _Writer:
     ) -> None:
         self.written = 0
         self.waited = 0.0
-        self._folder, self._spec, self._sampling = folder, spec, sampling
+        self._landing, self._spec, self._sampling = landing, spec, sampling
         self._on_shard = on_shard
         self._thread = thread
         self._waiting: deque[Future[None]] = deque()
-        self.spool = Spool(folder, spec.width)
+        self.spool = Spool(landing.folder, spec.width)
 
     def take(self, encoding: Encoding, filled: int) -> None:
         """Write a batch's first `filled` rows to the spool, some time."""
@@ -213,19 +218,36 @@ class _Writer:
     def _finish(self, videos: Sequence[DecodedRows]) -> None:
         with self.spool as spool:
             encoded = spooled(videos, spool, self._sampling)
-            write_shard(self._folder, self._spec, encoded)
+            self._landing.put(write_shard(self._landing.folder, self._spec, encoded))
         self.written += sum(len(video.embeddings) for video in encoded)
-        self.spool = Spool(self._folder, self._spec.width)
+        self.spool = Spool(self._landing.folder, self._spec.width)
         self._on_shard()
+
+
+class _Landing(NamedTuple):
+    """Where shards are written, and what then puts each in place."""
+
+    folder: Path
+    put: Callable[[Path], None]
+
+
+@contextmanager
+def _landing(cache: Place) -> Iterator[_Landing]:
+    """Have shards written into the cache itself, or, if that is remote, beside its copy here."""
+    if isinstance(cache, Path):
+        yield _Landing(cache, lambda _: None)
+        return
+    with scratch_folder() as folder:
+        yield _Landing(folder, Mirror(cache).push)
 
 
 @contextmanager
 def _writer(
-    folder: Path, spec: CacheSpec, sampling: Sampling, on_shard: Callable[[], None]
+    landing: _Landing, spec: CacheSpec, sampling: Sampling, on_shard: Callable[[], None]
 ) -> Iterator[_Writer]:
     """Write shards in a thread, which ends with the context; what is left then is dropped."""
     with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
-        writer = _Writer(folder, spec, sampling, on_shard, thread)
+        writer = _Writer(landing, spec, sampling, on_shard, thread)
         try:
             yield writer
         finally:

@@ -17,6 +17,7 @@ class Rates:
             each row counts as one.
         seconds: that the pipelines ran, added up.
         waited_for_frames: of these, seconds without a frame to encode.
+        waited_for_copies: of these, seconds without a remote video that was fetched.
         waited_for_disk: of these, seconds in which rows could not be written fast enough.
         queued: share of the rings of decoded frames that was full, times `seconds`.
         pipelines: how many.
@@ -27,6 +28,7 @@ class Rates:
     written: int = 0
     seconds: float = 0.0
     waited_for_frames: float = 0.0
+    waited_for_copies: float = 0.0
     waited_for_disk: float = 0.0
     queued: float = 0.0
     pipelines: int = 0
@@ -47,10 +49,14 @@ class Rates:
 
     @property
     def bottleneck(self) -> str:
-        """The stage that sets the pace: `decode`, `encode` or `write`; empty at first."""
+        """The stage that sets the pace: `fetch`, `decode`, `encode` or `write`; empty at first."""
         if not self.encoded:
             return ""
-        waits = {"decode": self.waited_for_frames, "write": self.waited_for_disk}
+        waits = {
+            "fetch": self.waited_for_copies,
+            "decode": self.waited_for_frames,
+            "write": self.waited_for_disk,
+        }
         stage = max(waits, key=lambda name: waits[name])
         return stage if waits[stage] > SLACK * self.seconds else "encode"
 
@@ -63,6 +69,7 @@ class Rates:
             "encode": "encode-bound: as it should be",
             "decode": f"decode-bound: the encoder waited {share} of the time; add --decoders, "
             "or cores",
+            "fetch": "fetch-bound: remote videos come too slowly; extract nearer to them",
             "write": "write-bound: the cache's disk is too slow; put --cache on another",
         }[self.bottleneck]
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from memfeat.cache import Status
 from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
-from memfeat.errors import VideoError
+from memfeat.errors import RemoteError, VideoError
 from memfeat.extraction import clips_of
 from memfeat.manifest import VideoRecord
+from memfeat.remote import local_copy
 from memfeat.video import Pixels, VideoReader, resize
 
 START = 0x57A27  # keeps clips' starts apart from other uses of the same seed
@@ -66,12 +67,17 @@ def read_clip(record: VideoRecord, start: int, size: int) -> NDArray[np.uint8]:
     """
     clip: list[Pixels] = []
     try:
-        with VideoReader(record.path, max_frames=start + CLIP_FRAMES) as reader:
+        with (
+            local_copy(record.path) as path,
+            VideoReader(path, max_frames=start + CLIP_FRAMES) as reader,
+        ):
             for index, frame in enumerate(reader):
                 if index >= start:
                     clip.append(resize(frame.pixels, size))
     except VideoError:
         raise
+    except RemoteError as error:
+        raise VideoError(error.reason, str(error)) from error
     except Exception as error:
         # Whatever a decoder library throws at one video must not cost the others theirs.
         raise VideoError(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from memfeat.errors import MemfeatError
-from memfeat.files import remove_stale_parts, write_atomically
+from memfeat.files import remove_stale_parts, user_cache, write_atomically
 
 COMPILERS = "c++", "g++", "clang++"
 FLAGS = "-O3", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC"
@@ -40,7 +40,7 @@ def compiled(source: Path, name: str) -> ctypes.CDLL:
     target, machine = _target(compiler)
     command = [*compiler, *FLAGS, *target]
     key = _digest(source.read_bytes() + "\0".join(command).encode() + machine)
-    folder = _user_cache()
+    folder = user_cache()
     for path in sorted(folder.glob(f"{name}-{key}-*.so")) if folder else []:
         with suppress(OSError):
             if path.stem.endswith(_digest(path.read_bytes())):
@@ -63,14 +63,6 @@ def compiled(source: Path, name: str) -> ctypes.CDLL:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _user_cache() -> Path | None:
-    """Return the folder for what this user's processes build, if there is one."""
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    with suppress(RuntimeError):
-        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "memfeat"
-    return None
 
 
 def _compiler() -> list[str]:

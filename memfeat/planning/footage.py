@@ -3,13 +3,13 @@
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from memfeat.errors import ConfigError, VideoError
-from memfeat.manifest import Manifest, VideoRecord
+from memfeat.manifest import Manifest
 from memfeat.video import frames_by_header
 
 NORMAL_95 = 1.96  # standard errors on either side of a mean
@@ -100,12 +100,13 @@ def look_at(manifest: Manifest, headers: int) -> Footage:
     Raises:
         ConfigError: no length can be had.
     """
-    local = [record for record in manifest.records if isinstance(record.path, Path)]
-    sizes = {record.video_id: _size(record.path) for record in local}
-    present = [record for record in local if sizes[record.video_id] is not None]
+    found = {record.video_id: record.path for record in manifest.records}
+    local = {video_id: path for video_id, path in found.items() if isinstance(path, Path)}
+    sizes = {video_id: _size(path) for video_id, path in local.items()}
+    present = [video_id for video_id in local if sizes[video_id] is not None]
     remote = len(manifest.records) - len(local)
     drawn = random.Random(0).sample(present, min(headers, len(present)))  # noqa: S311
-    lengths, silent, unreadable = _read_headers(drawn)
+    lengths, silent, unreadable = _read_headers({video_id: local[video_id] for video_id in drawn})
     if not lengths:
         raise ConfigError(
             f"{manifest.path}: of {len(manifest.records)} videos, {len(present)} are there and "
@@ -133,15 +134,15 @@ def _size(path: Path) -> int | None:
 
 
 def _read_headers(
-    records: Sequence[VideoRecord],
+    paths: Mapping[str, Path],
 ) -> tuple[tuple[float, ...], int, dict[str, str]]:
     """Return lengths in frames, how many headers are silent, and which cannot be read, and why."""
     lengths, silent, unreadable = [], 0, {}
-    for record in records:
+    for video_id, path in paths.items():
         try:
-            frames = frames_by_header(record.path)
+            frames = frames_by_header(path)
         except VideoError as error:
-            unreadable[record.video_id] = error.reason
+            unreadable[video_id] = error.reason
             frames = 0.0  # it will fail, and cost nothing
         if frames is None:
             silent += 1

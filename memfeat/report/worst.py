@@ -5,14 +5,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfeat.errors import ManifestError, VideoError
+from memfeat.config import Place
+from memfeat.errors import ManifestError, ReasonedError
 from memfeat.manifest import VideoRecord, read_manifest
+from memfeat.remote import local_copy
 from memfeat.runs import Predictions
 from memfeat.video import VideoReader
 
@@ -44,7 +45,7 @@ class WorstVideo:
     missing: str
 
 
-def known_records(manifest: Path) -> tuple[Mapping[str, VideoRecord], str]:
+def known_records(manifest: Place) -> tuple[Mapping[str, VideoRecord], str]:
     """Return a manifest's records by id, or none and why: a report does without its videos."""
     try:
         return read_manifest(manifest).by_id, ""
@@ -89,7 +90,7 @@ def _picture(record: VideoRecord | None) -> tuple[str | None, float, str]:
         return None, 0.0, "video not known"
     try:
         frame = _random_frame(record)
-    except VideoError as error:
+    except ReasonedError as error:
         return None, 0.0, "video not on this disk" if error.reason == "missing" else error.reason
     return _data_uri(frame[0]), frame[1], ""
 
@@ -98,7 +99,7 @@ def _random_frame(record: VideoRecord) -> tuple[NDArray[np.uint8], float]:
     """Draw one frame, all equally likely, the same one each time, in one pass over the video."""
     seed = int.from_bytes(hashlib.sha256(record.video_id.encode()).digest()[:8])
     generator = np.random.default_rng(seed)
-    with VideoReader(record.path) as reader:
+    with local_copy(record.path) as path, VideoReader(path) as reader:
         frames = enumerate(reader, 1)
         _, chosen = next(frames)
         for count, frame in frames:

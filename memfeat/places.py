@@ -1,0 +1,129 @@
+"""Where a file or folder is: a path on this machine, or the URL of one that is elsewhere."""
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic_core import CoreSchema, core_schema
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_PASSWORD = re.compile(r"[^/@]*:[^/]*@")
+
+
+@dataclass(frozen=True)
+class Url:
+    """A remote file or folder, such as `s3://bucket/videos`; it is no path, and is opened nowhere.
+
+    Like a path it has a `name` and `suffix`, and is joined with `/`.
+
+    Attributes:
+        text: as it was written, without a slash at the end.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> "Url":
+        """Read a URL.
+
+        Raises:
+            ValueError: it is none, names nothing, or holds a password.
+        """
+        found = _URL.fullmatch(text)
+        if found is None or not found[2].strip("/") or "\0" in text:
+            raise ValueError("it is not a URL of a file or folder; write protocol://where/name")
+        if _PASSWORD.match(found[2]):
+            raise ValueError(
+                "it holds a password, which would be kept with every result; give that in the "
+                "environment, as the storage's own tools take it"
+            )
+        return cls(text.rstrip("/"))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __truediv__(self, other: "str | Path | Url") -> "Url | Path":
+        """Join a relative path; an absolute one, or a URL, stands for itself, as with paths."""
+        if isinstance(other, Url):
+            return other
+        if Path(other).is_absolute():
+            return Path(other)
+        start, rest = self._parts
+        below = posixpath.normpath(os.fspath(other))
+        joined = f"{rest.rstrip('/')}/{quote(below) if self.is_web else below}"
+        return Url(start + (posixpath.normpath(joined) if below.startswith("..") else joined))
+
+    def __rtruediv__(self, other: Path) -> "Url":
+        return self
+
+    @property
+    def protocol(self) -> str:
+        """What stands before `://`, in lower case."""
+        return self.text.partition("://")[0].lower()
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is of a web server, where `?` and `%` have a meaning."""
+        return self.protocol in {"http", "https"}
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        text = re.split("[?#]", self.text)[0] if self.is_web else self.text
+        return text.rstrip("/").rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """That of the name, such as `.csv`."""
+        return Path(self.name).suffix
+
+    @property
+    def parent(self) -> "Url":
+        """The folder it lies in."""
+        start, rest = self._parts
+        if self.is_web:
+            rest = re.split("[?#]", rest)[0]
+        above, slash, _ = rest.rpartition("/")
+        return Url(start + (above or slash))
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        start, colon, rest = self.text.partition("://")
+        return start + colon, rest
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        """Let settings hold it, and write it as text."""
+        return core_schema.is_instance_schema(
+            cls, serialization=core_schema.to_string_ser_schema(when_used="json")
+        )
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text looks like a URL, though perhaps not a sound one."""
+    return _URL.fullmatch(text) is not None
+
+
+def place_of(text: str) -> Path | Url:
+    """Return the path or URL that a text stands for.
+
+    Raises:
+        ValueError: it is empty, holds a NUL character, or is not a sound URL.
+    """
+    if is_url(text):
+        return Url.of(text)
+    if not text or "\0" in text:
+        raise ValueError("it is not a path; name a file or folder")
+    return Path(text)
+
+
+def name_below(place: Path | Url, root: Path | Url) -> str:
+    """Return what a place is called below `root`; one that is elsewhere keeps its own name."""
+    if isinstance(place, Path):
+        below = isinstance(root, Path) and place.is_relative_to(root)
+        return (place.relative_to(root) if below else place).as_posix()  # type: ignore[arg-type]
+    return place.text.removeprefix(f"{root}/")
