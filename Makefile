@@ -27,7 +27,7 @@ GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
-  table1-smoke demo-table2 demo-sampler test soak bench-train clean
+  table1-smoke demo-table2 demo-sampler test soak bench-train bench-extract clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -113,6 +113,9 @@ test: $(VENV)/.installed-test ## run linters and tests
 
 soak: $(VENV)/.installed-test ## try faults by the thousand, for hours; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0 tests/soak
+
+bench-extract: $(VENV)/.installed-test ## time stage 1 against the common way, side by side
+	$(BIN)/python tests/benchmarks/bench_extract.py
 
 bench-train: $(VENV)/.installed-test ## time stage 2 against the naive way, side by side
 	$(BIN)/python tests/benchmarks/bench_train.py

@@ -173,17 +173,12 @@ def test_row_32_a_file_that_changes_while_it_is_read_is_not_cached(good, tmp_pat
     assert Cache.open(tmp_path / "cache").usable() == ("good-a", "good-b")
 
 
-@pytest.mark.parametrize(
-    ("blow", "reason"), [(signal.SIGKILL, "crash"), (signal.SIGSTOP, "timeout")]
-)
-def test_row_36_a_decoder_that_crashes_or_hangs_costs_its_video_alone(
-    good, alone, tmp_path, blow, reason
-):
-    clip = numbered_clip(tmp_path / "deadly.mp4", 900)
-    paths = {"good-a": good["good-a"], "deadly": clip, **good}
-    with struck(clip, 9, blow) as hit:
-        summary = extract(manifest(paths), config(tmp_path / "cache", time_limit=1.5))
-    assert len(hit) == 2
-    assert summary.failures == {"deadly": reason}
+def test_row_36_a_decoder_that_crashes_or_hangs_costs_its_video_alone(good, alone, tmp_path):
+    deadly, endless = (numbered_clip(tmp_path / f"{name}.mp4", 900) for name in ("dead", "hang"))
+    paths = {"good-a": good["good-a"], "deadly": deadly, "endless": endless, **good}
+    with struck(deadly, 9, signal.SIGKILL) as killed, struck(endless, 9, signal.SIGSTOP) as stopped:
+        summary = extract(manifest(paths), config(tmp_path / "cache", time_limit=4, decoders=2))
+    assert (len(killed), len(stopped)) == (2, 2)
+    assert summary.failures == {"deadly": "crash", "endless": "timeout"}
     mixed, clean = (Cache.open(each).load(list(GOOD)) for each in (tmp_path / "cache", alone))
     np.testing.assert_array_equal(mixed.values, clean.values)

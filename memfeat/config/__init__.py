@@ -7,7 +7,14 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 
 from memfeat.config.ablation import AblationConfig, AblationRow, CacheRecipe, PaperFigures
 from memfeat.config.convert import ConvertConfig
-from memfeat.config.extract import EVERY_REASON, ExtractConfig, OnPartial, Tokens, token_grid
+from memfeat.config.extract import (
+    EVERY_REASON,
+    MAX_PIXELS,
+    ExtractConfig,
+    OnPartial,
+    Tokens,
+    token_grid,
+)
 from memfeat.config.finetune import FinetuneConfig
 from memfeat.config.importing import ImportConfig
 from memfeat.config.plan import PlanConfig
@@ -30,6 +37,7 @@ from memfeat.config.transfer import TransferConfig, TransferDataset, TransferFig
 __all__ = [
     "EVERY_REASON",
     "FLAG_ALONE",
+    "MAX_PIXELS",
     "AblationConfig",
     "AblationRow",
     "CacheRecipe",

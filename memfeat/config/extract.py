@@ -46,6 +46,7 @@ def _parse_reasons(value: Any) -> Any:
 
 
 EVERY_REASON = "all"
+MAX_PIXELS = 1 << 26  # of a frame; two of 8K
 Reasons = Annotated[tuple[str, ...], BeforeValidator(_parse_reasons)]
 OnPartial = Literal["keep", "skip", "fail"]
 
@@ -101,7 +102,7 @@ class ExtractConfig(Settings):
         None, gt=0, description="only each video's first so many seconds"
     )
     max_pixels: int = Field(
-        1 << 26,
+        MAX_PIXELS,
         ge=1,
         description="refuse videos of larger frames [two of 8K]",
     )

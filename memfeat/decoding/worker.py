@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
+from memfeat.config import MAX_PIXELS
 from memfeat.decoding.ring import CHUNK_FRAMES, RingShape, attach
 from memfeat.decoding.sampling import EVERY_FRAME, Cover, Sampling
 from memfeat.errors import VideoError
@@ -46,7 +47,7 @@ class DecodeSettings:
     sampling: Sampling = EVERY_FRAME
     max_frames: int | None = None
     max_seconds: float | None = None
-    max_pixels: int | None = None
+    max_pixels: int | None = MAX_PIXELS
     allow_images: bool = False
 
 

@@ -15,6 +15,7 @@ from av.video.reformatter import ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from memfeat.config import MAX_PIXELS
 from memfeat.errors import ConfigError, VideoError
 from memfeat.video.header import counted_samples, promised_end
 from memfeat.video.opening import create_decoder, open_video, quoted, require_size, too_large
@@ -81,7 +82,7 @@ class VideoReader:
         size: int | None = None,
         max_frames: int | None = None,
         max_seconds: float | None = None,
-        max_pixels: int | None = None,
+        max_pixels: int | None = MAX_PIXELS,
         allow_images: bool = False,
     ) -> None:
         for name, value in (("size", size), ("max_frames", max_frames), ("max_pixels", max_pixels)):
