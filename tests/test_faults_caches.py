@@ -8,10 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from test_cache import DIM, failed, spec, video
 
 from memfeat.cache import Cache, CacheSpec, repair, same_sources, status_of, verify, write_shard
 from memfeat.cache.shard import text_attribute
+from memfeat.cli import main
 from memfeat.errors import CacheError, DamagedShardError
 
 ELSEWHERE = {
@@ -65,11 +67,11 @@ def test_caches_made_otherwise_are_refused_naming_the_field_and_both_values(tmp_
     shard(tmp_path)
     other = CacheSpec(**spec().model_dump() | {field: OTHER_SPECS[field]})
     videos = [failed("z")]  # whose rows have any width
+    with pytest.raises(CacheError) as written:
+        write_shard(tmp_path, other, videos)
     write_shard(tmp_path / "other", other, videos).rename(tmp_path / "shard-zz.h5")
     with pytest.raises(CacheError) as read:
         Cache.open(tmp_path)
-    with pytest.raises(CacheError) as written:
-        write_shard(tmp_path, other, videos)
     for error in (read, written):
         for word in (field, repr(OTHER_SPECS[field]), repr(getattr(spec(), field))):
             assert word in str(error.value)
@@ -349,8 +351,38 @@ def test_caches_half_written_when_the_disk_filled_are_found_and_never_trained_on
     path = shard(tmp_path)
     rewrite(path, lambda f: f["embeddings"].__setitem__(slice(5, 8), 0))
     assert "checksum" in verify(tmp_path)[path]
-    with pytest.raises(CacheError, match=r"video 'b' are damaged: a vector's length is 0, not 1"):
-        Cache.open(tmp_path).load().require_sound()
+    with pytest.raises(DamagedShardError, match=r"content does not match its checksum"):
+        Cache.open(tmp_path).require_whole("ab")
+
+
+@pytest.mark.parametrize("command", ["train", "ablation", "transfer"])
+def test_caches_with_a_flipped_bit_are_never_trained_on(tmp_path, command):
+    names, splits = [f"v{i}" for i in range(12)], ["train"] * 4 + ["dev"] * 4 + ["test"] * 4
+    path = write_shard(tmp_path / "cache", spec(), [video(name) for name in names])
+    rows = [
+        f"{name},{name}.mp4,0.{i + 10},{split}"
+        for i, (name, split) in enumerate(zip(names, splits, strict=True))
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
+    content = bytearray(path.read_bytes())
+    content[content.index(video("v5").embeddings.tobytes())] ^= 1  # within what rounding allows
+    path.write_bytes(content)
+    Cache.open(path.parent).load().require_sound()
+    data = f'manifest = "{tmp_path}/m.csv"\ncache = "{path.parent}"\n'
+    tables = {
+        "train": f'[train]\n{data}run = "{tmp_path}/run"\ndevice = "cpu"\n',
+        "ablation": f'[train]\nmanifest = "{tmp_path}/m.csv"\ndevice = "cpu"\n[ablation]\n'
+        f'title = "t"\nrun = "{tmp_path}/grid"\ncache_root = "{tmp_path}"\ncaches = ["cache"]\n'
+        'aggregators = ["avg"]\nheads = ["linear"]\n',
+        "transfer": f'[train]\ndevice = "cpu"\n[transfer]\n'
+        f'title = "t"\nrun = "{tmp_path}/table2"\n'
+        f'[[transfer.datasets]]\nname = "a"\n{data}[[transfer.datasets]]\nname = "b"\n{data}',
+    }
+    (tmp_path / "p.toml").write_text(tables[command])
+    result = CliRunner().invoke(main, [command, str(tmp_path / "p.toml")])
+    assert result.exit_code == 1, result.output
+    assert "does not match its checksum" in " ".join(result.output.split())
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(

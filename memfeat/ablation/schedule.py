@@ -135,6 +135,7 @@ class Schedule:
         if source not in self._tables:
             usable = set(cache.usable())
             ids = [r.video_id for r in manifest.records if r.video_id in usable]
+            cache.require_whole(ids)
             with ExitStack() as stack:
                 table = stack.enter_context(shared_table(cache, ids, self._folder))
                 if not self._seats.here:

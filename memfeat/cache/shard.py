@@ -121,15 +121,24 @@ class Shard:
         Raises:
             DamagedShardError: the content differs from its checksum, or a vector has not length 1.
         """
-        embeddings = self.datasets["embeddings"]  # read a part at a time, however long videos are
+        self.verify_checksum()
+        with reading(self.path):
+            for block in blocks_of(self.datasets["embeddings"]):
+                if problem := find_odd_vector(block, self.spec):
+                    raise damage(self.path, problem[1])
+
+    def verify_checksum(self) -> None:
+        """Read everything, a part at a time, and compare it with its checksum.
+
+        Raises:
+            DamagedShardError: it differs, or cannot be read.
+        """
+        embeddings = self.datasets["embeddings"]
         with reading(self.path):
             text = _text_attribute(self.path, embeddings.file, "spec")
             columns = {n: each[()] for n, each in self.datasets.items() if n != "embeddings"}
             if self.sha256 != checksum(text, columns, embeddings):
                 raise damage(self.path, "its content does not match its checksum")
-            for block in blocks_of(embeddings):
-                if problem := find_odd_vector(block, self.spec):
-                    raise damage(self.path, problem[1])
 
     def _texts(self, name: str) -> list[str]:
         return [text.decode() for text in self.datasets[name][()].tolist()]

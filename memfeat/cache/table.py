@@ -1,7 +1,7 @@
 """A folder of shards, read as one."""
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -126,6 +126,19 @@ class Cache:
         table = FeatureTable(values, pts_seconds, covers, offsets, ids, self.spec)
         self.fill(table)
         return table
+
+    def require_whole(self, video_ids: Iterable[str]) -> None:
+        """Compare the shards that hold these videos with their checksums, before training on them.
+
+        `load` does not, for that takes several times as long as reading.
+
+        Raises:
+            CacheError: a shard differs from its checksum, or cannot be read.
+        """
+        known = (self.entries.get(video_id) for video_id in video_ids)
+        for path in sorted({entry.shard for entry in known if entry}):
+            with open_shard(path) as shard:
+                shard.verify_checksum()
 
     def offsets_of(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the offsets (videos + 1,) of a table of the videos named.

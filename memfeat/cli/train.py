@@ -48,6 +48,8 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     selection = select_records(manifest, *caches)
     say_notes(selection.notes)
     video_ids = [record.video_id for record in selection.records]
+    for cache in caches:
+        cache.require_whole(video_ids)
     tables = [cache.load(video_ids) for cache in caches]
     with epoch_progress(len(config.seeds), config.max_epochs) as progress:
         run = train(tables, selection.records, config, on_epoch=progress.advance)
@@ -101,7 +103,10 @@ def evaluate_command(
     if not any(record.score is not None for record in records):
         which = split or "any split"
         raise ConfigError(f"{found.path} has no scored video in {which} to compare with")
-    tables = [cache.load([record.video_id for record in records]) for cache in opened]
+    video_ids = [record.video_id for record in records]
+    for cache in opened:
+        cache.require_whole(video_ids)
+    tables = [cache.load(video_ids) for cache in opened]
     metrics = {name: value.as_dict() for name, value in evaluate_run(run, tables, records).items()}
     datasets = ", ".join(found.datasets) or "the manifest does not say"
     sources = [*run.sources(), f"evaluated on scores: {datasets}"]

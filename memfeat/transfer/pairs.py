@@ -48,6 +48,8 @@ class Target:
         caches = [Cache.open(folder) for folder in dataset.cache]
         selection = select_records(manifest, *caches)
         ids = [record.video_id for record in selection.records]
+        for cache in caches:
+            cache.require_whole(ids)
         tables = tuple(cache.load(ids) for cache in caches)
         return cls(dataset.name, selection.records, tables, manifest.datasets, selection.notes)
 
