@@ -116,6 +116,19 @@ def test_neither_decoders_nor_workers_change_a_byte(clips, whole, tmp_path, chan
     assert files(tmp_path) == files(whole)
 
 
+def test_parts_make_the_shards_of_the_whole_in_any_order(clips, whole, tmp_path):
+    for part in ("2/2", "1/2"):
+        extract(manifest(clips), config(tmp_path, part=part))
+    assert files(tmp_path) == files(whole)
+    assert len(extract(manifest(clips), config(tmp_path)).outcomes) == 0
+
+
+def test_a_part_is_every_so_manieth_shard(clips, whole, tmp_path):
+    summary = extract(manifest(clips), config(tmp_path, part="2/3"))
+    assert [outcome.video_id for outcome in summary.outcomes] == ["v2", "v3"]
+    assert files(tmp_path).items() <= files(whole).items()
+
+
 def test_a_second_run_does_nothing(clips, whole):
     before = files(whole)
     summary = extract(manifest(clips), config(whole))
