@@ -1,6 +1,8 @@
 """Making clips of every kind through PyAV, and pictures that carry a number one can read back."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -61,7 +63,10 @@ def write_clip(
         options: options of the encoder.
         settings: attributes of PyAV's codec context, such as `max_b_frames=3`.
     """
-    with av.open(str(path), "w", options=muxer or {}) as container:
+    with (
+        _ordinary_priority(),
+        av.open(str(path), "w", options=muxer or {}) as container,
+    ):
         stream = cast(VideoStream, container.add_stream(codec, rate=ticks, options=options or {}))
         stream.pix_fmt = pix_fmt
         stream.codec_context.thread_count = 1
@@ -79,6 +84,19 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@contextmanager
+def _ordinary_priority() -> Iterator[None]:
+    """Undo what SVT-AV1 does to root's processes: it makes them real-time ones, first of all."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def numbered_clip(path: Path, frames: int = 60, **arguments: Any) -> Path:

@@ -12,6 +12,7 @@ from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 from memfeat.errors import EncoderError
 from memfeat.registry import unknown_name
 
+NO_MEMORY = "can't allocate memory"  # as torch says it of the CPU's
 PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -117,6 +118,11 @@ class FrameEncoder:
                 f"{self.name}; give a smaller --batch-size"
             ) from error
         except RuntimeError as error:
+            if NO_MEMORY in str(error):
+                raise EncoderError(
+                    f"there is no memory to encode {len(pixels)} {self.inputs} at once with "
+                    f"{self.name}; give a smaller --batch-size"
+                ) from error
             if not self.compiled:
                 raise
             reason = str(error).strip().partition("\n")[0]

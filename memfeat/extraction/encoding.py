@@ -15,7 +15,7 @@ from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, Sta
 from memfeat.config import OnPartial
 from memfeat.decoding import Cover, DecodedVideo, DecodeSettings, Finished, Sampling, decode_ahead
 from memfeat.encoders import Encoding, FrameEncoder
-from memfeat.errors import VideoError
+from memfeat.errors import EncoderError, VideoError
 from memfeat.manifest import VideoRecord
 from memfeat.video import Frame, Pixels
 
@@ -131,6 +131,9 @@ class Batches:
         frames: in a batch.
         take: is handed each batch's encoding, and how many of its rows count.
 
+    Raises:
+        EncoderError: there is no memory for a batch.
+
     Attributes:
         encoded: rows so far.
         seconds: spent in the encoder, or waiting for it.
@@ -142,10 +145,15 @@ class Batches:
         self.seconds = 0.0
         on_gpu = encoder.device.type == "cuda"
         shape = max(1, frames // encoder.clip_frames), *encoder.input_shape
-        self._buffers = [
-            torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
-            for _ in range(PIPELINED if on_gpu else 1)
-        ]
+        try:
+            self._buffers = [
+                torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
+                for _ in range(PIPELINED if on_gpu else 1)
+            ]
+        except RuntimeError as error:
+            raise EncoderError(
+                f"there is no memory for a batch of {frames} frames; give a smaller --batch-size"
+            ) from error
         self._encodings: list[Encoding | None] = [None] * len(self._buffers)
         self._take = take
         self._filled = 0
