@@ -1,28 +1,27 @@
 """Classical regressors on time-averaged features, which every model should be held against.
 
-Of several caches, a video's averages are taken side by side.
+Of several caches, a video's averages are taken side by side. scikit-learn is imported where it is
+used: it takes over a second, and neither a grid's worker without baselines nor a report needs it.
 """
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import ParameterGrid
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVR
 
 from memfeat.config import Monitor, TrainConfig
 from memfeat.files import write_json
 from memfeat.registry import Registry
 from memfeat.runs import METRICS, PROVENANCE, Predictions, is_complete, read_object, write_scores
 from memfeat.training import DevResult, Examples, versions
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class Baseline(ABC):
@@ -36,7 +35,7 @@ class Baseline(ABC):
 
     @staticmethod
     @abstractmethod
-    def build(**hyperparameters: float) -> Pipeline:
+    def build(**hyperparameters: float) -> "Pipeline":
         """Return the regressor, unfitted."""
 
 
@@ -50,9 +49,11 @@ class RidgeBaseline(Baseline):
     grid: ClassVar = {"alpha": (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)}
 
     @staticmethod
-    def build(**hyperparameters: float) -> Pipeline:
+    def build(**hyperparameters: float) -> "Pipeline":
         """Return the regressor, unfitted."""
-        return make_pipeline(StandardScaler(), Ridge(**hyperparameters))
+        from sklearn.linear_model import Ridge  # noqa: PLC0415
+
+        return _on_standardised(Ridge(**hyperparameters))
 
 
 @BASELINES.register("svr")
@@ -62,9 +63,18 @@ class SvrBaseline(Baseline):
     grid: ClassVar = {"C": (0.01, 0.1, 1.0, 10.0), "epsilon": (0.01, 0.03, 0.1)}
 
     @staticmethod
-    def build(**hyperparameters: float) -> Pipeline:
+    def build(**hyperparameters: float) -> "Pipeline":
         """Return the regressor, unfitted."""
-        return make_pipeline(StandardScaler(), SVR(**hyperparameters))
+        from sklearn.svm import SVR  # noqa: PLC0415
+
+        return _on_standardised(SVR(**hyperparameters))
+
+
+def _on_standardised(regressor: Any) -> "Pipeline":
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    return make_pipeline(StandardScaler(), regressor)
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,8 @@ def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> F
         UnknownNameError: no such baseline.
         TrainingError: no scored videos in train or dev.
     """
+    from sklearn.model_selection import ParameterGrid  # noqa: PLC0415
+
     baseline = BASELINES.get(name)
     examples.require_splits()
     train, dev = examples.labelled("train"), examples.labelled("dev")
@@ -130,7 +142,7 @@ def run_baseline(name: str, examples: Examples, config: TrainConfig) -> None:
         **wanted,
         "hyperparameters": fitted.hyperparameters,
         "datasets": examples.datasets,
-        "versions": versions() | {"scikit-learn": sklearn.__version__},
+        "versions": versions() | {"scikit-learn": version("scikit-learn")},
         "seconds": round(time.perf_counter() - start, 3),
     }
     (config.run / METRICS).unlink(missing_ok=True)
