@@ -323,10 +323,11 @@ def test_two_caches_go_through_train_evaluate_predict_and_a_grid(home, tmp_path)
 
 
 def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
-    other = tmp_path / "cache"
-    settings = [*ENCODER[:-1], "4"]
-    ok("extract", "--manifest", home / "m.csv", "--cache", other, *settings, "--limit", "1")
-    error = refused(1, "evaluate", home / "run", "--cache", other)
+    row = ["v0", home / "v0.mp4", 0.5, "test"]
+    few = write_manifest(tmp_path / "m.csv", [row], "video_id,path,score,split")
+    other = ["--manifest", few, "--cache", tmp_path / "cache"]
+    ok("extract", *other, *ENCODER[:-1], "4")
+    error = refused(1, "evaluate", home / "run", *other)
     assert "batch_size is 4, not 8" in error
 
 
