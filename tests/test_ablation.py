@@ -161,7 +161,7 @@ def row(name: str, aggregator: str = "avg", **train) -> dict:
 def test_whatever_goes_wrong_with_a_cell_costs_the_others_nothing(home):
     rows = [row("sound"), row("wild", learning_rate=1e300), row("nowhere", device="cuda:99")]
     rows += [row("blocked"), row("half")]
-    config = grid(home, rows=rows, aggregators=(), baselines=("ridge",), workers=2)
+    config = grid(home, rows=rows, aggregators=(), baselines=("ridge",))
     cells = plan_cells(config, recipe(home))
     by_name = {cell.name: cell.config.run for cell in cells}
     for path in (by_name["blocked"], by_name["half"] / "seed-1"):
@@ -307,7 +307,7 @@ def test_a_table_is_given_up_before_the_next_is_made(home):
 def test_progress_adds_up_to_all_epochs_weighted_by_cost(home):
     told: list[Progress] = []
     rows = [row("wild", learning_rate=1e300), row("stopped", max_epochs=50, patience_epochs=1)]
-    config = grid(home, rows=rows, aggregators=("avg", "bigru"), baselines=("ridge",), workers=2)
+    config = grid(home, rows=rows, aggregators=("avg", "bigru"), baselines=("ridge",))
     cells = plan_cells(config, recipe(home, max_epochs=3, **SMALL))
     run_ablation(config, cells, on_progress=told.append)
     # Two seeds of wild, avg and bigru, which costs 25; those of stopped; a baseline as an average.
@@ -423,22 +423,21 @@ def exists(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_worker_outlives_its_parent(home, number):
+def soon_gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while not gone(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return gone(pids)
+
+
+def test_an_interrupt_leaves_no_worker_and_no_table(home):
     process = start(home, 10**6, 2, "config.json")
     workers = workers_of(process.pid)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does: to all of them
-    else:
-        os.kill(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     process.communicate(timeout=30)
-    deadline = time.monotonic() + 20
-    while not gone(workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert len(workers) == 2
-    assert gone(workers)
-    if number == signal.SIGINT:
-        assert list((home / "grid").glob(".features.*")) == []
+    assert soon_gone(workers)
+    assert list((home / "grid").glob(".features.*")) == []
 
 
 def test_a_killed_worker_costs_no_cell(home):
@@ -453,13 +452,16 @@ def test_a_killed_worker_costs_no_cell(home):
 
 
 def test_after_a_kill_the_same_command_trains_only_what_is_missing(home):
-    process = start(home, 20, 2, "metrics.json")
+    process = start(home, 20, 1, "metrics.json")
+    workers = workers_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+    assert len(workers) == 1
+    assert soon_gone(workers)
     finished = {path.parent: path.stat() for path in (home / "grid").rglob("metrics.json")}
     assert 2 <= len(finished) < 9  # six seeds, three cells
     assert len(list((home / "grid").glob(".features.*"))) == 1
-    process = start(home, 20, 2, "ablation.json")
+    process = start(home, 20, 1, "ablation.json")
     assert "Error" not in process.communicate(timeout=120)[1]
     table = json.loads((home / "grid" / "ablation.json").read_text())
     assert sorted(row["name"] for row in table["rows"]) == ["one", "quick", "two"]
