@@ -94,7 +94,7 @@ def open_clip_visual(name: str, seed: int) -> Any:
     return open_clip.CLIP(**open_clip.get_model_config(name)).visual.eval()
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2), (2, 3), (7, 7)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (7, 7)])
 @torch.no_grad()
 def test_clips_patch_tokens_are_after_the_last_layer_norm_and_before_the_projection(
     rows: int, columns: int
@@ -197,7 +197,7 @@ def test_towers_without_patch_tokens_are_refused_before_weights_are_loaded(
 
 def extract(folder: Path, tokens: str) -> Result:
     settings = [
-        "--manifest", folder / "m.csv", "--cache", folder / tokens, "--encoder", "ViT-B-32",
+        "--manifest", folder / "m.csv", "--cache", folder / tokens, "--encoder", "timm/test_vit",
         "--weights", "random", "--batch-size", "2", "--device", "cpu", "--tokens", tokens,
     ]  # fmt: skip
     return CliRunner().invoke(main, ["extract", *map(str, settings)])
@@ -212,10 +212,10 @@ def test_patch_tokens_are_cached_from_the_command_line(tmp_path: Path) -> None:
         result = extract(tmp_path, tokens)
         assert result.exit_code == 0, result.output
         cache = Cache.open(tmp_path / tokens)
-        assert (cache.spec.dim, cache.spec.tokens, cache.spec.num_tokens) == (768, tokens, vectors)
+        assert (cache.spec.dim, cache.spec.tokens, cache.spec.num_tokens) == (64, tokens, vectors)
         tables[tokens] = cache.load(["clip"]).values
-        assert tables[tokens].shape == (3, vectors * 768)
-    assert np.array_equal(tables["cls+2x2"][:, :768], tables["cls"])
+        assert tables[tokens].shape == (3, vectors * 64)
+    assert np.array_equal(tables["cls+2x2"][:, :64], tables["cls"])
     info = CliRunner().invoke(main, ["cache", "info", str(tmp_path / "cls+2x2")])
     assert info.exit_code == 0
     assert any(line.split() == ["tokens", "cls+2x2"] for line in info.output.splitlines())
