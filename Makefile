@@ -109,7 +109,7 @@ test: $(VENV)/.installed-test ## run linters and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/.installed-test ## try faults by the thousand, for hours; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0 tests/soak
