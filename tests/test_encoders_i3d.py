@@ -68,16 +68,16 @@ def with_classes(network: InceptionI3d, classes: int) -> dict[str, Tensor]:
 
 
 def test_a_clips_feature_is_the_networks_own_of_pixels_from_minus_one_to_one(
-    encoder: FrameEncoder, network: InceptionI3d
+    small: FrameEncoder, network: InceptionI3d
 ) -> None:
-    pixels = clips(2)
+    pixels = clips(2, 32)
     pixels[0, 0, 0, 0] = torch.tensor([0, 255, 51])
     inputs = (pixels.double() / 255 * 2 - 1).float().permute(0, 4, 1, 2, 3)
     torch.testing.assert_close(inputs[0, :, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
     with torch.no_grad():
         features = network.features(inputs)[:, 0]
     expected = features / features.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(encoder.encode(pixels), expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(small.encode(pixels), expected, atol=2e-6, rtol=0)
 
 
 def test_it_says_what_it_is(encoder: FrameEncoder) -> None:
@@ -151,7 +151,7 @@ def test_lower_precision_gives_nearly_the_same_vectors(
     small: FrameEncoder, small_weights: Path
 ) -> None:
     low = create_encoder("i3d", str(small_weights), precision="bfloat16")
-    cosine = (low.encode(clips(2, 32)) * small.encode(clips(2, 32))).sum(1)
+    cosine = (low.encode(clips(1, 32)) * small.encode(clips(1, 32))).sum(1)
     assert cosine.min() > 0.98
 
 
