@@ -247,7 +247,7 @@ def test_videos_without_a_record_and_records_without_features_go_unused(tmp_path
 def test_features_that_are_no_numbers_are_refused_before_training_with_advice(tmp_path):
     made, labels = dataset()
     made.values[5, 2] = np.nan
-    with pytest.raises(CacheError, match=r"features of video 'v\d' are damaged: .*nan.*verify"):
+    with pytest.raises(CacheError, match=r"features of video 'v\d' are damaged: .*nan.*repair"):
         train(made, labels, config(tmp_path / "run", aggregator="avg"))
     assert not (tmp_path / "run").exists()
 

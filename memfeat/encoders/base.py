@@ -216,7 +216,7 @@ class Encoding:
                 f"for {int(bad.sum())} of {len(bad)} {encoder.inputs}, the first at position "
                 f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
             )
-        return self._vectors
+        return self._vectors.clone()  # a tensor of inference mode could not be trained on
 
 
 def encoder_names() -> tuple[str, ...]:
