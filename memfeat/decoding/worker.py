@@ -25,7 +25,7 @@ from memfeat.processes import end_with_parent
 from memfeat.video import Frame, VideoReader
 
 BEAT_SECONDS = 0.5  # between signs of life
-IDLE_SECONDS = 60.0  # after which a process that nobody asks for anything ends
+IDLE_SECONDS = 300.0  # after which a process that nobody asks for anything ends
 VIDEOS_A_PROCESS = 500  # then it ends, and with it whatever a codec library has leaked
 
 Version = tuple[int, ...]

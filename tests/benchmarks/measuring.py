@@ -74,7 +74,7 @@ def peak_memory(command: Sequence[str]) -> int:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             peak = max(peak, sum(map(_proportional, _family(process.pid))))
-            time.sleep(0.05)
+            time.sleep(0.1)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
     return peak
