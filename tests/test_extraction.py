@@ -113,6 +113,9 @@ def test_the_cache_records_what_made_it_and_where_from(clips, whole):
 def test_neither_decoders_nor_workers_change_a_byte(clips, whole, tmp_path, changes):
     summary = extract(manifest(clips), config(tmp_path, **changes))
     assert len(summary.outcomes) == len(FRAMES)
+    rates = summary.rates
+    assert rates.decoded == rates.encoded == rates.written == sum(FRAMES)
+    assert 0 < rates.wall_seconds <= summary.seconds
     assert files(tmp_path) == files(whole)
 
 
@@ -124,7 +127,9 @@ def test_parts_make_the_shards_of_the_whole_in_any_order(clips, whole, tmp_path)
 
 
 def test_a_part_is_every_so_manieth_shard(clips, whole, tmp_path):
-    summary = extract(manifest(clips), config(tmp_path, part="2/3"))
+    spared = []
+    summary = extract(manifest(clips), config(tmp_path, part="2/3"), on_start=spared.append)
+    assert spared == [len(FRAMES) - 2]
     assert [outcome.video_id for outcome in summary.outcomes] == ["v2", "v3"]
     assert files(tmp_path).items() <= files(whole).items()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_videos import noise
-from clips import write_clip
+from clips import numbered_clip, write_clip
 from mutating import mutants
 from test_extraction import EXTRACT, clips, config, files, manifest, whole  # noqa: F401
 
@@ -61,7 +61,8 @@ def test_every_fault_has_its_test(row):
 
 def test_f3_a_second_interrupt_ends_it_at_once(clips, tmp_path):  # noqa: F811
     main = "import sys; from memfeat.cli import main; main(sys.argv[1:])"
-    rows = [f"v{n},{clips / f'v{n}.mp4'},,test" for n in range(7)]
+    numbered_clip(tmp_path / "long.mp4", 1500)  # so that there is time to interrupt it
+    rows = [f"v{n},{clips / f'v{n}.mp4'},,test" for n in range(7)] + ["long,long.mp4,,test"]
     (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
     flags = ["--encoder", "timm/test_vit", "--weights", "random", "--device", "cpu"]
     where = ["--manifest", tmp_path / "m.csv", "--cache", tmp_path / "cache"]

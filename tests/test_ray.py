@@ -120,6 +120,7 @@ def test_an_actor_that_died_idle_costs_no_task():
     assert heard == [Said("done"), DONE]
 
 
+@pytest.mark.soak
 def test_what_nobody_hears_does_not_pile_up(tmp_path):
     path = tmp_path / "latest"
     with RayCrew(work, [None]) as crew:
@@ -132,6 +133,7 @@ def test_what_nobody_hears_does_not_pile_up(tmp_path):
         assert int(path.read_text()) == latest < 200
 
 
+@pytest.mark.soak
 def test_tasks_do_not_wait_for_actors_that_have_no_room():
     with RayCrew(work, range(3), Share(cpus=2)) as crew:
         for number in range(3):
@@ -158,6 +160,7 @@ def test_leaving_the_context_kills_actors_at_work_and_not_the_callers_ray(cluste
     assert cluster.is_initialized()
 
 
+@pytest.mark.soak
 def test_an_actor_has_the_threads_folder_and_gpus_that_it_is_given(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MEMFEAT_NATIVE", "0")
@@ -311,9 +314,8 @@ def descendants(pid: int) -> set[int]:
 HERE_ALONE = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_ray_that_was_started_for_a_crew_is_heard_of_here_alone_and_ends_with_it(number):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     parent = subprocess.Popen(

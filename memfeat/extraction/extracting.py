@@ -105,7 +105,7 @@ def extract(
     Args:
         manifest: which videos, in order.
         config: encoder, cache folder, batch and shard sizes, devices.
-        on_start: called once with the number of videos that need no work.
+        on_start: called once with the number of videos that need no work here.
         on_video: called as each video is decoded.
         on_rates: called now and then with the pace of each stage so far.
 
@@ -155,7 +155,7 @@ def _extract(
         pending[start : start + config.videos_per_shard]
         for start in range(0, len(pending), config.videos_per_shard)
     ]
-    on_start(len(records) - len(pending))
+    on_start(len(manifest.records[: config.limit]) - len(pending))
     outcomes: list[VideoOutcome] = []
     rates = Rates()
     started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -44,11 +45,11 @@ def share_out(
     """
     arguments = [(places.config, station) for station in places.stations]
     engine = places.config.engine
-    book = _Book(shards, on_video, on_rates)
+    book = _Book(shards, len(arguments), on_video, on_rates)
     with crew_for(engine, work, arguments, places.share) as crew:
         while book.pending or crew.busy:
             while book.pending and crew.idle:
-                crew.give(book.next_task(len(arguments)))
+                crew.give(book.next_task())
             for task, event in crew.hear():
                 if isinstance(event, Said):
                     book.hear(task, event.message)
@@ -60,8 +61,9 @@ class _Book:
     """Which shards are still to be made, and what is known of the others."""
 
     def __init__(
-        self, shards: Sequence[ShardRecords], on_video: OnVideo, on_rates: OnRates
+        self, shards: Sequence[ShardRecords], workers: int, on_video: OnVideo, on_rates: OnRates
     ) -> None:
+        self._workers = workers
         self.pending = deque(enumerate(shards))
         self._left = dict(self.pending)
         self._on_video, self._on_rates = on_video, on_rates
@@ -69,9 +71,9 @@ class _Book:
         self._told: set[str] = set()
         self._rates: dict[int, Rates] = {}
 
-    def next_task(self, workers: int) -> Task:
+    def next_task(self) -> Task:
         """Take several shards while there are many, and single ones towards the end."""
-        count = min(MOST_SHARDS, max(1, len(self.pending) // (2 * workers)))
+        count = min(MOST_SHARDS, max(1, len(self.pending) // (2 * self._workers)))
         return tuple(self.pending.popleft() for _ in range(count))
 
     def hear(self, task: Task, message: Any) -> None:
@@ -82,7 +84,9 @@ class _Book:
             self._left.pop(message.number, None)
         elif isinstance(message, Rates):
             self._rates[task[0][0]] = message
-            self._on_rates(sum(self._rates.values(), Rates()))
+            total = sum(self._rates.values(), Rates())
+            # A worker's tasks follow each other, and only workers are side by side.
+            self._on_rates(replace(total, pipelines=min(total.pipelines, self._workers)))
         elif message.video_id not in self._told:  # a shard may be made again
             self._told.add(message.video_id)
             self._on_video(message)
