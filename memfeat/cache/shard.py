@@ -39,11 +39,12 @@ from pydantic import ValidationError
 from memfeat.cache.damage import damage, reading
 from memfeat.cache.rows import FileIdentity, StoredRows
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
-from memfeat.cache.video import BLOCK, STATUSES, Rows, VideoEntry, blocks_of
+from memfeat.cache.video import STATUSES, Rows, VideoEntry, blocks_of
 from memfeat.errors import CacheError
 from memfeat.manifest import check_id
 from memfeat.tables import shown
 
+NORM_BLOCK = 4096  # vectors checked at once, so that the check stays in the CPU's cache
 MOST_COVERED = 65_535  # by one frame, so that a small file cannot claim a video without end
 NORM_TOLERANCE = 2e-3  # float16 rounding of a unit vector's entries stays well below
 MOST_TEXT_BYTES = 1 << 16  # of an attribute, which HDF5 keeps in the header up to here
@@ -175,8 +176,8 @@ def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[i
     """
     vectors = embeddings.reshape(-1, spec.dim)
     is_unit = spec.normalisation == "l2"
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK].astype(np.float32)
+    for start in range(0, len(vectors), NORM_BLOCK):
+        block = vectors[start : start + NORM_BLOCK].astype(np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         odd = np.flatnonzero(~((np.abs(norms - 1) < NORM_TOLERANCE) if is_unit else norms < np.inf))
         if len(odd):

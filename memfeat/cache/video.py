@@ -21,13 +21,15 @@ class Rows(Protocol):
     def __getitem__(self, index: slice, /) -> NDArray[np.float16]: ...
 
 
-BLOCK = 4096  # rows at a time, whatever the length of a video
+BLOCK_BYTES = 1 << 20  # of rows at a time, whatever the length of a video, or of a row
 
 
 def blocks_of(rows: Rows) -> Iterator[NDArray[np.float16]]:
-    """Yield all of them, at most `BLOCK` at a time."""
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
+    """Yield all of them, about `BLOCK_BYTES` at a time."""
+    width = rows[:0].shape[1]
+    step = max(1, BLOCK_BYTES // (2 * width))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
 
 
 R_co = TypeVar("R_co", bound=Rows, covariant=True, default=NDArray[Any])

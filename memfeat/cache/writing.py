@@ -20,7 +20,7 @@ from memfeat.cache.video import EncodedVideo, Rows, blocks_of
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.files import replacing
 
-IN_MEMORY = 32 << 20  # bytes of rows for which no file is made
+IN_MEMORY = 8 << 20  # bytes of rows for which no file is made
 ROOM_FOR_HEADERS = 1 << 16
 
 
