@@ -60,7 +60,13 @@ def test_every_fault_has_its_test(row):
 
 
 def test_f3_a_second_interrupt_ends_it_at_once(clips, tmp_path):  # noqa: F811
-    main = "import sys; from memfeat.cli import main; main(sys.argv[1:])"
+    main = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from memfeat.cli import main
+if __name__ == "__main__":
+    main(sys.argv[1:])
+"""
     numbered_clip(tmp_path / "long.mp4", 1500)  # so that there is time to interrupt it
     rows = [f"v{n},{clips / f'v{n}.mp4'},,test" for n in range(7)] + ["long,long.mp4,,test"]
     (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
