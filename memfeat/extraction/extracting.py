@@ -181,6 +181,8 @@ def _extract(
     elif shards:
         del encoder
         share_out(shards, places, on_video=finished, on_rates=measured)
+    seconds = time.perf_counter() - started
+    cache = Cache.open(config.cache) if outcomes else None
     return ExtractionSummary(
         spec,
         wanted=len(records),
@@ -192,10 +194,10 @@ def _extract(
             if done.get(record.video_id)
         },
         set_aside=set_aside,
-        same=_same(config, {record.video_id for record in records}) if outcomes else (),
-        frames_kept=_frames_kept(config.cache, spec, outcomes),
+        same=_same(cache, {record.video_id for record in records}) if cache else (),
+        frames_kept=_frames_kept(cache, outcomes) if cache else 0,
         rates=rates,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
     )
 
 
@@ -224,8 +226,8 @@ def _require_writable(folder: Place) -> None:
         ) from error
 
 
-def _same(config: ExtractConfig, wanted: Collection[str]) -> tuple[tuple[str, ...], ...]:
-    groups = same_sources(Cache.open(config.cache))
+def _same(cache: Cache, wanted: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    groups = same_sources(cache)
     return tuple(group for group in groups if len(set(group).intersection(wanted)) > 1)
 
 
@@ -239,12 +241,11 @@ def _require_shared(config: ExtractConfig, records: Sequence[VideoRecord]) -> No
             )
 
 
-def _frames_kept(folder: Place, spec: CacheSpec, outcomes: Sequence[VideoOutcome]) -> int:
+def _frames_kept(cache: Cache, outcomes: Sequence[VideoOutcome]) -> int:
     encoded = [outcome for outcome in outcomes if outcome.status != "failed"]
-    if spec.sampling == "every" or not encoded:  # a row may stand for a whole clip
+    if cache.spec.sampling == "every":  # a row may stand for a whole clip
         return sum(outcome.num_frames for outcome in encoded)
-    entries = Cache.open(folder).entries
-    return sum(entries[outcome.video_id].num_frames for outcome in encoded)
+    return sum(cache.entries[outcome.video_id].num_frames for outcome in encoded)
 
 
 def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
