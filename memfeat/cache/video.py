@@ -21,7 +21,7 @@ class Rows(Protocol):
     def __getitem__(self, index: slice, /) -> NDArray[np.float16]: ...
 
 
-BLOCK_BYTES = 1 << 20  # of rows at a time, whatever the length of a video, or of a row
+BLOCK_BYTES = 1 << 18  # of rows at a time, whatever the length of a video, or of a row
 
 
 def blocks_of(rows: Rows) -> Iterator[NDArray[np.float16]]:
