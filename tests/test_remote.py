@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -110,6 +111,15 @@ def test_a_file_goes_there_and_comes_back_whole(tmp_path, memory, storage):
     assert read(folder / "deep/x.h5") == b"content"
     fetch(folder / "deep/x.h5", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == b"content"
+
+
+def test_a_file_comes_back_whole_to_many_at_once(tmp_path, memory):
+    content = os.urandom(1 << 24)
+    upload(file(tmp_path, content), memory / "x.mp4")
+    copies = [tmp_path / str(number) for number in range(8)]
+    with ThreadPoolExecutor(len(copies)) as pool:
+        list(pool.map(lambda copy: fetch(memory / "x.mp4", copy), copies))
+    assert all(copy.read_bytes() == content for copy in copies)
 
 
 def test_a_killed_upload_leaves_a_whole_file_or_none(tmp_path):

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -26,6 +26,7 @@ PAUSE_SECONDS = 0.5  # before the second try, and twice that before the third
 # An object there is whole or absent, so it needs no other name until it is.
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "r2"}
 OUR_OWN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EFBIG}
+ONE_READER = {"memory"}  # where all that open a file share one position in it
 PASSING = {408, 425, 429}  # HTTP statuses that another try may mend, of those from 400 to 499
 VERSIONS = (  # what storages call that by which a file's content can be told from its next
     "ETag",
@@ -39,6 +40,7 @@ VERSIONS = (  # what storages call that by which a file's content can be told fr
     "modified",
     "created",
 )
+_reading = Lock()
 
 
 class Stored(NamedTuple):
@@ -74,7 +76,8 @@ def fetch(url: Url, target: Path, *, stop: Event | None = None) -> None:
 
     def get(system: FileSystem, path: str) -> None:
         callback = _fsspec().Callback(hooks={"stop": lambda *_: _heed(stop)})
-        system.get_file(path, str(target), callback=callback)
+        with _reading if url.protocol in ONE_READER else contextlib.nullcontext():
+            system.get_file(path, str(target), callback=callback)
 
     try:
         _ask(url, "read", get)
