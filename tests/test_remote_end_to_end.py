@@ -198,7 +198,7 @@ def test_memory_is_refused_where_several_devices_have_a_process_each(clips, memo
     assert f"{memory}/cache is in this process's memory" in result.stderr
 
 
-def test_a_bucket_carries_a_killed_extraction_its_end_and_a_training(clips, user, bucket, tmp_path):
+def test_a_bucket_carries_both_stages_after_a_kill_and_a_prediction(clips, user, bucket, tmp_path):
     put(clips, bucket)
     arguments = [sys.executable, "-m", "memfeat", "extract", *places(bucket), *EXTRACT]
     with subprocess.Popen([str(a) for a in arguments], stdout=subprocess.DEVNULL) as extraction:
@@ -212,6 +212,17 @@ def test_a_bucket_carries_a_killed_extraction_its_end_and_a_training(clips, user
     assert list(user.glob("scratch/*")) == []
     ok("train", *places(bucket), *TRAIN, "--run", tmp_path / "run")
     assert (tmp_path / "run/metrics.json").exists()
+
+    videos = [bucket / "data/v1.mp4", bucket / "data/none.mp4", clips / "v1.mp4"]
+    drawn = "--timeline", tmp_path / "drawn", "--device", "cpu"
+    result = run("predict", tmp_path / "run", *videos, *drawn)
+    assert result.exit_code == 3
+    there, here = (line.split("\t") for line in result.stdout.splitlines())
+    assert (there[1], here[1]) == (str(videos[0]), str(videos[2]))
+    assert there[0] == here[0]
+    assert f"failed: cannot read {videos[1]}" in result.stderr
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"v1.png", "v1-2.png"}
+    assert list(user.glob("scratch/*")) == []
 
 
 def test_a_killed_upload_leaves_a_whole_object_or_none(bucket, tmp_path):

@@ -1,14 +1,17 @@
 """`memfeat predict`: new videos."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import LOCAL_PLACE, json_option, print_json
+from memfeat.cli.options import LOCAL_PLACE, PLACE, json_option, print_json
 from memfeat.errors import ExitCode
 
 if TYPE_CHECKING:
+    from memfeat.config import Place
     from memfeat.prediction import Predictor, VideoPrediction
 
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     epilog="Example: memfeat predict runs/demo/cells/bigru+mlp clip.mp4 --timeline clip.png",
 )
 @click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
-@click.argument("videos", nargs=-1, required=True, type=LOCAL_PLACE, metavar="VIDEO")
+@click.argument("videos", nargs=-1, required=True, type=PLACE, metavar="VIDEO")
 @click.option(
     "--timeline",
     type=LOCAL_PLACE,
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 def predict_command(
     *,
     run_folder: Path,
-    videos: tuple[Path, ...],
+    videos: "tuple[Place, ...]",
     timeline: Path | None,
     weights: tuple[str, ...],
     device: str,
@@ -41,19 +44,18 @@ def predict_command(
 ) -> int:
     """Score new videos with a run and its encoder.
 
-    Prints a line per video: score in [0, 1], path. A video that cannot be used is named on stderr,
-    the others are still scored, and the exit code is 3.
+    Prints a line per video: score in [0, 1], path or URL. A video that cannot be used is named on
+    stderr, the others are still scored, and the exit code is 3.
     """
     from memfeat.prediction import Predictor
 
     predictor = Predictor(run_folder, device=device, weights=weights)
     predictions = []
-    for video in videos:
+    for video, picture in zip(videos, _pictures(videos, timeline), strict=True):
         predictions.append(predictor.predict(video))
         if not as_json:
             _say(predictions[-1])
-        if timeline and predictions[-1].score is not None:
-            picture = timeline if len(videos) == 1 else timeline / f"{video.stem}.png"
+        if picture and predictions[-1].score is not None:
             _draw(predictor, video, picture)
             click.echo(f"timeline: {picture}", err=True)
     if as_json:
@@ -65,6 +67,18 @@ def predict_command(
     return ExitCode.SOME_VIDEOS_FAILED if failed else ExitCode.DONE
 
 
+def _pictures(videos: "Sequence[Place]", timeline: Path | None) -> list[Path | None]:
+    """Name each video's picture; of several videos of one name, from the second on by a number."""
+    if timeline is None or len(videos) == 1:
+        return [timeline] * len(videos)
+    seen: Counter[str] = Counter()
+    names = []
+    for stem in (Path(video.name).stem for video in videos):
+        seen[stem] += 1
+        names.append(f"{stem}.png" if seen[stem] == 1 else f"{stem}-{seen[stem]}.png")
+    return [timeline / name for name in names]
+
+
 def _say(prediction: "VideoPrediction") -> None:
     if prediction.message:
         click.echo(f"{prediction.status}: {prediction.message}", err=True)
@@ -72,7 +86,7 @@ def _say(prediction: "VideoPrediction") -> None:
         click.echo(f"{prediction.score:.4f}\t{prediction.path}")
 
 
-def _draw(predictor: "Predictor", video: Path, picture: Path) -> None:
+def _draw(predictor: "Predictor", video: "Place", picture: Path) -> None:
     from memfeat.figures import draw_timeline, strip_indices
     from memfeat.prediction import frames_at
 

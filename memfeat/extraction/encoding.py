@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, Status, blocks_of
-from memfeat.config import OnPartial
+from memfeat.config import OnPartial, Place
 from memfeat.decoding import Cover, DecodedVideo, DecodeSettings, Finished, Sampling, decode_ahead
 from memfeat.encoders import Encoding, FrameEncoder
 from memfeat.errors import EncoderError, VideoError
@@ -91,13 +90,14 @@ class DecodedRows:
         )
 
 
-def encode_video(path: Path, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
+def encode_video(place: Place, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
     """Decode and encode one video exactly as a cache of this spec would hold it.
 
     Raises:
-        VideoError: the video cannot be used at all; a partial one is returned as such.
+        VideoError: the video cannot be had or used at all; a partial one is returned as such.
+        RemoteError: nothing of its storage can be had.
     """
-    record = VideoRecord(video_id="video", path=path, score=None, split="test")
+    record = VideoRecord(video_id="video", path=place, score=None, split="test")
     sampling = Sampling.parse(spec.sampling)
     settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames, spec.max_seconds)
     rows = [np.empty((0, encoder.width), np.float16)]

@@ -1,13 +1,13 @@
 """What is told about one video: its score, and which of its moments that hangs on."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
+from memfeat.config import Place
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class VideoPrediction:
     """What a run says about one video.
 
     Attributes:
-        path: the video.
+        path: the video, here or by its URL.
         score: memorability in (0, 1), the mean over the run's seeds; None if the video failed.
         score_std: standard deviation over seeds (n - 1); None with one seed.
         num_frames: frames decoded and scored, those included that a kept one stands for; of
@@ -30,7 +30,7 @@ class VideoPrediction:
         sources: lines naming what the score comes from; they belong under whatever shows it.
     """
 
-    path: Path
+    path: Place
     score: float | None
     score_std: float | None
     num_frames: int

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfeat.cache import EncodedVideo
+from memfeat.config import Place
+from memfeat.remote import local_copy
 from memfeat.video import VideoReader
 
 MAX_VARIANTS = 256  # clips scored for one timeline; longer ones lose several frames at a time
@@ -81,14 +82,15 @@ class Clip:
         return float(pts_seconds[-1] - pts_seconds[0] + usual * covers[-1])
 
 
-def frames_at(path: Path, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
+def frames_at(place: Place, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
     """Decode the frames that appear at these very times, uint8 (height, width, 3) RGB each.
 
     Raises:
         VideoError: the video cannot be used.
+        RemoteError: it is remote, and cannot be fetched.
     """
     wanted, found = set(pts_seconds), dict[float, NDArray[np.uint8]]()
-    with VideoReader(path) as reader:
+    with local_copy(place) as path, VideoReader(path) as reader:
         for frame in reader:
             if frame.pts_seconds in wanted:
                 found[frame.pts_seconds] = frame.pixels

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from memfeat.config import Place
 from memfeat.decoding import start_decoders
 from memfeat.devices import resolve_device
 from memfeat.errors import VideoError
@@ -59,10 +60,16 @@ class Predictor:
         self.encoders = build_encoders(self.run, self.device, files)
         self.sources = tuple(self.run.sources())
         self._regressors = [model.to(self.device) for model in self.run.regressors()]
-        self._latest: tuple[Path, Clip] | None = None
+        self._latest: tuple[Place, Clip] | None = None
 
-    def predict(self, path: Path) -> VideoPrediction:
-        """Score one video. A video that cannot be used is an entry that says why, not an error."""
+    def predict(self, path: Place) -> VideoPrediction:
+        """Score one video, which may be elsewhere.
+
+        A video that cannot be had or used is an entry that says why, not an error.
+
+        Raises:
+            RemoteError: nothing of its storage can be had.
+        """
         try:
             clip = self._encode(path)
         except VideoError as error:
@@ -97,13 +104,14 @@ class Predictor:
             sources=self.sources,
         )
 
-    def timeline(self, path: Path) -> Timeline:
+    def timeline(self, path: Place) -> Timeline:
         """Find out what each frame of one video does to its score, by leaving it out.
 
         After `predict` on the same path, its embeddings are used again.
 
         Raises:
-            VideoError: the video cannot be used.
+            VideoError: the video cannot be had or used.
+            RemoteError: nothing of its storage can be had.
         """
         if self._latest is not None and self._latest[0] == path:
             clip = self._latest[1]
@@ -126,7 +134,7 @@ class Predictor:
             sources=self.sources,
         )
 
-    def _encode(self, path: Path) -> Clip:
+    def _encode(self, path: Place) -> Clip:
         encoded = [
             encode_video(path, encoder, spec)
             for encoder, spec in zip(self.encoders, self.run.specs, strict=True)
