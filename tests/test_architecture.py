@@ -1,6 +1,7 @@
 """The floors of the house: which module may import which."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -68,6 +69,12 @@ def test_imports_point_down(path):
         return
     for used in rooms_used(path) - {room(path)}:
         assert FLOOR[used] <= FLOOR[room(path)], f"{path} imports memfeat.{used} from above"
+
+
+def test_the_readme_draws_these_floors():
+    rows = re.findall(r"^\| (\d) \| (`.*) \|$", Path("README.md").read_text(), re.MULTILINE)
+    drawn = {int(floor): set(re.findall(r"`(\w+)(?:/|\.py)`", rooms)) for floor, rooms in rows}
+    assert drawn == dict(enumerate(rooms - {"__main__"} for rooms in FLOORS))
 
 
 def test_no_two_rooms_import_each_other():
