@@ -20,6 +20,7 @@ from memfeat.video import write_video
 
 ENCODER = ["--encoder", "efficientnet-lite0", "--weights", "random", "--batch-size", "8"]
 SPLITS = ["train"] * 6 + ["dev"] * 4 + ["test"] * 4
+HEADER = ["video", "mem_score"]
 QUICK = ["--max-epochs", "2", "--bootstrap", "50", "--device", "cpu"]
 
 
@@ -154,6 +155,45 @@ def test_evaluate_repeats_the_runs_own_figures(home):
     assert list(
         json.loads(ok("evaluate", home / "run", "--split", "dev", "--json").stdout)["metrics"]
     ) == ["dev"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "header", "more"), [("2018", [], ["1"]), ("2021", [], []), ("2026", [HEADER], [])]
+)
+def test_a_run_file_has_a_line_for_every_test_video(home, tmp_path, layout, header, more):
+    output = tmp_path / "me.csv"
+    result = ok("submission", home / "run", "--layout", layout, "-o", output)
+    assert result.stdout == f"{output}\n"
+    with (home / "run" / "predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    with output.open() as file:
+        lines = list(csv.reader(file))
+    assert lines[: len(header)] == header
+    lines = lines[len(header) :]
+    assert [line[0] for line in lines] == [row["video_id"] for row in rows]
+    written = [float(line[1]) for line in lines]
+    assert written == pytest.approx([float(row["prediction"]) for row in rows], abs=1e-6)
+    assert all(line[2:] == more for line in lines)
+    sources = (tmp_path / "me.csv.sources.txt").read_text()
+    assert "RANDOM WEIGHTS" in sources
+    assert "made up" in sources
+
+
+def test_a_run_file_needs_no_true_scores_but_a_score_of_every_video(home, tmp_path):
+    rows = [[f"v{n}", home / f"v{n}.mp4", "", "test", "made up"] for n in range(3)]
+    write_manifest(tmp_path / "m.csv", [*rows, ["gone", "gone.mp4", "", "test", "made up"]])
+    result = run("extract", *data(tmp_path), *ENCODER)
+    assert result.exit_code == 3
+    command = ["submission", home / "run", *data(tmp_path), "--layout", "2021"]
+    output = tmp_path / "run1.csv"
+    message = refused(1, *command, "-o", output)
+    assert "1 of the 4 videos have no prediction: 'gone'" in message
+    assert not output.exists()
+    filled = json.loads(ok(*command, "-o", output, "--missing", "mean", "--json").stdout)
+    assert (filled["videos"], filled["filled"]) == (4, ["gone"])
+    *known, last = (float(line.split(",")[1]) for line in output.read_text().splitlines())
+    assert last == pytest.approx(np.mean(known))
+    assert "no video in split 'dev'" in refused(2, *command, "-o", output, "--split", "dev")
 
 
 def test_predict_scores_what_it_can_and_names_what_it_cannot(home, tmp_path):

@@ -20,6 +20,7 @@ COMMANDS = {
     "ablation": "ablation",
     "transfer": "transfer",
     "predict": "predict",
+    "submission": "submission",
     "report": "report",
     "cache": "cache",
     "status": "status",

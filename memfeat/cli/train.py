@@ -15,7 +15,7 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
-from memfeat.config import Place, TrainConfig
+from memfeat.config import Place, Split, TrainConfig
 from memfeat.errors import ConfigError
 
 
@@ -37,22 +37,15 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     """
     config = read_settings(TrainConfig, "train", pipeline, flags)
 
-    from memfeat.cache import Cache
     from memfeat.cli.progress import epoch_progress
     from memfeat.cli.tables import print_metrics
     from memfeat.manifest import read_manifest
-    from memfeat.training import select_records, train
+    from memfeat.training import read_features, train
 
-    manifest = read_manifest(config.manifest)
-    caches = [Cache.open(folder) for folder in config.cache]
-    selection = select_records(manifest, *caches)
-    say_notes(selection.notes)
-    video_ids = [record.video_id for record in selection.records]
-    for cache in caches:
-        cache.require_whole(video_ids)
-    tables = [cache.load(video_ids) for cache in caches]
+    features = read_features(read_manifest(config.manifest), config.cache)
+    say_notes(features.notes)
     with epoch_progress(len(config.seeds), config.max_epochs) as progress:
-        run = train(tables, selection.records, config, on_epoch=progress.advance)
+        run = train(features.tables, features.records, config, on_epoch=progress.advance)
     if as_json:
         print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
         return
@@ -80,7 +73,7 @@ def evaluate_command(
     run_folder: Path,
     manifest: Place | None,
     caches: tuple[Place, ...],
-    split: str | None,
+    split: Split | None,
     as_json: bool,
 ) -> None:
     """Compare a run with the truth.
@@ -88,26 +81,20 @@ def evaluate_command(
     Scores cached videos with a trained run. Without options it repeats the run's own figures; with
     another dataset's manifest and cache it shows how well the run carries over.
     """
-    from memfeat.cache import Cache
     from memfeat.cli.tables import print_metrics
     from memfeat.manifest import read_manifest
     from memfeat.runs import Run
-    from memfeat.training import evaluate_run, select_records
+    from memfeat.training import evaluate_run, read_features
 
     run = Run.load(run_folder)
-    opened = [Cache.open(folder) for folder in caches or run.config.cache]
     found = read_manifest(manifest or run.config.manifest)
-    selection = select_records(found, *opened)
-    say_notes(selection.notes)
-    records = [record for record in selection.records if split in (None, record.split)]
-    if not any(record.score is not None for record in records):
+    features = read_features(found, caches or run.config.cache, split=split)
+    say_notes(features.notes)
+    if not any(record.score is not None for record in features.records):
         which = split or "any split"
         raise ConfigError(f"{found.path} has no scored video in {which} to compare with")
-    video_ids = [record.video_id for record in records]
-    for cache in opened:
-        cache.require_whole(video_ids)
-    tables = [cache.load(video_ids) for cache in opened]
-    metrics = {name: value.as_dict() for name, value in evaluate_run(run, tables, records).items()}
+    evaluated = evaluate_run(run, features.tables, features.records)
+    metrics = {name: value.as_dict() for name, value in evaluated.items()}
     datasets = ", ".join(found.datasets) or "the manifest does not say"
     sources = [*run.sources(), f"evaluated on scores: {datasets}"]
     if as_json:

@@ -1,7 +1,7 @@
 """Stage 2: a table of features and scored records to a trained run."""
 
 from memfeat.training.batches import FrameBank, Stream, Videos
-from memfeat.training.data import Examples, Selection, Tables, select_records
+from memfeat.training.data import Examples, Features, Tables, read_features, select_records
 from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
 from memfeat.training.fitting import fit_together
 from memfeat.training.scoring import score
@@ -25,8 +25,8 @@ __all__ = [
     "DevResult",
     "EpochReport",
     "Examples",
+    "Features",
     "FrameBank",
-    "Selection",
     "Stream",
     "Tables",
     "Videos",
@@ -36,6 +36,7 @@ __all__ = [
     "git_commit",
     "learning_rate",
     "predict_run",
+    "read_features",
     "resolve_options",
     "score",
     "select_records",

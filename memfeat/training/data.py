@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from memfeat.cache import Cache, CacheSpec, FeatureTable
-from memfeat.config import Split
+from memfeat.config import Place, Split
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.models import AGGREGATORS
@@ -247,6 +247,50 @@ def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) ->
     notes = dict.fromkeys(note for cache in caches for note in _left_out(manifest, cache, usable))
     records = tuple(record for record in manifest.records if record.video_id in usable)
     return Selection(records, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Videos of a manifest with their features.
+
+    Attributes:
+        records: the videos, in the manifest's order.
+        tables: their features, one table for each cache.
+        notes: a line for the user for each kind of video that goes unused.
+    """
+
+    records: tuple[VideoRecord, ...]
+    tables: tuple[FeatureTable, ...]
+    notes: tuple[str, ...]
+
+
+def read_features(
+    manifest: Manifest,
+    folders: Sequence[Place],
+    *,
+    split: Split | None = None,
+    partial: bool = False,
+) -> Features:
+    """Read a manifest's videos from caches, whose shards are compared with their checksums.
+
+    Args:
+        manifest: names the videos.
+        folders: of the caches.
+        split: only its videos.
+        partial: whether to use videos that could be decoded only in part.
+
+    Raises:
+        TrainingError: videos of the manifest were never extracted; see `select_records`.
+        CacheError: a cache cannot be read, or differs from its checksums.
+    """
+    caches = [Cache.open(folder) for folder in folders]
+    selection = select_records(manifest, *caches, partial=partial)
+    records = tuple(record for record in selection.records if split in (None, record.split))
+    video_ids = [record.video_id for record in records]
+    for cache in caches:
+        cache.require_whole(video_ids)
+    tables = tuple(cache.load(video_ids) for cache in caches)
+    return Features(records, tables, selection.notes)
 
 
 def _missing(manifest: Manifest, cache: Cache) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache import Cache, FeatureTable
+from memfeat.cache import FeatureTable
 from memfeat.config import Split, TransferDataset
 from memfeat.files import write_atomically
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.metrics import Line, Metrics, evaluate, fit_line
 from memfeat.runs import PREDICTIONS, Predictions, Run, format_predictions, mean_over_seeds
-from memfeat.training import predict_run, select_records
+from memfeat.training import predict_run, read_features
 
 SPREAD = ("plcc", "srocc", "mse")
 
@@ -45,13 +45,8 @@ class Target:
             MemfeatError: the manifest or a cache cannot be read, or lacks videos.
         """
         manifest = read_manifest(dataset.manifest)
-        caches = [Cache.open(folder) for folder in dataset.cache]
-        selection = select_records(manifest, *caches)
-        ids = [record.video_id for record in selection.records]
-        for cache in caches:
-            cache.require_whole(ids)
-        tables = tuple(cache.load(ids) for cache in caches)
-        return cls(dataset.name, selection.records, tables, manifest.datasets, selection.notes)
+        found = read_features(manifest, dataset.cache)
+        return cls(dataset.name, found.records, found.tables, manifest.datasets, found.notes)
 
 
 def pair_folder(run: Path, trained_on: str, evaluated_on: str) -> Path:

@@ -1,0 +1,90 @@
+"""`memfeat submission`: a run file for MediaEval."""
+
+from pathlib import Path
+
+import click
+
+from memfeat.cli.options import LOCAL_PLACE, PLACE, json_option, print_json, say_notes
+from memfeat.config import Place, Split
+from memfeat.datasets.submission import LAYOUTS, SOURCES_SUFFIX, Layout, Missing
+from memfeat.errors import ConfigError
+
+
+@click.command(
+    "submission",
+    epilog="Example: memfeat submission runs/mine --layout 2021 -o me21mem_team_shortterm_run1.csv",
+)
+@click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
+@click.option(
+    "--layout",
+    type=click.Choice(list(LAYOUTS)),
+    required=True,
+    help="2018: video,score,confidence; 2021: id,score; 2026: a header, then video,mem_score.",
+)
+@click.option("-o", "--output", type=LOCAL_PLACE, required=True, help="The run file to write.")
+@click.option("--manifest", type=PLACE, help="Other videos [the run's own].")
+@click.option(
+    "--cache",
+    "caches",
+    type=PLACE,
+    multiple=True,
+    help="Their embeddings, a folder for each of the run's caches [the run's own].",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "dev", "test"]),
+    default="test",
+    show_default=True,
+    help="Which videos.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["refuse", "mean"]),
+    default="refuse",
+    show_default=True,
+    help="A video that could not be decoded gets the mean of the others, or ends the command.",
+)
+@json_option
+def submission_command(
+    *,
+    run_folder: Path,
+    layout: Layout,
+    output: Path,
+    manifest: Place | None,
+    caches: tuple[Place, ...],
+    split: Split,
+    missing: Missing,
+    as_json: bool,
+) -> None:
+    """Write a run file as MediaEval takes them.
+
+    Scores a split's cached videos, with or without true scores, and checks that each is there once,
+    in [0, 1]. No official text says how run files look: the layouts are those of participants of
+    2018 and 2019, of 2021, and of 2026; the confidence of the first is always 1 (ours).
+    """
+    from memfeat.datasets.submission import write_submission
+    from memfeat.manifest import read_manifest
+    from memfeat.runs import Run, mean_over_seeds
+    from memfeat.training import predict_run, read_features
+
+    run = Run.load(run_folder)
+    found = read_manifest(manifest or run.config.manifest)
+    wanted = [record.video_id for record in found.records if record.split == split]
+    if not wanted:
+        raise ConfigError(f"{found.path} has no video in split {split!r}; give another --split")
+    features = read_features(found, caches or run.config.cache, split=split, partial=True)
+    say_notes(features.notes)
+    scored = mean_over_seeds(predict_run(run, features.tables, features.records))
+    predicted = dict(zip(scored.video_id, scored.prediction.tolist(), strict=True))
+    written = write_submission(
+        output, layout, wanted, predicted, missing=missing, sources=run.sources()
+    )
+    if as_json:
+        print_json({**written.as_dict(), "sources": run.sources()})
+        return
+    for line in run.sources():
+        click.echo(line, err=True)
+    if written.filled:
+        click.echo(f"note: {len(written.filled)} videos got the mean of the others", err=True)
+    click.echo(f"{written.videos} videos; what made them: {output}{SOURCES_SUFFIX}", err=True)
+    click.echo(output)
