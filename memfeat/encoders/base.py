@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
-from memfeat.config import Tokens, token_grid
+from memfeat.config import Tokens, build, token_grid
 from memfeat.devices import resolve_device
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 from memfeat.errors import EncoderError
@@ -138,26 +138,31 @@ class FrameEncoder:
         max_seconds: float | None = None,
         sampling: str = "every",
     ) -> CacheSpec:
-        """Return what a cache of this encoder's embeddings records."""
-        return CacheSpec(
-            encoder=self.name,
-            weights=self.weights,
-            weights_sha256=self.weights_sha256,
-            trained_on=self.trained_on,
-            activation=self.activation,
-            dim=self.dim,
-            tokens=self.tokens,
-            clip_frames=self.clip_frames,
-            image_size=self.image_size,
-            mean=self.mean,
-            std=self.std,
-            sampling=sampling,
-            max_frames=max_frames,
-            max_seconds=max_seconds,
-            precision=self.precision,
-            compiled=self.compiled,
-            batch_size=batch_size,
-        )
+        """Return what a cache of this encoder's embeddings records.
+
+        Raises:
+            ConfigError: something that cannot be recorded, such as a checkpoint's unprintable name.
+        """
+        values = {
+            "encoder": self.name,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "trained_on": self.trained_on,
+            "activation": self.activation,
+            "dim": self.dim,
+            "tokens": self.tokens,
+            "clip_frames": self.clip_frames,
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+            "sampling": sampling,
+            "max_frames": max_frames,
+            "max_seconds": max_seconds,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "batch_size": batch_size,
+        }
+        return build(CacheSpec, values, source=f"what is known of {self.name}")
 
     def _per_channel(self, values: tuple[float, float, float]) -> Tensor:
         scaled = torch.tensor(values, dtype=torch.float64).mul(255).float().to(self.device)

@@ -57,7 +57,8 @@ def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
     """Return what a cache of the encoder's embeddings, made as `config` says, records.
 
     Raises:
-        UnknownNameError, ConfigError: the sampler; or one for an encoder of clips.
+        UnknownNameError, ConfigError: the sampler; or one for an encoder of clips; or what
+            `encoder.spec` refuses.
     """
     sampling = Sampling.parse(config.sampler)
     if encoder.clip_frames > 1 and sampling.name != "every":
