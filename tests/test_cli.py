@@ -76,7 +76,10 @@ def data(folder: Path) -> list[object]:
 
 def help_pages() -> list[list[str]]:
     pages = [[name] for name in COMMANDS]
-    groups = {"cache": ("info", "verify", "repair", "import"), "manifest": ("check", "from")}
+    groups = {
+        "cache": ("info", "verify", "repair", "import", "export"),
+        "manifest": ("check", "from"),
+    }
     return [[], *pages, *([group, name] for group, names in groups.items() for name in names)]
 
 

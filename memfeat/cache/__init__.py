@@ -3,6 +3,7 @@
 A cache is a folder of HDF5 shards. What is done is what the shards say; there is no other record.
 """
 
+from memfeat.cache.exporting import ExportSummary, export_features
 from memfeat.cache.features import FeatureTable
 from memfeat.cache.importing import ImportSummary, import_features
 from memfeat.cache.shard import MOST_COVERED
@@ -21,6 +22,7 @@ __all__ = [
     "CacheSpec",
     "CacheStatus",
     "EncodedVideo",
+    "ExportSummary",
     "FeatureTable",
     "ImportSummary",
     "Repair",
@@ -31,6 +33,7 @@ __all__ = [
     "Status",
     "VideoEntry",
     "blocks_of",
+    "export_features",
     "import_features",
     "repair",
     "same_sources",

@@ -12,6 +12,7 @@ from memfeat.cli.options import (
     print_json,
     read_settings,
     settings_options,
+    some,
 )
 from memfeat.config import ImportConfig, Place
 from memfeat.errors import ExitCode
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.group("cache", epilog="Example: memfeat cache verify cache/demo/efficientnet-lite0")
 def cache_command() -> None:
-    """Look into a cache, or import features into one."""
+    """Look into a cache, or move features in or out."""
 
 
 @cache_command.command("info", epilog="Example: memfeat cache info cache/demo/efficientnet-lite0")
@@ -151,6 +152,50 @@ def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int
     return ExitCode.SOME_VIDEOS_FAILED if summary.missing else ExitCode.DONE
 
 
+@cache_command.command(
+    "export",
+    epilog="Example: memfeat cache export cache/demo/efficientnet-lite0 -o demo-features.npz",
+)
+@click.argument("folder", type=PLACE)
+@click.option("-o", "--output", type=LOCAL_PLACE, required=True, help="The .npz file to write.")
+@click.option("--manifest", type=PLACE, help="Only its videos, in its order.")
+@click.option("--partial", is_flag=True, help="Also videos that could be decoded only in part.")
+@json_option
+def export_command(
+    folder: Place, output: Path, manifest: Place | None, partial: bool, as_json: bool
+) -> int:
+    """Export a cache's features to an NPZ, for other tools.
+
+    numpy.load reads it: video_ids (N,), offsets (N + 1,), features (rows, width) float16, of which
+    video i has the rows offsets[i]:offsets[i + 1]; and, for each row, pts_seconds and covers. spec
+    and made_by say what made them. Exit code 3: done, but the cache has no features of some videos
+    of --manifest.
+    """
+    from memfeat.cache import export_features
+    from memfeat.cli.progress import step_progress
+    from memfeat.manifest import read_manifest
+
+    wanted = None if manifest is None else tuple(read_manifest(manifest).by_id)
+    with step_progress("videos", 0) as progress:
+        summary = export_features(
+            folder,
+            output,
+            wanted=wanted,
+            partial=partial,
+            on_start=progress.restart,
+            on_video=progress.advance,
+        )
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        click.echo(f"features: {summary.made_by}", err=True)
+        click.echo(f"{summary.videos} videos, {summary.rows} rows", err=True)
+        if summary.left_out:
+            click.echo(f"no features of {some(summary.left_out)}", err=True)
+        click.echo(output)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.left_out else ExitCode.DONE
+
+
 def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
     click.echo(f"{folder}: {summary.spec.describe()}", err=True)
     click.echo(
@@ -162,8 +207,4 @@ def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
     for path in summary.set_aside:
         click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
     if summary.missing:
-        names = ", ".join(summary.missing[:3])
-        more = ", ..." if len(summary.missing) > 3 else ""
-        click.echo(
-            f"{len(summary.missing)} videos of the manifest are not there: {names}{more}", err=True
-        )
+        click.echo(f"not there, of the manifest: {some(summary.missing)}", err=True)

@@ -1,6 +1,5 @@
 """`memfeat manifest`: make a manifest of videos, or look into one."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from memfeat.cli.options import (
     print_json,
     read_settings,
     settings_options,
+    some,
 )
 from memfeat.config import ConvertConfig, Place
 from memfeat.datasets import FORMATS, Conversion, convert
@@ -80,17 +80,12 @@ def _say(conversion: Conversion) -> None:
     lines.append(f"scores: {conversion.dataset}")
     lines += [f"labels: {path}" for path in conversion.labels]
     if conversion.missing:
-        lines.append(f"missing: {_some(conversion.missing)}")
+        lines.append(f"missing: {some(conversion.missing)}")
     if conversion.unlisted:
-        lines.append(f"no label names: {_some([path.name for path in conversion.unlisted])}")
+        lines.append(f"no label names: {some([path.name for path in conversion.unlisted])}")
     lines += [f"note: {note}" for note in conversion.notes]
     for line in lines:
         click.echo(line, err=True)
-
-
-def _some(names: Sequence[str]) -> str:
-    """Name the first few, and how many there are."""
-    return f"{len(names)} videos: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 @manifest_command.command("check", epilog="Example: memfeat manifest check data_manifests/demo.csv")

@@ -2,7 +2,7 @@
 
 import json
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -107,6 +107,11 @@ def say_notes(notes: Iterable[str]) -> None:
     """Print what the user should know, but need not act on, on stderr."""
     for note in notes:
         click.echo(f"note: {note}", err=True)
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first few videos, and how many there are."""
+    return f"{len(names)} videos: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | None:
