@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from bad_videos import FASTSTART, noise, only_cover_art, sound, without_packets
+from bad_videos import FASTSTART, noise, only_cover_art, sound, two_streams, without_packets
 from clips import number_picture, numbered_clip, numbers_in, read_number, write_clip
 from PIL import Image
 from skimage import data
@@ -324,14 +324,7 @@ def test_non_square_pixels_are_read_as_they_are_stored(tmp_path):
 
 def test_of_two_video_streams_the_first_is_read(tmp_path):
     path = tmp_path / "two.mkv"
-    with av.open(str(path), "w") as container:
-        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
-        for stream in streams:
-            stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
-        for index, stream in enumerate(streams):
-            frame = av.VideoFrame.from_ndarray(number_picture(100 + index), "rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
-            container.mux(stream.encode(None))
+    two_streams(path)
     assert read(path)[1] == [100]
 
 

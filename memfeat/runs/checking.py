@@ -1,34 +1,25 @@
 """Whether a run's files, which may come from a stranger, hold what their readers rely on."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
 from memfeat.config import Printed, Settings, Split
 from memfeat.errors import RunError
-from memfeat.metrics import Interval
+from memfeat.metrics import Metrics
 from memfeat.runs.files import RECOVER
 from memfeat.tables import shown
 
-
-class _Figures(Settings):
-    """A split's entry of `metrics.json`: `Metrics`, and of several seeds which."""
-
-    n: int
-    plcc: float | None
-    srocc: float | None
-    mse: float | None
-    bias: float | None
-    plcc_std: float | None
-    srocc_std: float | None
-    mse_std: float | None
-    plcc_interval: Interval | None
-    srocc_interval: Interval | None
-    mse_interval: Interval | None
-    undefined: Printed | None
-    seeds: tuple[int, ...] = ()
+# A split's entry of `metrics.json`: `Metrics`, and of several seeds which.
+_FIELDS: dict[str, Any] = {
+    **{field.name: (field.type, ...) for field in fields(Metrics)},
+    "undefined": (Printed | None, ...),
+    "seeds": (tuple[int, ...], ()),
+}
+_Figures = create_model("_Figures", __base__=Settings, **_FIELDS)
 
 
 class _Provenance(BaseModel):
