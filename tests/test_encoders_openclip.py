@@ -318,7 +318,7 @@ def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(
     started = time.perf_counter()
     with pytest.raises(EncoderError) as error:
         create_encoder("ViT-L-14-336", "openai")
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 30  # and not after the minutes of many retries
     message = str(error.value)
     assert "\n" not in message
     for part in (

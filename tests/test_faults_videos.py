@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,8 @@ def test_row_32_a_file_that_changes_while_it_is_read_is_not_cached(good, tmp_pat
 
     def touch(outcome) -> None:
         if outcome.video_id == "good-a":
-            assert reading(clip)  # it is being decoded, ahead of the encoder
+            while not reading(clip):  # until it is being decoded, ahead of the encoder
+                time.sleep(0.005)
             with clip.open("ab") as file:
                 file.write(b"more")
 
