@@ -159,7 +159,9 @@ def open_shard(path: Path) -> Iterator[Shard]:
     """
     with ExitStack() as stack:
         with reading(path):
-            file = stack.enter_context(h5py.File(path, "r", driver="sec2"))
+            # Without HDF5's lock: nothing writes to a shard that is in place, and whoever has just
+            # put it there may still hold the lock of its part file, which is the same file.
+            file = stack.enter_context(h5py.File(path, "r", driver="sec2", locking=False))
             shard = _checked(path, file)
         yield shard
 

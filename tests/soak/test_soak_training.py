@@ -54,22 +54,21 @@ def test_training_killed_at_any_moment_ends_like_an_uninterrupted_one(
 ) -> None:
     row = tally.row(KIND)
     generator = random.Random(0)
-    start = time.perf_counter()
-    assert begun(tmp_path / "whole").wait() == 0
-    seconds = time.perf_counter() - start
+    with begun(tmp_path / "whole") as process:
+        start = time.perf_counter()
+        assert process.wait() == 0
+        seconds = time.perf_counter() - start
     whole = contents(tmp_path / "whole" / "run")
     kills = 0
     for trial in range(trials(KIND)):
         folder = tmp_path / str(trial)
-        process = begun(folder)
-        time.sleep(generator.uniform(0, seconds))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        with begun(folder) as process:
+            time.sleep(generator.uniform(0, seconds))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
         unreadable = count_unreadable(folder / "run")
-        resumed = begun(folder)
-        failed = resumed.wait() != 0
-        resumed.stdout.close()
+        with begun(folder) as resumed:
+            failed = resumed.wait() != 0
         left = contents(folder / "run")
         lost = sum(left.get(name) != content for name, content in whole.items())
         row.count(
