@@ -1,9 +1,15 @@
+import fcntl
+import os
+import resource
+from contextlib import ExitStack
+
 import h5py
 import made_up
 import numpy as np
 import pytest
 
 from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
+from memfeat.cache.shard import open_shard
 from memfeat.errors import CacheError
 from memfeat.files import write_atomically
 
@@ -72,6 +78,29 @@ def test_a_shards_name_follows_from_spec_and_ids(tmp_path):
         write_shard(tmp_path / "3", spec(batch_size=8), [video("a")]).name,
     }
     assert len(names) == 3
+
+
+def test_a_shard_is_read_while_whoever_put_it_in_place_still_locks_it(folder):
+    with ExitStack() as stack:
+        for path in folder.glob("shard-*"):
+            fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_EX)
+        assert Cache.open_whole(folder)[1] == ()
+        assert Cache.open(folder).load().video_ids == ("a", "ç @+1")
+
+
+def test_where_no_more_files_can_be_opened_no_shard_is_taken_for_damaged(folder):
+    path = next(folder.glob("shard-*"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(path, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as error, open_shard(path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not isinstance(error.value, CacheError)
+    assert error.value.filename == str(path)
 
 
 def test_a_retried_video_that_works_now_counts(folder):

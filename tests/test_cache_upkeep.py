@@ -162,23 +162,23 @@ def test_a_folder_without_a_cache_is_told_of(tmp_path, command):
 def test_a_reason_without_videos_is_refused_with_those_there_are(folder):
     config = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="nope")
     with pytest.raises(ConfigError, match="for 'nope'; there are: missing"):
-        _done(config, spec())
+        _done(Cache.open(config.cache), config, spec())
     retried = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="truncated")
-    assert set(_done(retried, spec())) == {"a", "b", "late", "twin"}
+    assert set(_done(Cache.open(folder), retried, spec())) == {"a", "b", "late", "twin"}
     every = ExtractConfig(manifest="m.csv", cache=folder, retry_failed=True)
-    assert set(_done(every, spec())) == {"a", "twin", "cut"}
+    assert set(_done(Cache.open(folder), every, spec())) == {"a", "twin", "cut"}
 
 
 def test_a_retry_that_found_nothing_left_to_do_may_run_again(tmp_path):
     write_shard(tmp_path, spec(), [video("a")])
     config = ExtractConfig(manifest="m.csv", cache=tmp_path, retry_failed="missing")
-    assert _done(config, spec()) == {"a": ""}
+    assert _done(Cache.open(config.cache), config, spec()) == {"a": ""}
 
 
 def test_a_retry_takes_up_what_failed_in_a_shard_that_is_superseded(folder):
     write_shard(folder, spec(), [video("b"), video("late")])
     config = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="missing")
-    assert set(_done(config, spec())) == {"a", "b", "cut", "late", "twin"}
+    assert set(_done(Cache.open(config.cache), config, spec())) == {"a", "b", "cut", "late", "twin"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from memfeat.cache.shard import MOST_COVERED
 from memfeat.cache.shared import SharedTable, shared_table
 from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.status import CacheStatus, same_sources, status_of
-from memfeat.cache.table import Cache, set_aside_damaged
+from memfeat.cache.table import Cache
 from memfeat.cache.upkeep import Repair, repair, verify
 from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
 from memfeat.cache.writing import Spool, SpooledRows, write_shard
@@ -37,7 +37,6 @@ __all__ = [
     "import_features",
     "repair",
     "same_sources",
-    "set_aside_damaged",
     "shared_table",
     "status_of",
     "verify",

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from memfeat.cache.given import GivenFeatures, open_given
-from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import IMPORTED, CacheSpec
-from memfeat.cache.table import Cache, set_aside_damaged
+from memfeat.cache.table import Cache
 from memfeat.cache.vectors import steps_of, vectors_of
 from memfeat.cache.video import EncodedVideo
 from memfeat.cache.writing import write_shard
@@ -101,8 +100,8 @@ def import_features(
     first = next(given.videos({chosen[0]}))
     spec = _spec(source, steps_of(first).shape[1], config)
     remove_stale_parts(folder)
-    set_aside = set_aside_damaged(folder)
-    done = _done(folder, spec, given, chosen)
+    cache, set_aside = Cache.open_whole(folder)
+    done = _done(cache, spec, given, chosen) if cache else frozenset()
     pending = dict.fromkeys(video_id for video_id in chosen if video_id not in done)
     if on_start:
         on_start(2 * len(pending))
@@ -165,24 +164,20 @@ def _checked_ids(given: GivenFeatures) -> list[str]:
 
 
 def _done(
-    folder: Path, spec: CacheSpec, given: GivenFeatures, chosen: Sequence[str]
+    cache: Cache, spec: CacheSpec, given: GivenFeatures, chosen: Sequence[str]
 ) -> frozenset[str]:
     """Return which of the chosen videos the cache holds; all must be of the file at hand."""
-    if not any(folder.glob("shard-*.h5")):
-        return frozenset()
-    cache = Cache.open(folder)
-    cache.spec.require(spec, f"{folder} holds embeddings made differently; give another --cache")
-    held: dict[str, str] = {}
-    for path in cache.shards:
-        with open_shard(path) as shard:
-            held |= shard.sources()
-    done = frozenset(held.keys() & set(chosen))
+    cache.spec.require(
+        spec, f"{cache.folder} holds embeddings made differently; give another --cache"
+    )
+    done = frozenset(cache.entries.keys() & set(chosen))
     digest = functools.cache(sha256_of_file)
     for video_id in chosen:
-        if video_id in done and held[video_id] != digest(given.file(video_id)):
+        file = given.file(video_id)
+        if video_id in done and cache.entries[video_id].source_sha256 != digest(file):
             raise CacheError(
-                f"{folder} holds the features of video {video_id!r} from another file than "
-                f"{given.file(video_id)}, or from an earlier version of it; give another --cache"
+                f"{cache.folder} holds the features of video {video_id!r} from another file than "
+                f"{file}, or from an earlier version of it; give another --cache"
             )
     return done
 

@@ -28,6 +28,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -84,37 +85,25 @@ class Shard:
             DamagedShardError: that cannot be read.
         """
         with reading(self.path):
-            columns = [self._texts(name) for name in ("video_ids", "status", "reason")]
+            video_ids, statuses, reasons, sources = (self._texts(name) for name in TEXTS)
             offsets, expected = (
                 self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
             )
             covers = np.cumsum(self.datasets["covers"][()], dtype=np.int64)
             covered = np.concatenate([[0], covers])[offsets]
-            numbers = offsets[:-1], offsets[1:], np.diff(covered).tolist(), expected
-            _check_texts(*columns)
-            entries = [
-                VideoEntry(name, status, reason, start, stop, covered, frames, self.path)
-                for name, status, reason, start, stop, covered, frames in zip(
-                    *columns, *numbers, strict=True
+            _check_texts(video_ids, statuses, reasons, sources)
+            entries = list(
+                map(
+                    VideoEntry,
+                    *(video_ids, statuses, reasons),
+                    *(offsets[:-1], offsets[1:], np.diff(covered).tolist()),
+                    *(expected, sources, repeat(self.path)),
                 )
-            ]
+            )
             for entry in entries:
                 if entry.contradiction:
                     raise ValueError(f"{entry.contradiction}: {entry.video_id!r}")
             return entries
-
-    def sources(self) -> dict[str, str]:
-        """Read the hash of the file that each video comes from, by video id.
-
-        Raises:
-            DamagedShardError: that cannot be read.
-        """
-        with reading(self.path):
-            sources = dict(zip(self._texts("video_ids"), self._texts("source_sha256"), strict=True))
-            for video_id, sha256 in sources.items():
-                if not re.fullmatch("([0-9a-f]{64})?", sha256):
-                    raise ValueError(f"the hash of {video_id!r} is {shown(sha256)}")
-            return sources
 
     def verify(self) -> None:
         """Read everything and check it.
@@ -255,7 +244,12 @@ def _is_contiguous(dataset: h5py.Dataset) -> bool:
     return how.get_layout() == h5py.h5d.CONTIGUOUS and not how.get_external_count()
 
 
-def _check_texts(video_ids: Sequence[str], statuses: Sequence[str], reasons: Sequence[str]) -> None:
+def _check_texts(
+    video_ids: Sequence[str],
+    statuses: Sequence[str],
+    reasons: Sequence[str],
+    sources: Sequence[str],
+) -> None:
     """Refuse what no manifest and no version of this module could have given, for it is printed.
 
     Raises:
@@ -274,6 +268,9 @@ def _check_texts(video_ids: Sequence[str], statuses: Sequence[str], reasons: Seq
     for reason in reasons:
         if reason and not reason.isidentifier():
             raise ValueError(f"a reason is {shown(reason)}, which is not one word")
+    for video_id, sha256 in zip(video_ids, sources, strict=True):
+        if not re.fullmatch("([0-9a-f]{64})?", sha256):
+            raise ValueError(f"the hash of {video_id!r} is {shown(sha256)}")
 
 
 def text_attribute(text: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memfeat.cache.shard import open_shard
 from memfeat.cache.table import Cache
 from memfeat.cache.video import STATUSES
 from memfeat.config import Place
@@ -165,18 +164,11 @@ def same_sources(cache: Cache) -> list[tuple[str, ...]]:
 
     Mostly there are none, and none are found of features made elsewhere: many videos come in one
     file there.
-
-    Raises:
-        DamagedShardError: a shard cannot be read.
     """
     groups: dict[str, list[str]] = {}
-    for path in () if cache.spec.is_imported else cache.shards:
-        with open_shard(path) as shard:
-            sources = shard.sources()
-        for video_id, sha256 in sources.items():
-            entry = cache.entries.get(video_id)
-            if sha256 and entry and entry.shard == path and entry.num_frames:
-                groups.setdefault(sha256, []).append(video_id)
+    for video_id, entry in () if cache.spec.is_imported else cache.entries.items():
+        if entry.source_sha256 and entry.num_frames:
+            groups.setdefault(entry.source_sha256, []).append(video_id)
     return sorted(tuple(sorted(ids)) for ids in groups.values() if len(ids) > 1)
 
 

@@ -1,7 +1,7 @@
 """A folder of shards, read as one."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.places import Url
-from memfeat.remote import Mirror, local_folder
+from memfeat.remote import Mirror, local_folder, shards_at
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,34 @@ class Cache:
                     entries[entry.video_id] = entry
         if spec is None:
             return None, problems
-        damaged = {
-            path: str(error)
-            for path, error in problems.items()
-            if isinstance(error, DamagedShardError)
-        }
+        damaged = _damaged_among(problems)
         return cls(folder, spec, entries, rows, damaged, frozenset(reasons)), problems
+
+    @classmethod
+    def open_whole(cls, folder: Place) -> tuple[Self | None, tuple[Place, ...]]:
+        """Rename the shards that cannot be read to `*.damaged`, and open the others.
+
+        Returns:
+            The cache, None if there is no shard to use; and the new places of the damaged ones.
+
+        Raises:
+            CacheError: shards of another version, or of different specs.
+            RemoteError: a remote folder that cannot be fetched or changed.
+        """
+        if not shards_at(folder):
+            return None, ()
+        cache, problems = cls.open_what_can_be(folder)
+        damaged = _damaged_among(problems)
+        if damaged and isinstance(folder, Url):  # the copies may have suffered, and not the shards
+            for path in damaged:
+                Mirror(folder).drop(path.name)
+            cache, problems = cls.open_what_can_be(folder)
+            damaged = _damaged_among(problems)
+        aside = tuple(set_aside(folder, path) for path in damaged)
+        for path, problem in problems.items():
+            if path not in damaged:
+                raise problem
+        return cache, aside
 
     def usable(self, *, partial: bool = False) -> tuple[str, ...]:
         """Return the ids of the videos that may be trained on, sorted."""
@@ -202,30 +224,6 @@ class Cache:
         }
 
 
-def set_aside_damaged(folder: Place) -> tuple[Place, ...]:
-    """Rename the shards of `folder` that cannot be read to `*.damaged`; return their new places.
-
-    Raises:
-        RemoteError: a remote folder that cannot be fetched or changed.
-    """
-    if isinstance(folder, Url):
-        mirror = Mirror(folder)
-        for path in _damaged_among(mirror.pull()):
-            mirror.drop(path.name)  # the copy may have suffered, and not the shard
-    return tuple(set_aside(folder, path) for path in _damaged_among(local_folder(folder)))
-
-
-def _damaged_among(folder: Path) -> list[Path]:
-    damaged = []
-    for path in sorted(folder.glob("shard-*.h5")):
-        try:
-            with open_shard(path) as shard:
-                shard.entries()
-        except DamagedShardError:
-            damaged.append(path)
-    return damaged
-
-
 def set_aside(folder: Place, path: Path) -> Place:
     """Take a bad shard out of its cache by another name, and return its new place.
 
@@ -256,6 +254,10 @@ def shard_paths(folder: Place, *, anew: bool = False) -> list[Path]:
     if not paths:
         raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")
     return paths
+
+
+def _damaged_among(problems: Mapping[Path, CacheError]) -> dict[Path, str]:
+    return {p: str(error) for p, error in problems.items() if isinstance(error, DamagedShardError)}
 
 
 def _refuse_missing(ids: Sequence[str], known: Container[str], where: str) -> None:

@@ -69,7 +69,6 @@ def _verified(folder: Place) -> Iterator[tuple[Path, CacheError | None]]:
             with open_shard(path) as shard:
                 shard.verify()
                 shard.entries()
-                shard.sources()
                 first = first or (shard.spec, path.name)
                 first[0].require(shard.spec, f"{path} was made differently from {first[1]}")
         except CacheError as error:

@@ -69,7 +69,8 @@ class VideoEntry:
     """What a cache knows of one video.
 
     `start` and `stop` are rows of its shard, which cover `num_covered` decoded frames, or clips;
-    `frames_expected` is -1 where the container is silent.
+    `frames_expected` is -1 where the container is silent, and `source_sha256` empty where the file
+    could not be read.
     """
 
     video_id: str
@@ -79,6 +80,7 @@ class VideoEntry:
     stop: int
     num_covered: int
     frames_expected: int
+    source_sha256: str
     shard: Path
 
     @property

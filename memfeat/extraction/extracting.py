@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources, set_aside_damaged
+from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources
 from memfeat.config import EVERY_REASON, ExtractConfig, Place
 from memfeat.decoding import Sampling, start_decoders
 from memfeat.errors import CacheError, ConfigError, RemoteError
@@ -148,8 +148,8 @@ def _extract(
     _require_writable(config.cache)
     if isinstance(config.cache, Path):
         remove_stale_parts(config.cache)
-    set_aside = set_aside_damaged(config.cache)
-    done = _done(config, spec)
+    cache, set_aside = Cache.open_whole(config.cache)
+    done = _done(cache, config, spec) if cache else {}
     pending = [record for record in records if record.video_id not in done]
     shards = [
         pending[start : start + config.videos_per_shard]
@@ -182,7 +182,8 @@ def _extract(
         del encoder
         share_out(shards, places, on_video=finished, on_rates=measured)
     seconds = time.perf_counter() - started
-    cache = Cache.open(config.cache) if outcomes else None
+    if outcomes:
+        cache = Cache.open(config.cache)
     return ExtractionSummary(
         spec,
         wanted=len(records),
@@ -248,11 +249,8 @@ def _frames_kept(cache: Cache, outcomes: Sequence[VideoOutcome]) -> int:
     return sum(cache.entries[outcome.video_id].num_frames for outcome in encoded)
 
 
-def _done(config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
+def _done(cache: Cache, config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
     """Map the videos that need no work to why they failed, empty for those that did not."""
-    if not shards_at(config.cache):
-        return {}
-    cache = Cache.open(config.cache)
     cache.spec.require(
         spec, f"{config.cache} holds embeddings made differently; give another --cache"
     )

@@ -1,13 +1,14 @@
 """Shards: what loads is what was written, or `verify` finds it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fuzzed import FOUND, REFUSED, SAME, WRONG, Files, check_line
-from memfeat.cache import Cache, CacheSpec, EncodedVideo, set_aside_damaged, verify, write_shard
-from memfeat.errors import MemfeatError
+from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
+from memfeat.errors import CacheError, MemfeatError
 
 SPEC = {
     "encoder": "made-up",
@@ -57,8 +58,9 @@ def shards(folder: Path) -> Files:
             return FOUND if found else SAME if same else WRONG
         except MemfeatError as error:
             check_line(str(error))
-            for aside in set_aside_damaged(folder):
-                aside.unlink()
+            with suppress(CacheError):  # it may be of another version
+                for aside in Cache.open_whole(folder)[1]:
+                    aside.unlink()
             return REFUSED if found else WRONG  # refused, though `verify` sees no fault
 
     yield path, read
