@@ -155,6 +155,17 @@ def test_a_video_whose_decoder_crashes_or_hangs_twice_fails_alone(
         assert [read_number(pixels) for pixels in found[name][1]] == list(range(FRAMES[name]))
 
 
+def test_a_process_whose_ring_was_looked_into_before_its_frames_is_given_no_more_time(slow):
+    decoder = Decoder()
+    decoder.ask(slow, DecodeSettings(SIZE))
+    while decoder.fill < 1:
+        time.sleep(0.01)
+    os.kill(reading(slow)[0], signal.SIGSTOP)
+    *frames, end = decoder.frames(2)
+    assert (len(frames), end.status) == (900, "ok")
+    decoder.close()
+
+
 def test_a_file_that_is_replaced_between_two_tries_has_changed(clips, slow, tmp_path):
     decoder = Decoder()
     decoder.ask(slow, DecodeSettings(SIZE))

@@ -86,7 +86,7 @@ class Decoder:
         """The share of its ring that holds frames which nobody has taken yet, in [0, 1]."""
         with suppress(EOFError, OSError):
             while self._process is not None and self._pipe.poll():
-                self._words.append(self._pipe.recv())
+                self._words.append(self._hear())
         chunks = sum(isinstance(word, Filled) for word in self._words)
         return chunks / self._shape.chunks if self._shape.chunks else 0.0
 
@@ -173,7 +173,7 @@ class Decoder:
             limit = time_limit if self._up else START_SECONDS
             if not self._pipe.poll(limit):
                 raise _DeathError("timeout", f"no frame came of it for {limit:g} seconds")
-            word: Word = self._pipe.recv()
+            return self._hear()
         except (EOFError, OSError) as error:
             self._process.join()
             code = self._process.exitcode or 0
@@ -184,6 +184,9 @@ class Decoder:
                 self.waited += time.perf_counter() - since
             else:
                 self.starting += time.perf_counter() - since
+
+    def _hear(self) -> Word:
+        word: Word = self._pipe.recv()
         if isinstance(word, Up):
             self._up, self._false_starts = True, 0
         return word
