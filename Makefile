@@ -111,7 +111,7 @@ test: $(VENV)/.installed-test ## run linters and tests
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-soak: $(VENV)/.installed-test ## try faults by the thousand, for hours; MEMFEAT_SOAK=0.02 tries fewer
+soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0
 
 bench-extract: $(VENV)/.installed-test ## time stage 1 against the common way, side by side

@@ -367,7 +367,11 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("way", "reason"),
     [
-        ("kill", "seed 1: its process died, perhaps for want of memory; run the same command"),
+        pytest.param(
+            "kill",
+            "seed 1: its process died, perhaps for want of memory; run the same command",
+            marks=pytest.mark.soak,
+        ),
         ("raise", "seed 1: ArithmeticError: a bug"),
     ],
 )

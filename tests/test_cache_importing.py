@@ -477,6 +477,7 @@ def test_a_run_on_imported_features_predicts_no_new_video_and_says_why(trained):
     ) in result.stderr
 
 
+@pytest.mark.soak
 def test_eight_thousand_five_hundred_videos_import_in_under_20_seconds_of_cpu_and_train(tmp_path):
     generator = np.random.default_rng(0)
     features = generator.standard_normal((8500, 5, 256), dtype=np.float32)

@@ -1,14 +1,14 @@
 """Which frames are kept, and what each of them stands for."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from clips import number_picture, write_clip
 
 from memfeat.cache import MOST_COVERED, Cache
+from memfeat.cli import main
 from memfeat.config import ExtractConfig
 from memfeat.decoding.sampling import SAMPLERS, Cover, Sampling
 from memfeat.errors import ConfigError, MemfeatError, UnknownNameError
@@ -136,8 +136,8 @@ def test_the_command_tells_how_much_was_saved(clip, tmp_path):
     manifest.write_text(f"video_id,path,score,split\nv,{clip},0.5,test\n")
     flags = ["--manifest", manifest, "--cache", tmp_path / "c", "--encoder", "efficientnet-lite0"]
     flags += ["--weights", "random", "--sampler", "thumbnail", "--max-frames", "16"]
-    command = [sys.executable, "-m", "memfeat", "extract", *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = ["extract", *map(str, flags)]
+    done = CliRunner().invoke(main, command)
     assert "sampler thumbnail:0.05 kept 3 of 16 frames" in done.stderr
-    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    again = CliRunner().invoke(main, [*command, "--json"])
     assert json.loads(again.stdout)["spec"]["sampling"] == "thumbnail:0.05"
