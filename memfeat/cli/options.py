@@ -64,6 +64,19 @@ pipeline_argument = click.argument(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
+def other_videos_options(command: F) -> F:
+    """Add `--manifest` and `--cache`, for other videos than those that a run was trained on."""
+    caches = click.option(
+        "--cache",
+        "caches",
+        type=PLACE,
+        multiple=True,
+        help="Their embeddings, a folder for each of the run's caches [the run's own].",
+    )
+    manifest = click.option("--manifest", type=PLACE, help="Other videos [the run's own].")
+    return manifest(caches(command))
+
+
 def settings_options(settings: type[Settings], *, from_file: bool = True) -> Callable[[F], F]:
     """Add one flag for each field of `settings` that a flag can carry; unset flags are None.
 

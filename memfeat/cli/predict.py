@@ -1,7 +1,7 @@
 """`memfeat predict`: new videos."""
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,12 +71,11 @@ def _pictures(videos: "Sequence[Place]", timeline: Path | None) -> list[Path | N
     """Name each video's picture; of several videos of one name, from the second on by a number."""
     if timeline is None or len(videos) == 1:
         return [timeline] * len(videos)
-    seen: Counter[str] = Counter()
-    names = []
+    names: list[str] = []
     for stem in (Path(video.name).stem for video in videos):
-        seen[stem] += 1
-        names.append(f"{stem}.png" if seen[stem] == 1 else f"{stem}-{seen[stem]}.png")
-    return [timeline / name for name in names]
+        numbered = (f"{stem}-{number}" for number in count(2))
+        names.append(next(name for name in chain([stem], numbered) if name not in names))
+    return [timeline / f"{name}.png" for name in names]
 
 
 def _say(prediction: "VideoPrediction") -> None:

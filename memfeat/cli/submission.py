@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from memfeat.cli.options import LOCAL_PLACE, PLACE, json_option, print_json, say_notes
+from memfeat.cli.options import (
+    LOCAL_PLACE,
+    json_option,
+    other_videos_options,
+    print_json,
+    say_notes,
+)
 from memfeat.config import Place, Split
 from memfeat.datasets.submission import LAYOUTS, SOURCES_SUFFIX, Layout, Missing
 from memfeat.errors import ConfigError
@@ -22,14 +28,7 @@ from memfeat.errors import ConfigError
     help="2018: video,score,confidence; 2021: id,score; 2026: a header, then video,mem_score.",
 )
 @click.option("-o", "--output", type=LOCAL_PLACE, required=True, help="The run file to write.")
-@click.option("--manifest", type=PLACE, help="Other videos [the run's own].")
-@click.option(
-    "--cache",
-    "caches",
-    type=PLACE,
-    multiple=True,
-    help="Their embeddings, a folder for each of the run's caches [the run's own].",
-)
+@other_videos_options
 @click.option(
     "--split",
     type=click.Choice(["train", "dev", "test"]),

@@ -7,8 +7,8 @@ import click
 
 from memfeat.cli.options import (
     LOCAL_PLACE,
-    PLACE,
     json_option,
+    other_videos_options,
     pipeline_argument,
     print_json,
     read_settings,
@@ -59,14 +59,7 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     "--cache cache/other/ViT-L-14-336 --split test",
 )
 @click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
-@click.option("--manifest", type=PLACE, help="Other videos [the run's own].")
-@click.option(
-    "--cache",
-    "caches",
-    type=PLACE,
-    multiple=True,
-    help="Their embeddings, a folder for each of the run's caches [the run's own].",
-)
+@other_videos_options
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Only this split.")
 @json_option
 def evaluate_command(
