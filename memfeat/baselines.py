@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.config import Monitor, TrainConfig
-from memfeat.files import write_json
 from memfeat.registry import Registry
 from memfeat.runs import METRICS, PROVENANCE, Predictions, is_complete, read_object, write_scores
+from memfeat.storage import write_json
 from memfeat.training import DevResult, Examples, versions
 
 if TYPE_CHECKING:

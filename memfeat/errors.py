@@ -4,6 +4,7 @@ A message says what was wrong, the value got, what is allowed, and what to do ne
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -91,3 +92,12 @@ class TrainingError(MemfeatError):
 
 class RunError(MemfeatError):
     """A run folder that is incomplete, damaged, or does not fit the cache given."""
+
+
+def short_repr(value: Any) -> str:
+    """Return `repr(value)`, cut where it is long, to quote a value in an error message."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} in too many brackets"
+    return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters)"

@@ -13,11 +13,17 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 
-from memfeat.config import Place, Settings, Split
-from memfeat.errors import ManifestError
-from memfeat.files import write_atomically
-from memfeat.places import Url, is_url, place_of
-from memfeat.tables import format_rows, read_rows, shown
+from memfeat.config import Settings, Split
+from memfeat.errors import ManifestError, short_repr
+from memfeat.storage import (
+    Location,
+    Url,
+    format_rows,
+    is_url,
+    parse_location,
+    read_rows,
+    write_atomically,
+)
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 MAX_ID_BYTES = 200  # a file named after an id stays below 255 bytes, suffix included
@@ -63,7 +69,7 @@ def _absolute_path(value: Any, info: ValidationInfo) -> Any:
     if not value or "\0" in value:
         raise ValueError("is not a path; name each video's file, relative to the manifest")
     if is_url(value):
-        return place_of(value)
+        return parse_location(value)
     found = (info.context or {}).get("root", Path()) / value
     return Path(os.path.normpath(found)) if isinstance(found, Path) else found
 
@@ -147,7 +153,7 @@ class ManifestSummary:
 class Manifest:
     """A manifest that passed every check, in the order of its file."""
 
-    path: Place
+    path: Location
     records: tuple[VideoRecord, ...]
 
     def of_split(self, split: Split) -> tuple[VideoRecord, ...]:
@@ -194,7 +200,7 @@ class Manifest:
         return ManifestSummary(tuple(splits), self.datasets, tuple(warnings))
 
 
-def read_manifest(path: Place, root: Place | None = None) -> Manifest:
+def read_manifest(path: Location, root: Location | None = None) -> Manifest:
     """Read and check a manifest: CSV, or `.tsv` or `.jsonl` by its suffix; UTF-8, BOM or not.
 
     Args:
@@ -213,7 +219,7 @@ def read_manifest(path: Place, root: Place | None = None) -> Manifest:
     return Manifest(path, records)
 
 
-def find_problems(path: Place, root: Place | None = None) -> tuple[str, ...]:
+def find_problems(path: Location, root: Location | None = None) -> tuple[str, ...]:
     """Return what `read_manifest` would refuse the file for, one line each, in file order."""
     return _read(path, root)[1]
 
@@ -247,7 +253,7 @@ def write_manifest(path: Path, records: Sequence[VideoRecord]) -> None:
         write_atomically(path, content)
 
 
-def _read(path: Place, root: Place | None) -> tuple[tuple[VideoRecord, ...], tuple[str, ...]]:
+def _read(path: Location, root: Location | None) -> tuple[tuple[VideoRecord, ...], tuple[str, ...]]:
     """Return the valid records, and all problems in the order of their lines."""
     folder = root or path.parent
     context = {"root": folder.resolve() if isinstance(folder, Path) else folder}
@@ -283,7 +289,7 @@ def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
             reason = f"is not a split; write one of: {', '.join(SPLITS)}"
         else:
             reason = f"is not allowed: {reason[0].lower()}{reason[1:]}"
-        yield str(problem["loc"][0]), f"{shown(problem['input'])} {reason}"
+        yield str(problem["loc"][0]), f"{short_repr(problem['input'])} {reason}"
 
 
 def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, str]]:
@@ -294,14 +300,14 @@ def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, 
         name = record.video_id
         first, twin = ids.setdefault(folded_id(name), (line, name))
         if first != line:
-            why = f"{shown(name)} repeats line {first}"
+            why = f"{short_repr(name)} repeats line {first}"
             if name != twin:
                 why = f"{name!a} differs from {twin!a} on line {first} only in case or Unicode form"
             yield line, f"line {line}, column video_id: {why}; ids are unique"
         first, split = splits.setdefault(str(record.path), (line, record.split))
         if split != record.split:
             why = f"is in split {record.split}, and on line {first} in {split}; a video has one"
-            yield line, f"line {line}, column path: {shown(str(record.path))} {why}"
+            yield line, f"line {line}, column path: {short_repr(str(record.path))} {why}"
 
 
 def _warnings_within(
@@ -316,7 +322,7 @@ def _warnings_within(
     if row.split == "train" and row.withheld:
         yield f"train: {row.withheld} videos without a score; training leaves them out"
     if missing:
-        yield f"{row.split}: {len(missing)} missing files, the first {shown(str(missing[0]))}"
+        yield f"{row.split}: {len(missing)} missing files, the first {short_repr(str(missing[0]))}"
 
 
 def _warnings_across(records: Iterable[VideoRecord]) -> Iterator[str]:
@@ -325,8 +331,9 @@ def _warnings_across(records: Iterable[VideoRecord]) -> Iterator[str]:
     for record in records:
         first = files.setdefault(str(record.path), record.video_id)
         if first != record.video_id:
-            yield f"{shown(first)} and {shown(record.video_id)} are one file"
+            yield f"{short_repr(first)} and {short_repr(record.video_id)} are one file"
         split = groups.setdefault(record.group, record.split) if record.group else record.split
         if split != record.split:
-            where = f"in {split} and, as {shown(record.video_id)}, in {record.split}"
-            yield f"group {shown(record.group)} is {where}: its videos may give each other away"
+            where = f"in {split} and, as {short_repr(record.video_id)}, in {record.split}"
+            group = short_repr(record.group)
+            yield f"group {group} is {where}: its videos may give each other away"

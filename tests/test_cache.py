@@ -11,7 +11,7 @@ import pytest
 from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
 from memfeat.cache.shard import open_shard
 from memfeat.errors import CacheError
-from memfeat.files import write_atomically
+from memfeat.storage import write_atomically
 
 DIM = 16
 

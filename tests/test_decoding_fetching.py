@@ -10,8 +10,7 @@ from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.decoding.fetching import AHEAD, Supplies
 from memfeat.errors import RemoteError
 from memfeat.manifest import VideoRecord
-from memfeat.places import Url
-from memfeat.remote import upload, write
+from memfeat.storage import Url, upload, write
 
 
 @pytest.fixture

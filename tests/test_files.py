@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from memfeat.files import remove_stale_parts, sha256_of_file, write_atomically, write_json
+from memfeat.storage import remove_stale_parts, sha256_of_file, write_atomically, write_json
 
 WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from memfeat.files import write_atomically
+from memfeat.storage import write_atomically
 while True:
     for letter in b"ab":
         write_atomically(Path(sys.argv[1]), bytes([letter]) * 300_000)

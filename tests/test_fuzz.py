@@ -27,7 +27,7 @@ from memfeat.config import (
 )
 from memfeat.errors import ConfigError, ManifestError
 from memfeat.manifest import find_problems, read_manifest
-from memfeat.tables import format_rows
+from memfeat.storage import format_rows
 
 SHORT = sorted(set(KINDS) - {"reports"})  # those draw a page each, and are left to the long version
 

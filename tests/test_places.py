@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from memfeat.cli import main
 from memfeat.config import ExtractConfig, TrainConfig, build
 from memfeat.errors import ConfigError
-from memfeat.places import Url, name_below, place_of
+from memfeat.storage import Url, name_below, parse_location
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_what_lies_below_a_root_is_called_by_the_rest():
 @pytest.mark.parametrize("text", ["s3://", "s3:///", "s3://user:secret@host/x", "s3://b/\0"])
 def test_a_url_that_names_nothing_or_holds_a_password_is_refused(text):
     with pytest.raises(ValueError, match=r"it is not a URL|it holds a password"):
-        place_of(text)
+        parse_location(text)
     with pytest.raises(ConfigError, match="cache = "):
         build(ExtractConfig, {"manifest": "m.csv", "cache": text}, "test")
 

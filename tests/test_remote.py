@@ -16,9 +16,9 @@ import fsspec
 import pytest
 
 from memfeat.errors import RemoteError
-from memfeat.places import Url
-from memfeat.remote import (
+from memfeat.storage import (
     Mirror,
+    Url,
     fetch,
     list_files,
     local_copy,
@@ -33,13 +33,12 @@ STATUS = {"/busy.mp4": 200, "/slow.mp4": 200, "/secret.mp4": 403}
 UPLOAD = """
 import sys
 from pathlib import Path
-from memfeat.places import Url
-from memfeat.remote import upload
+from memfeat.storage import Url, upload
 upload(Path(sys.argv[1]), Url.of(sys.argv[2]))
 """
 HOLD_SCRATCH = """
 import sys, time
-from memfeat.remote import scratch_folder
+from memfeat.storage import scratch_folder
 with scratch_folder() as folder:
     (folder / "copy.mp4").write_bytes(b"video")
     print(folder, flush=True)

@@ -15,8 +15,7 @@ from click.testing import CliRunner, Result
 from moto.server import ThreadedMotoServer
 
 from memfeat.cli import main
-from memfeat.places import Url
-from memfeat.remote import list_files, read, remove, shards_at, upload, write
+from memfeat.storage import Url, list_files, read, remove, shards_at, upload, write
 from memfeat.video import write_video
 
 SPLITS = ["train"] * 5 + ["dev"] * 3 + ["test"] * 3
@@ -26,8 +25,7 @@ TRAIN = ["--max-epochs", "2", "--bootstrap", "50", "--device", "cpu", "--aggrega
 UPLOAD = """
 import sys
 from pathlib import Path
-from memfeat.places import Url
-from memfeat.remote import list_files, upload
+from memfeat.storage import Url, list_files, upload
 url = Url.of(sys.argv[2])
 list_files(url.parent)
 print("ready", flush=True)

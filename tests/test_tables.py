@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfeat.errors import ManifestError
-from memfeat.tables import format_rows, read_rows, shown
+from memfeat.errors import ManifestError, short_repr
+from memfeat.storage import format_rows, read_rows
 
 # Everything but lone surrogates and NUL, which the manifest refuses anyway.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -121,10 +121,10 @@ def test_an_unreadable_file_is_named_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_shown_values_are_short_and_printable() -> None:
-    assert shown("a\nb\x00") == r"'a\nb\x00'"
-    assert len(shown("x" * 70_000)) < 300
-    assert shown("\udcff").isascii()
+    assert short_repr("a\nb\x00") == r"'a\nb\x00'"
+    assert len(short_repr("x" * 70_000)) < 300
+    assert short_repr("\udcff").isascii()
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    assert shown(deep) == "a list in too many brackets"
+    assert short_repr(deep) == "a list in too many brackets"

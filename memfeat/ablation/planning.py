@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from memfeat.ablation.grid import Cell
-from memfeat.config import Place, TrainConfig
+from memfeat.config import TrainConfig
 from memfeat.devices import cpu_cores, resolve_devices
 from memfeat.models import AGGREGATORS
+from memfeat.storage import Location
 from memfeat.training import MOST_STACKED, stacks
 
 
@@ -26,7 +27,7 @@ def by_caches(cells: Iterable[Cell]) -> list[list[Cell]]:
 
     Groups are taken one after another, so small ones are left to fill the gaps at the end.
     """
-    groups: dict[tuple[Place, tuple[Place, ...]], list[Cell]] = {}
+    groups: dict[tuple[Location, tuple[Location, ...]], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.config.manifest, cell.config.cache), []).append(cell)
     return sorted(groups.values(), key=lambda group: -max(weight(c.config) for c in group))

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.ablation.grid import Cell
-from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, Place, build
+from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, build
 from memfeat.errors import ConfigError
-from memfeat.places import name_below
 from memfeat.registry import unknown_name
-from memfeat.remote import shards_at
 from memfeat.runs import FINETUNED
+from memfeat.storage import Location, name_below, shards_at
 
 TOLD = ("weights", "tokens", "sampler")  # what a recipe decides
 NO_SETTINGS: Mapping[str, Any] = {}
@@ -69,7 +68,7 @@ def missing_caches(requests: Iterable[CacheRequest]) -> str:
 
 def caches_of(
     config: AblationConfig, cells: Sequence[Cell], shared: Mapping[str, Any] = NO_SETTINGS
-) -> dict[Place, CacheRequest]:
+) -> dict[Location, CacheRequest]:
     """Return the caches that `cells` need, by folder, in the order of the cells.
 
     Args:
@@ -81,7 +80,7 @@ def caches_of(
     Raises:
         ConfigError: a setting that is not allowed, or a recipe for a cache that no cell needs.
     """
-    found: dict[Place, CacheRequest] = {}
+    found: dict[Location, CacheRequest] = {}
     for cell in cells:
         for folder in cell.config.cache:
             if folder not in found:
@@ -94,7 +93,7 @@ def caches_of(
 
 
 def _request(
-    config: AblationConfig, cell: Cell, folder: Place, shared: Mapping[str, Any]
+    config: AblationConfig, cell: Cell, folder: Location, shared: Mapping[str, Any]
 ) -> CacheRequest:
     name = _name(config, folder)
     recipe = config.recipes.get(name) or CacheRecipe(encoder=name)
@@ -105,6 +104,6 @@ def _request(
     return CacheRequest(build(ExtractConfig, settings, f"recipe {name!r}"), recipe.finetune)
 
 
-def _name(config: AblationConfig, folder: Place) -> str:
+def _name(config: AblationConfig, folder: Location) -> str:
     """Return what the grid calls a cache."""
     return name_below(folder, config.cache_root)

@@ -13,7 +13,7 @@ from memfeat.ablation.schedule import Schedule
 from memfeat.ablation.seats import seats_for
 from memfeat.config import AblationConfig
 from memfeat.engines import Engine
-from memfeat.files import write_json
+from memfeat.storage import write_json
 
 
 def run_ablation(

@@ -14,11 +14,12 @@ from memfeat.ablation.progress import Tally
 from memfeat.ablation.seats import Seats
 from memfeat.ablation.tasks import Broken, Data, Epoch, Finished, Message, Outcome, Task, work
 from memfeat.cache import Cache, SharedTable, shared_table
-from memfeat.config import Place, TrainConfig
+from memfeat.config import TrainConfig
 from memfeat.devices import resolve_device
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, read_manifest
 from memfeat.processes import Ended
+from memfeat.storage import Location
 from memfeat.training import Examples, finish, resolve_options, select_records, unfinished
 
 DIED = (
@@ -27,7 +28,7 @@ DIED = (
 )
 
 
-Source = tuple[Place, Place]  # a manifest and a cache
+Source = tuple[Location, Location]  # a manifest and a cache
 
 
 class _Table(NamedTuple):

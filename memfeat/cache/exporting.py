@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from memfeat.cache.features import FeatureTable
 from memfeat.cache.table import Cache
-from memfeat.config import Place
 from memfeat.errors import CacheError
-from memfeat.files import replacing
+from memfeat.storage import Location, atomic_replace
 
 VIDEOS_AT_ONCE = 64  # in memory
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the oldest date that the format has, so that bytes repeat
@@ -43,7 +42,7 @@ class ExportSummary:
 
 
 def export_features(
-    folder: Place,
+    folder: Location,
     path: Path,
     *,
     wanted: Sequence[str] | None = None,
@@ -91,7 +90,7 @@ def export_features(
     cache.require_whole(ids)
     offsets = cache.offsets_of(ids)
     tables = _tables(cache, ids, on_video or (lambda _: None))
-    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with atomic_replace(path) as part, zipfile.ZipFile(part, "w") as archive:
         others = _write_features(archive, (int(offsets[-1]), cache.spec.width), tables)
         others |= {
             "video_ids": np.array(ids),

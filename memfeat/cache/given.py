@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache.npy import ArrayFile
-from memfeat.errors import CacheError, ManifestError
-from memfeat.tables import read_rows, shown
+from memfeat.errors import CacheError, ManifestError, short_repr
+from memfeat.storage import read_rows
 
 ID_COLUMNS = ("video_id", "video", "id")
 # What zipfile raises where a file is damaged, cut short, encrypted or of another kind.
@@ -156,7 +156,7 @@ class NpzFile(GivenFeatures):
                 if name not in names:
                     raise CacheError(
                         f"{path} has no array {name!r}; it has "
-                        f"{', '.join(map(shown, sorted(names))) or 'none'}"
+                        f"{', '.join(map(short_repr, sorted(names))) or 'none'}"
                     )
             ids = self._array(archive, "video_ids")
             offsets = self._array(archive, "offsets") if "offsets" in names else None
@@ -252,7 +252,7 @@ def _numbers(place: str, row: dict[str, Any]) -> NDArray[np.float64]:
                 float(cell)
             except (TypeError, ValueError):
                 raise CacheError(
-                    f"{place}, column {column}: {shown(cell)} is not a number; besides the id all "
-                    "columns are features"
+                    f"{place}, column {column}: {short_repr(cell)} is not a number; besides the "
+                    "id all columns are features"
                 ) from None
         raise

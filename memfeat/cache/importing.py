@@ -15,10 +15,10 @@ from memfeat.cache.table import Cache
 from memfeat.cache.vectors import steps_of, vectors_of
 from memfeat.cache.video import EncodedVideo
 from memfeat.cache.writing import write_shard
-from memfeat.config import ImportConfig, Place
+from memfeat.config import ImportConfig
 from memfeat.errors import CacheError
-from memfeat.files import remove_stale_parts, sha256_of_file
 from memfeat.manifest import check_id, folded_id
+from memfeat.storage import Location, remove_stale_parts, sha256_of_file
 
 VIDEOS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
@@ -46,7 +46,7 @@ class ImportSummary:
     steps: int
     missing: tuple[str, ...]
     unused: int
-    set_aside: tuple[Place, ...]
+    set_aside: tuple[Location, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:

@@ -41,9 +41,8 @@ from memfeat.cache.damage import damage, reading
 from memfeat.cache.rows import FileIdentity, StoredRows
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
 from memfeat.cache.video import STATUSES, Rows, VideoEntry, blocks_of
-from memfeat.errors import CacheError
+from memfeat.errors import CacheError, short_repr
 from memfeat.manifest import check_id
-from memfeat.tables import shown
 
 NORM_BLOCK = 4096  # vectors checked at once, so that the check stays in the CPU's cache
 MOST_COVERED = 65_535  # by one frame, so that a small file cannot claim a video without end
@@ -224,7 +223,7 @@ def _contiguous_datasets(path: Path, file: h5py.File, size: int) -> dict[str, h5
     names = (*TEXTS, *NUMBERS)
     if odd := sorted(set(file) ^ set(names)):
         what = "is missing" if odd[0] in names else "does not belong in a shard"
-        raise damage(path, f"{shown(odd[0])} {what}")
+        raise damage(path, f"{short_repr(odd[0])} {what}")
     datasets = {}
     for name in names:
         is_hard = file.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
@@ -259,18 +258,18 @@ def _check_texts(
         try:
             check_id(video_id)
         except ValueError as error:
-            raise ValueError(f"an id is {shown(video_id)}, which {error}") from None
+            raise ValueError(f"an id is {short_repr(video_id)}, which {error}") from None
     if len(set(video_ids)) < len(video_ids):
         raise ValueError("it holds a video twice")
     for status in statuses:
         if status not in STATUSES:
-            raise ValueError(f"a status is {shown(status)}, not one of {', '.join(STATUSES)}")
+            raise ValueError(f"a status is {short_repr(status)}, not one of {', '.join(STATUSES)}")
     for reason in reasons:
         if reason and not reason.isidentifier():
-            raise ValueError(f"a reason is {shown(reason)}, which is not one word")
+            raise ValueError(f"a reason is {short_repr(reason)}, which is not one word")
     for video_id, sha256 in zip(video_ids, sources, strict=True):
         if not re.fullmatch("([0-9a-f]{64})?", sha256):
-            raise ValueError(f"the hash of {video_id!r} is {shown(sha256)}")
+            raise ValueError(f"the hash of {video_id!r} is {short_repr(sha256)}")
 
 
 def text_attribute(text: str) -> dict[str, Any]:

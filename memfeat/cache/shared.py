@@ -17,7 +17,7 @@ from memfeat.cache.features import FeatureTable
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.table import Cache
 from memfeat.errors import CacheError
-from memfeat.files import PART_SUFFIX, remove_stale_parts
+from memfeat.storage import PART_SUFFIX, remove_stale_parts
 
 ALIGNMENT = 64  # bytes; a cache line
 ZEROS = bytes(1 << 20)

@@ -9,11 +9,8 @@ from typing import Any, NamedTuple
 
 from memfeat.cache.table import Cache
 from memfeat.cache.video import STATUSES
-from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.files import PART_SUFFIX
-from memfeat.places import Url
-from memfeat.remote import files_at, shards_at
+from memfeat.storage import PART_SUFFIX, Location, Url, files_at, shards_at
 
 # What another try needs, where it is not that the file is mended.
 FLAGS = {
@@ -46,12 +43,12 @@ class CacheStatus:
         missing: of the ids asked about, those that the cache does not hold.
     """
 
-    folder: Place
+    folder: Location
     cache: Cache | None
     damaged: dict[Path, str]
     other: dict[Path, str]
-    set_aside: tuple[Place, ...]
-    parts: tuple[Place, ...]
+    set_aside: tuple[Location, ...]
+    parts: tuple[Location, ...]
     same: tuple[tuple[str, ...], ...]
     leaks: tuple[tuple[str, ...], ...]
     missing: tuple[str, ...]
@@ -125,7 +122,7 @@ class CacheStatus:
         return Task(f"{what}, to be made again and deleted", f"{again} && {delete}")
 
 
-def status_of(folder: Place, splits: Mapping[str, str] | None = None) -> CacheStatus:
+def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> CacheStatus:
     """Look through a cache's folder; no embedding is read.
 
     Args:
@@ -172,9 +169,9 @@ def same_sources(cache: Cache) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(ids)) for ids in groups.values() if len(ids) > 1)
 
 
-def _named(folder: Place, pattern: str) -> tuple[Place, ...]:
+def _named(folder: Location, pattern: str) -> tuple[Location, ...]:
     return tuple(folder / name for name in files_at(folder, pattern))
 
 
-def _quoted(paths: Iterable[Place]) -> str:
+def _quoted(paths: Iterable[Location]) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)

@@ -14,10 +14,8 @@ from memfeat.cache.rows import Span, StoredRows
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES, VideoEntry
-from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.places import Url
-from memfeat.remote import Mirror, local_folder, shards_at
+from memfeat.storage import Location, Mirror, Url, local_folder, shards_at
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Cache:
         reasons: why videos failed or are partial, also of those that a later shard has whole.
     """
 
-    folder: Place
+    folder: Location
     spec: CacheSpec
     entries: dict[str, VideoEntry]
     rows: dict[Path, StoredRows]
@@ -46,7 +44,7 @@ class Cache:
         return tuple(self.rows)
 
     @classmethod
-    def open(cls, folder: Place, *, damaged_ok: bool = False) -> Self:
+    def open(cls, folder: Location, *, damaged_ok: bool = False) -> Self:
         """Read which videos the shards of `folder` hold; no embedding is read yet.
 
         Of a remote folder the shards that this machine has no copy of are fetched.
@@ -65,7 +63,7 @@ class Cache:
         return cache
 
     @classmethod
-    def open_what_can_be(cls, folder: Place) -> tuple[Self | None, dict[Path, CacheError]]:
+    def open_what_can_be(cls, folder: Location) -> tuple[Self | None, dict[Path, CacheError]]:
         """Read all shards that can be used together; tell of each other one what it is.
 
         Returns:
@@ -104,7 +102,7 @@ class Cache:
         return cls(folder, spec, entries, rows, damaged, frozenset(reasons)), problems
 
     @classmethod
-    def open_whole(cls, folder: Place) -> tuple[Self | None, tuple[Place, ...]]:
+    def open_whole(cls, folder: Location) -> tuple[Self | None, tuple[Location, ...]]:
         """Rename the shards that cannot be read to `*.damaged`, and open the others.
 
         Returns:
@@ -224,7 +222,7 @@ class Cache:
         }
 
 
-def set_aside(folder: Place, path: Path) -> Place:
+def set_aside(folder: Location, path: Path) -> Location:
     """Take a bad shard out of its cache by another name, and return its new place.
 
     Args:
@@ -239,7 +237,7 @@ def set_aside(folder: Place, path: Path) -> Place:
     return Mirror(folder).set_aside(path.name)
 
 
-def shard_paths(folder: Place, *, anew: bool = False) -> list[Path]:
+def shard_paths(folder: Location, *, anew: bool = False) -> list[Path]:
     """Return the shards of a folder, or their copies on this machine, by name.
 
     Args:

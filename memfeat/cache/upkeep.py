@@ -7,9 +7,8 @@ from pathlib import Path
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.table import set_aside, shard_paths
-from memfeat.config import Place
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.files import remove_stale_parts
+from memfeat.storage import Location, remove_stale_parts
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,12 @@ class Repair:
         parts_removed: how many files of killed writers were deleted.
     """
 
-    set_aside: dict[Place, str]
+    set_aside: dict[Location, str]
     left_alone: dict[Path, str]
     parts_removed: int
 
 
-def verify(folder: Place) -> dict[Path, str]:
+def verify(folder: Location) -> dict[Path, str]:
     """Read every shard, and check all that can be checked; return what is wrong, by shard.
 
     That is checksums, the length of vectors, offsets, and that what is said of each video fits.
@@ -40,7 +39,7 @@ def verify(folder: Place) -> dict[Path, str]:
     return {path: str(problem) for path, problem in _verified(folder) if problem is not None}
 
 
-def repair(folder: Place) -> Repair:
+def repair(folder: Location) -> Repair:
     """Verify every shard, and take bad ones out of the cache, so that `extract` makes them again.
 
     Nothing but the leavings of killed writers is deleted: a bad shard is renamed to `*.damaged`.
@@ -50,7 +49,7 @@ def repair(folder: Place) -> Repair:
         RemoteError: a remote folder that cannot be fetched, or changed.
         OSError: it cannot be written to.
     """
-    bad: dict[Place, str] = {}
+    bad: dict[Location, str] = {}
     other: dict[Path, str] = {}
     for path, problem in _verified(folder):
         if isinstance(problem, DamagedShardError):
@@ -61,7 +60,7 @@ def repair(folder: Place) -> Repair:
     return Repair(bad, other, remove_stale_parts(folder) if isinstance(folder, Path) else 0)
 
 
-def _verified(folder: Place) -> Iterator[tuple[Path, CacheError | None]]:
+def _verified(folder: Location) -> Iterator[tuple[Path, CacheError | None]]:
     """Yield every shard with what is wrong with it, if anything."""
     first: tuple[CacheSpec, str] | None = None
     for path in shard_paths(folder, anew=True):

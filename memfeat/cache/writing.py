@@ -18,7 +18,7 @@ from memfeat.cache.shard import TEXTS, checksum, open_shard, text_attribute
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import EncodedVideo, Rows, blocks_of
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.files import replacing
+from memfeat.storage import atomic_replace
 
 IN_MEMORY = 8 << 20  # bytes of rows for which no file is made
 ROOM_FOR_HEADERS = 1 << 16
@@ -39,7 +39,7 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Row
     ids = [video.video_id for video in videos]
     key = hashlib.sha256("\0".join([spec.model_dump_json(), *ids]).encode()).hexdigest()
     path = folder / f"shard-{key[:16]}.h5"
-    with _telling(path), replacing(path) as part:
+    with _telling(path), atomic_replace(path) as part:
         _write(part, spec, videos)
     return path
 

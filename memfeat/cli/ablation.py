@@ -6,9 +6,17 @@ from typing import Any
 import click
 
 from memfeat.cli.caches import make_caches
-from memfeat.cli.options import LOCAL_PLACE, PLACE, given, json_option, print_json, settings_options
-from memfeat.config import AblationConfig, Place, build, read_pipeline
+from memfeat.cli.options import (
+    LOCAL_PATH,
+    LOCATION,
+    given,
+    json_option,
+    print_json,
+    settings_options,
+)
+from memfeat.config import AblationConfig, build, read_pipeline
 from memfeat.errors import ConfigError, ExitCode
+from memfeat.storage import Location
 
 
 @click.command(
@@ -16,8 +24,8 @@ from memfeat.errors import ConfigError, ExitCode
     epilog="Example: memfeat ablation pipelines/table1.toml --manifest data_manifests/mine.csv "
     "--cache-root cache/mine --run runs/table1-mine",
 )
-@click.argument("grid", type=LOCAL_PLACE, metavar="GRID.toml")
-@click.option("--manifest", type=PLACE, help="Instead of [train] manifest.")
+@click.argument("grid", type=LOCAL_PATH, metavar="GRID.toml")
+@click.option("--manifest", type=LOCATION, help="Instead of [train] manifest.")
 @click.option("--device", help="Of both stages, instead of [extract] and [train] device.")
 @click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
 @settings_options(AblationConfig)
@@ -25,7 +33,7 @@ from memfeat.errors import ConfigError, ExitCode
 def ablation_command(
     grid: Path,
     *,
-    manifest: Place | None,
+    manifest: Location | None,
     device: str | None,
     extract: bool,
     as_json: bool,

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memfeat.cli.options import (
-    LOCAL_PLACE,
-    PLACE,
+    LOCAL_PATH,
+    LOCATION,
     json_option,
     print_json,
     read_settings,
     settings_options,
     some,
 )
-from memfeat.config import ImportConfig, Place
+from memfeat.config import ImportConfig
 from memfeat.errors import ExitCode
+from memfeat.storage import Location
 
 if TYPE_CHECKING:
     from memfeat.cache import ImportSummary
@@ -27,9 +28,9 @@ def cache_command() -> None:
 
 
 @cache_command.command("info", epilog="Example: memfeat cache info cache/demo/efficientnet-lite0")
-@click.argument("folder", type=PLACE)
+@click.argument("folder", type=LOCATION)
 @json_option
-def info_command(folder: Place, as_json: bool) -> None:
+def info_command(folder: Location, as_json: bool) -> None:
     """Say what a cache holds and what made it."""
     from memfeat.cache import Cache
 
@@ -46,9 +47,9 @@ def info_command(folder: Place, as_json: bool) -> None:
 @cache_command.command(
     "verify", epilog="Example: memfeat cache verify cache/demo/efficientnet-lite0"
 )
-@click.argument("folder", type=PLACE)
+@click.argument("folder", type=LOCATION)
 @json_option
-def verify_command(folder: Place, as_json: bool) -> int:
+def verify_command(folder: Location, as_json: bool) -> int:
     """Read every shard and check checksums, vectors and offsets. Exit code 1: damage found."""
     from memfeat.cache import verify
 
@@ -65,9 +66,9 @@ def verify_command(folder: Place, as_json: bool) -> int:
 @cache_command.command(
     "repair", epilog="Example: memfeat cache repair cache/demo/efficientnet-lite0"
 )
-@click.argument("folder", type=PLACE)
+@click.argument("folder", type=LOCATION)
 @json_option
-def repair_command(folder: Place, as_json: bool) -> int:
+def repair_command(folder: Location, as_json: bool) -> int:
     """Verify every shard and set bad ones aside, so that the next `extract` makes them again.
 
     Deletes what killed writers left. A shard of another version, or made with other settings, is
@@ -104,12 +105,12 @@ def repair_command(folder: Place, as_json: bool) -> int:
     epilog="Example: memfeat cache import features.npz --name C3D --source 'handed out with "
     "MediaEval 2019' -o cache/videomem/C3D --manifest data_manifests/videomem.csv",
 )
-@click.argument("path", type=LOCAL_PLACE, metavar="SRC")
+@click.argument("path", type=LOCAL_PATH, metavar="SRC")
 @click.option(
     "-o",
     "--cache",
     "folder",
-    type=LOCAL_PLACE,
+    type=LOCAL_PATH,
     required=True,
     help="Folder of shards to fill.",
 )
@@ -156,13 +157,13 @@ def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int
     "export",
     epilog="Example: memfeat cache export cache/demo/efficientnet-lite0 -o demo-features.npz",
 )
-@click.argument("folder", type=PLACE)
-@click.option("-o", "--output", type=LOCAL_PLACE, required=True, help="The .npz file to write.")
-@click.option("--manifest", type=PLACE, help="Only its videos, in its order.")
+@click.argument("folder", type=LOCATION)
+@click.option("-o", "--output", type=LOCAL_PATH, required=True, help="The .npz file to write.")
+@click.option("--manifest", type=LOCATION, help="Only its videos, in its order.")
 @click.option("--partial", is_flag=True, help="Also videos that could be decoded only in part.")
 @json_option
 def export_command(
-    folder: Place, output: Path, manifest: Place | None, partial: bool, as_json: bool
+    folder: Location, output: Path, manifest: Location | None, partial: bool, as_json: bool
 ) -> int:
     """Export a cache's features to an NPZ, for other tools.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from memfeat.cli.options import LOCAL_PLACE
+from memfeat.cli.options import LOCAL_PATH
 from memfeat.registry import unknown_name
 
 
@@ -15,8 +15,8 @@ from memfeat.registry import unknown_name
     show_default=True,
     help="demo, or demo-b: other clips, another formula, a higher mean, to carry models over to.",
 )
-@click.option("--manifest", type=LOCAL_PLACE, help="Manifest [data_manifests/NAME.csv].")
-@click.option("--videos", type=LOCAL_PLACE, help="Folder of clips [data/NAME].")
+@click.option("--manifest", type=LOCAL_PATH, help="Manifest [data_manifests/NAME.csv].")
+@click.option("--videos", type=LOCAL_PATH, help="Folder of clips [data/NAME].")
 def demo_command(name: str, manifest: Path | None, videos: Path | None) -> None:
     """Render the demo clips and their manifest.
 

@@ -6,17 +6,18 @@ from typing import Any
 import click
 
 from memfeat.cli.options import (
-    LOCAL_PLACE,
-    PLACE,
+    LOCAL_PATH,
+    LOCATION,
     json_option,
     print_json,
     read_settings,
     settings_options,
     some,
 )
-from memfeat.config import ConvertConfig, Place
+from memfeat.config import ConvertConfig
 from memfeat.datasets import FORMATS, Conversion, convert
 from memfeat.errors import ExitCode
+from memfeat.storage import Location
 
 
 @click.group("manifest", epilog="Example: memfeat manifest check data_manifests/demo.csv")
@@ -49,11 +50,11 @@ def _formats() -> str:
     epilog="Example: memfeat manifest from videomem /data/VideoMem -o data_manifests/videomem.csv",
 )
 @click.argument("name", metavar="FORMAT")
-@click.argument("source", type=LOCAL_PLACE, metavar="SRC")
+@click.argument("source", type=LOCAL_PATH, metavar="SRC")
 @click.option(
     "-o",
     "--output",
-    type=LOCAL_PLACE,
+    type=LOCAL_PATH,
     required=True,
     help="The manifest to write: .csv, .tsv or .jsonl.",
 )
@@ -89,10 +90,10 @@ def _say(conversion: Conversion) -> None:
 
 
 @manifest_command.command("check", epilog="Example: memfeat manifest check data_manifests/demo.csv")
-@click.argument("path", type=PLACE)
-@click.option("--root", type=PLACE, help="Folder that the paths start from.")
+@click.argument("path", type=LOCATION)
+@click.option("--root", type=LOCATION, help="Folder that the paths start from.")
 @json_option
-def check_command(path: Place, root: Place | None, as_json: bool) -> int:
+def check_command(path: Location, root: Location | None, as_json: bool) -> int:
     """Check a manifest's rows and look whether its videos are there. Exit code 1: errors found."""
     from dataclasses import asdict
 

@@ -10,7 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from memfeat.config import FLAG_ALONE, Settings, build, read_pipeline
-from memfeat.places import Url, is_url
+from memfeat.storage import Url, is_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
@@ -34,7 +34,7 @@ class CommandOfSwitches(click.Command):
         return super().parse_args(ctx, [f"{a}={alone[a]}" if a in alone else a for a in args])
 
 
-class _PlaceType(click.ParamType):  # type: ignore[type-arg] # which it takes from 8.4 on
+class _LocationType(click.ParamType):  # type: ignore[type-arg] # which it takes from 8.4 on
     """A path, or, unless it has to be on this machine, a URL."""
 
     name = "path"
@@ -55,11 +55,11 @@ class _PlaceType(click.ParamType):  # type: ignore[type-arg] # which it takes fr
             self.fail(f"{value} is not allowed: {error}", param, ctx)
 
 
-PLACE = _PlaceType(local=False)
-LOCAL_PLACE = _PlaceType(local=True)
+LOCATION = _LocationType(local=False)
+LOCAL_PATH = _LocationType(local=True)
 
 pipeline_argument = click.argument(
-    "pipeline", required=False, type=LOCAL_PLACE, metavar="[PIPELINE.toml]"
+    "pipeline", required=False, type=LOCAL_PATH, metavar="[PIPELINE.toml]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
@@ -69,11 +69,11 @@ def other_videos_options(command: F) -> F:
     caches = click.option(
         "--cache",
         "caches",
-        type=PLACE,
+        type=LOCATION,
         multiple=True,
         help="Their embeddings, a folder for each of the run's caches [the run's own].",
     )
-    manifest = click.option("--manifest", type=PLACE, help="Other videos [the run's own].")
+    manifest = click.option("--manifest", type=LOCATION, help="Other videos [the run's own].")
     return manifest(caches(command))
 
 
@@ -164,7 +164,7 @@ def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
         return _click_type(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
-        return PLACE if Url in parts else _click_type(parts[0])
+        return LOCATION if Url in parts else _click_type(parts[0])
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -174,7 +174,7 @@ def _click_type(annotation: Any) -> "click.ParamType[Any] | None":
         int: click.INT,
         float: click.FLOAT,
         str: click.STRING,
-        Path: LOCAL_PLACE,
+        Path: LOCAL_PATH,
     }
     return known.get(annotation)
 

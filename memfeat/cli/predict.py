@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import LOCAL_PLACE, PLACE, json_option, print_json
+from memfeat.cli.options import LOCAL_PATH, LOCATION, json_option, print_json
 from memfeat.errors import ExitCode
 
 if TYPE_CHECKING:
-    from memfeat.config import Place
     from memfeat.prediction import Predictor, VideoPrediction
+    from memfeat.storage import Location
 
 
 @click.command(
     "predict",
     epilog="Example: memfeat predict runs/demo/cells/bigru+mlp clip.mp4 --timeline clip.png",
 )
-@click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
-@click.argument("videos", nargs=-1, required=True, type=PLACE, metavar="VIDEO")
+@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
+@click.argument("videos", nargs=-1, required=True, type=LOCATION, metavar="VIDEO")
 @click.option(
     "--timeline",
-    type=LOCAL_PLACE,
+    type=LOCAL_PATH,
     help="Draw each frame's weight and effect; for several videos, a folder.",
 )
 @click.option(
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def predict_command(
     *,
     run_folder: Path,
-    videos: "tuple[Place, ...]",
+    videos: "tuple[Location, ...]",
     timeline: Path | None,
     weights: tuple[str, ...],
     device: str,
@@ -67,7 +67,7 @@ def predict_command(
     return ExitCode.SOME_VIDEOS_FAILED if failed else ExitCode.DONE
 
 
-def _pictures(videos: "Sequence[Place]", timeline: Path | None) -> list[Path | None]:
+def _pictures(videos: "Sequence[Location]", timeline: Path | None) -> list[Path | None]:
     """Name each video's picture; of several videos of one name, from the second on by a number."""
     if timeline is None or len(videos) == 1:
         return [timeline] * len(videos)
@@ -85,7 +85,7 @@ def _say(prediction: "VideoPrediction") -> None:
         click.echo(f"{prediction.score:.4f}\t{prediction.path}")
 
 
-def _draw(predictor: "Predictor", video: "Place", picture: Path) -> None:
+def _draw(predictor: "Predictor", video: "Location", picture: Path) -> None:
     from memfeat.figures import draw_timeline, strip_indices
     from memfeat.prediction import frames_at
 

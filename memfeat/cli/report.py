@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from memfeat.cli.options import LOCAL_PLACE
+from memfeat.cli.options import LOCAL_PATH
 
 
 @click.command("report", epilog="Example: memfeat report runs/demo -o demo.html")
-@click.argument("folder", type=LOCAL_PLACE)
-@click.option("-o", "--output", type=LOCAL_PLACE, help="Page to write [FOLDER/report.html].")
+@click.argument("folder", type=LOCAL_PATH)
+@click.option("-o", "--output", type=LOCAL_PATH, help="Page to write [FOLDER/report.html].")
 def report_command(folder: Path, output: Path | None) -> None:
     """Write a page of tables and plots.
 

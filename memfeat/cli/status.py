@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import PLACE, json_option, print_json
-from memfeat.config import Place
+from memfeat.cli.options import LOCATION, json_option, print_json
 from memfeat.errors import ExitCode
+from memfeat.storage import Location
 
 if TYPE_CHECKING:
     from memfeat.cache import CacheStatus
@@ -20,10 +20,10 @@ FEW = 3  # examples
     epilog="Example: memfeat status cache/demo/efficientnet-lite0 --manifest "
     "data_manifests/demo.csv",
 )
-@click.argument("folder", type=PLACE, metavar="CACHE")
-@click.option("--manifest", type=PLACE, help="Also count its videos that are not done.")
+@click.argument("folder", type=LOCATION, metavar="CACHE")
+@click.option("--manifest", type=LOCATION, help="Also count its videos that are not done.")
 @json_option
-def status_command(folder: Place, manifest: Place | None, as_json: bool) -> int:
+def status_command(folder: Location, manifest: Location | None, as_json: bool) -> int:
     """Say what became of a cache's videos, and what to do about it.
 
     In the commands it names, `...` stands for the settings that made the cache. It reads no

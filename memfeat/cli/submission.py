@@ -5,29 +5,30 @@ from pathlib import Path
 import click
 
 from memfeat.cli.options import (
-    LOCAL_PLACE,
+    LOCAL_PATH,
     json_option,
     other_videos_options,
     print_json,
     say_notes,
 )
-from memfeat.config import Place, Split
+from memfeat.config import Split
 from memfeat.datasets.submission import LAYOUTS, SOURCES_SUFFIX, Layout, Missing
 from memfeat.errors import ConfigError
+from memfeat.storage import Location
 
 
 @click.command(
     "submission",
     epilog="Example: memfeat submission runs/mine --layout 2021 -o me21mem_team_shortterm_run1.csv",
 )
-@click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
+@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
 @click.option(
     "--layout",
     type=click.Choice(list(LAYOUTS)),
     required=True,
     help="2018: video,score,confidence; 2021: id,score; 2026: a header, then video,mem_score.",
 )
-@click.option("-o", "--output", type=LOCAL_PLACE, required=True, help="The run file to write.")
+@click.option("-o", "--output", type=LOCAL_PATH, required=True, help="The run file to write.")
 @other_videos_options
 @click.option(
     "--split",
@@ -49,8 +50,8 @@ def submission_command(
     run_folder: Path,
     layout: Layout,
     output: Path,
-    manifest: Place | None,
-    caches: tuple[Place, ...],
+    manifest: Location | None,
+    caches: tuple[Location, ...],
     split: Split,
     missing: Missing,
     as_json: bool,

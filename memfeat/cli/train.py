@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from memfeat.cli.options import (
-    LOCAL_PLACE,
+    LOCAL_PATH,
     json_option,
     other_videos_options,
     pipeline_argument,
@@ -15,8 +15,9 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
-from memfeat.config import Place, Split, TrainConfig
+from memfeat.config import Split, TrainConfig
 from memfeat.errors import ConfigError
+from memfeat.storage import Location
 
 
 @click.command(
@@ -58,14 +59,14 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     epilog="Example: memfeat evaluate runs/mine --manifest data_manifests/other.csv "
     "--cache cache/other/ViT-L-14-336 --split test",
 )
-@click.argument("run_folder", type=LOCAL_PLACE, metavar="RUN")
+@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
 @other_videos_options
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Only this split.")
 @json_option
 def evaluate_command(
     run_folder: Path,
-    manifest: Place | None,
-    caches: tuple[Place, ...],
+    manifest: Location | None,
+    caches: tuple[Location, ...],
     split: Split | None,
     as_json: bool,
 ) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from memfeat.cli.options import LOCAL_PLACE, given, json_option, print_json, settings_options
+from memfeat.cli.options import LOCAL_PATH, given, json_option, print_json, settings_options
 from memfeat.config import TransferConfig, build, read_pipeline
 from memfeat.errors import ConfigError, ExitCode
 
 
 @click.command("transfer", epilog="Example: memfeat transfer pipelines/table2.toml --seeds 0-2")
-@click.argument("pipeline", type=LOCAL_PLACE, metavar="PIPELINE.toml")
+@click.argument("pipeline", type=LOCAL_PATH, metavar="PIPELINE.toml")
 @click.option("--device", help="Instead of [train] device.")
 @settings_options(TransferConfig)
 @json_option

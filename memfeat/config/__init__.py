@@ -20,8 +20,7 @@ from memfeat.config.importing import ImportConfig
 from memfeat.config.plan import PlanConfig
 from memfeat.config.settings import (
     FLAG_ALONE,
-    LocalPlace,
-    Place,
+    LocalPath,
     Printed,
     Seeds,
     Settings,
@@ -30,7 +29,7 @@ from memfeat.config.settings import (
     parse_seeds,
     read_pipeline,
 )
-from memfeat.config.streams import Names, Places, aggregator_names, cache_names
+from memfeat.config.streams import Locations, Names, aggregator_names, cache_names
 from memfeat.config.train import Monitor, TrainConfig
 from memfeat.config.transfer import TransferConfig, TransferDataset, TransferFigures
 
@@ -45,13 +44,12 @@ __all__ = [
     "ExtractConfig",
     "FinetuneConfig",
     "ImportConfig",
-    "LocalPlace",
+    "LocalPath",
+    "Locations",
     "Monitor",
     "Names",
     "OnPartial",
     "PaperFigures",
-    "Place",
-    "Places",
     "PlanConfig",
     "Printed",
     "Seeds",

@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from memfeat.config.extract import Tokens
-from memfeat.config.settings import LocalPlace, Place, Seeds, Settings, Split
-from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
+from memfeat.config.settings import LocalPath, Seeds, Settings, Split
+from memfeat.config.streams import Locations, Names, aggregator_names, for_each_cache
 from memfeat.engines import Engine
+from memfeat.storage import Location
 
 
 class PaperFigures(Settings):
@@ -22,7 +23,7 @@ class AblationRow(Settings):
     """One system of a table: caches, aggregators and a head, trained over the table's seeds."""
 
     name: str | None = Field(None, description="label [aggregator+head]")
-    cache: Places = Field(description="below `cache_root`; several are streams side by side")
+    cache: Locations = Field(description="below `cache_root`; several are streams side by side")
     aggregator: Names = Field(description="one for all caches, or one each")
     head: str
     train: dict[str, Any] = Field(default_factory=dict, description="settings for this row alone")
@@ -43,7 +44,7 @@ class CacheRecipe(Settings):
     weights: str | None = None
     tokens: Tokens = "cls"
     sampler: str = "every"
-    finetune: LocalPlace | None = Field(
+    finetune: LocalPath | None = Field(
         None, description="pipeline whose [finetune] table makes the weights, from the same videos"
     )
 
@@ -52,14 +53,16 @@ class AblationConfig(Settings):
     """A grid of systems: rows one by one, the product of lists, or both."""
 
     title: str = Field(description="heading of the table")
-    run: LocalPlace = Field(description="folder the table and the cells' runs go to")
+    run: LocalPath = Field(description="folder the table and the cells' runs go to")
     split: Split = Field("dev", description="split that the table reports (the paper: dev)")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
-    cache_root: Place = Field(Path("cache"), description="folder that the rows' caches lie in")
+    cache_root: Location = Field(Path("cache"), description="folder that the rows' caches lie in")
     recipes: dict[str, CacheRecipe] = Field(
         default_factory=dict, description="by cache: how it is made [with the encoder of its name]"
     )
-    caches: tuple[Place, ...] = Field((), description="with aggregators and heads: their product")
+    caches: tuple[Location, ...] = Field(
+        (), description="with aggregators and heads: their product"
+    )
     aggregators: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     rows: tuple[AblationRow, ...] = ()

@@ -2,17 +2,17 @@
 
 from pydantic import Field
 
-from memfeat.config.settings import LocalPlace, Settings
+from memfeat.config.settings import LocalPath, Settings
 
 
 class ConvertConfig(Settings):
     """Which of a dataset's scores go into the manifest, and where its videos lie."""
 
     target: str | None = Field(None, description="which score [the first of the format's targets]")
-    videos: LocalPlace | None = Field(
+    videos: LocalPath | None = Field(
         None, description="folder that the videos lie in, at any depth [SRC]"
     )
-    splits: LocalPlace | None = Field(
+    splits: LocalPath | None = Field(
         None, description="CSV with columns video,split, in place of the format's own split"
     )
     seed: int | None = Field(

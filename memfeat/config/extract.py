@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from memfeat.config.settings import FLAG_ALONE, Place, Settings
+from memfeat.config.settings import FLAG_ALONE, Settings
 from memfeat.engines import Engine
+from memfeat.storage import Location
 
 
 def _check_tokens(value: str) -> str:
@@ -54,11 +55,11 @@ OnPartial = Literal["keep", "skip", "fail"]
 class ExtractConfig(Settings):
     """Stage 1: which videos, which encoder, where the cache goes."""
 
-    manifest: Place = Field(description="which videos")
-    root: Place | None = Field(
+    manifest: Location = Field(description="which videos")
+    root: Location | None = Field(
         None, description="folder that the manifest's paths start from [the manifest's own]"
     )
-    cache: Place = Field(description="folder of shards")
+    cache: Location = Field(description="folder of shards")
     encoder: str = Field("ViT-L-14-336", description="frame encoder; `memfeat list` names them")
     weights: str | None = Field(
         None,

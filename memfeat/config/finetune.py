@@ -5,18 +5,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config.settings import LocalPlace, Place, Settings
+from memfeat.config.settings import LocalPath, Settings
 from memfeat.config.train import Monitor
+from memfeat.storage import Location
 
 
 class FinetuneConfig(Settings):
     """I3D trained end to end: which videos, from which weights, and how. All defaults are ours."""
 
-    manifest: Place = Field(description="videos, splits and scores")
-    root: Place | None = Field(
+    manifest: Location = Field(description="videos, splits and scores")
+    root: Location | None = Field(
         None, description="folder that the manifest's paths start from [the manifest's own]"
     )
-    run: LocalPlace = Field(Path("runs/finetune"), description="folder the result goes to")
+    run: LocalPath = Field(Path("runs/finetune"), description="folder the result goes to")
     weights: str = Field(description="to start from: an I3D checkpoint file, or `random`")
     image_size: int = Field(
         224, ge=32, le=1024, description="pixels a side; less than 224 for trials (ours)"

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config.settings import Place, Printed, Settings
+from memfeat.config.settings import Printed, Settings
+from memfeat.storage import Location
 
 
 class ImportConfig(Settings):
@@ -19,4 +20,4 @@ class ImportConfig(Settings):
     normalise: Literal["l2", "none"] = Field(
         "l2", description="l2 divides each vector by its length, as the paper does"
     )
-    manifest: Place | None = Field(None, description="import the videos of this manifest only")
+    manifest: Location | None = Field(None, description="import the videos of this manifest only")

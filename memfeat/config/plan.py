@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import Field
 
 from memfeat.config.extract import ExtractConfig, Tokens
-from memfeat.config.settings import LocalPlace, Place, Settings
+from memfeat.config.settings import LocalPath, Settings
+from memfeat.storage import Location
 
 
 def _of_extract(name: str) -> Any:
@@ -15,8 +16,8 @@ def _of_extract(name: str) -> Any:
 class PlanConfig(Settings):
     """What is to be extracted, how fast it goes, and what that is worth."""
 
-    manifest: Place | None = Field(None, description="which videos; or give --videos, --seconds")
-    root: Place | None = Field(
+    manifest: Location | None = Field(None, description="which videos; or give --videos, --seconds")
+    root: Location | None = Field(
         None, description="folder that the manifest's paths start from [the manifest's own]"
     )
     headers: int = Field(
@@ -36,7 +37,7 @@ class PlanConfig(Settings):
         1, gt=0, le=1, description="share of the frames that a sampler passes on to the encoder"
     )
     rate: float | None = Field(None, gt=0, description="frames/s that one GPU encodes")
-    rate_from: LocalPlace | None = Field(
+    rate_from: LocalPath | None = Field(
         None,
         description="JSON of `memfeat extract --json` on one device, or of a benchmark, to take "
         "--rate from",

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from memfeat.errors import ConfigError
-from memfeat.places import Url, is_url, place_of
+from memfeat.errors import ConfigError, short_repr
 from memfeat.registry import unknown_name
-from memfeat.tables import shown
+from memfeat.storage import Url, is_url, parse_location
 
 TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
@@ -20,18 +19,13 @@ MOST_SEEDS = 10_000
 Split = Literal["train", "dev", "test"]
 
 
-def _read_place(value: Any) -> Any:
-    return place_of(str(value)) if isinstance(value, str | Path) else value
-
-
-def _read_local_place(value: Any) -> Any:
+def _read_local_path(value: Any) -> Any:
     if isinstance(value, Url) or (isinstance(value, str) and is_url(value)):
         raise ValueError("it is a URL; name a file or folder on this machine")
-    return _read_place(value)
+    return parse_location(str(value)) if isinstance(value, str | Path) else value
 
 
-Place = Annotated[Path | Url, BeforeValidator(_read_place)]
-LocalPlace = Annotated[Path, BeforeValidator(_read_local_place)]
+LocalPath = Annotated[Path, BeforeValidator(_read_local_path)]
 
 
 def _check_printable(value: str) -> str:
@@ -106,7 +100,9 @@ def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str
         if name not in TABLES:
             raise ConfigError(f"{path}: {unknown_name('table', name, (*TABLES, EXTENDS))}")
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {name!r} is {shown(table)}, not a table; write [{name}]")
+            raise ConfigError(
+                f"{path}: {name!r} is {short_repr(table)}, not a table; write [{name}]"
+            )
     if base is None:
         return tables
     if not isinstance(base, str) or not base or "\0" in base:
@@ -152,7 +148,7 @@ def build(settings: type[S], values: dict[str, Any], source: str) -> S:
             message = f"{field} is missing; set it there or give --{field.replace('_', '-')}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            message = f"{field} = {shown(problem['input'])} is not allowed: {reason}"
+            message = f"{field} = {short_repr(problem['input'])} is not allowed: {reason}"
         raise ConfigError(f"{source}: {message}") from error
 
 

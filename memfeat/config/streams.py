@@ -12,8 +12,7 @@ from pydantic import (
     WrapSerializer,
 )
 
-from memfeat.config.settings import Place
-from memfeat.places import Url
+from memfeat.storage import Location, Url
 
 
 def _listed(value: Any) -> Any:
@@ -28,7 +27,7 @@ def _alone(value: tuple[Any, ...], write: SerializerFunctionWrapHandler) -> Any:
 # One may stand without a list around it, and is written so.
 _one_or_several = BeforeValidator(_listed), WrapSerializer(_alone, when_used="json")
 
-Places = Annotated[tuple[Place, ...], Field(min_length=1), *_one_or_several]
+Locations = Annotated[tuple[Location, ...], Field(min_length=1), *_one_or_several]
 Names = Annotated[tuple[str, ...], Field(min_length=1), *_one_or_several]
 
 
@@ -54,6 +53,6 @@ def aggregator_names(aggregators: Sequence[str]) -> str:
     return ",".join(aggregators[:1] if len(set(aggregators)) == 1 else aggregators)
 
 
-def cache_names(caches: Sequence[Place]) -> str:
+def cache_names(caches: Sequence[Location]) -> str:
     """Name caches side by side, such as `ViT-B-32 + i3d`."""
     return " + ".join(cache.name for cache in caches)

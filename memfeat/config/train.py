@@ -5,8 +5,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from memfeat.config.settings import LocalPlace, Place, Seeds, Settings
-from memfeat.config.streams import Names, Places, aggregator_names, for_each_cache
+from memfeat.config.settings import LocalPath, Seeds, Settings
+from memfeat.config.streams import Locations, Names, aggregator_names, for_each_cache
+from memfeat.storage import Location
 
 Monitor = Literal["l1", "srocc", "plcc"]
 
@@ -18,9 +19,9 @@ class TrainConfig(Settings):
     concatenated (Table 1, rows 9-11).
     """
 
-    manifest: Place = Field(description="videos, splits and scores")
-    cache: Places = Field(description="folder of shards; several are streams side by side")
-    run: LocalPlace = Field(Path("runs/train"), description="folder the result goes to")
+    manifest: Location = Field(description="videos, splits and scores")
+    cache: Locations = Field(description="folder of shards; several are streams side by side")
+    run: LocalPath = Field(Path("runs/train"), description="folder the result goes to")
     aggregator: Names = Field(
         ("bigru",),
         description="frames to one vector, one for all caches or one each; `memfeat list` names "

@@ -4,17 +4,18 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from memfeat.config.settings import LocalPlace, Place, Seeds, Settings, Split
-from memfeat.config.streams import Places
+from memfeat.config.settings import LocalPath, Seeds, Settings, Split
+from memfeat.config.streams import Locations
 from memfeat.registry import unknown_name
+from memfeat.storage import Location
 
 
 class TransferDataset(Settings):
     """One of the datasets that models are carried between."""
 
     name: str = Field(min_length=1, pattern=r"^[^/\\]+$", description="as the table calls it")
-    manifest: Place
-    cache: Places = Field(description="folder of shards, made alike for all datasets")
+    manifest: Location
+    cache: Locations = Field(description="folder of shards, made alike for all datasets")
 
 
 class TransferFigures(Settings):
@@ -32,7 +33,7 @@ class TransferConfig(Settings):
     """Every dataset trained on, every one evaluated on (paper, Table 2)."""
 
     title: str = Field(description="heading of the table")
-    run: LocalPlace = Field(description="folder the table and the datasets' runs go to")
+    run: LocalPath = Field(description="folder the table and the datasets' runs go to")
     datasets: tuple[TransferDataset, ...] = Field((), description="each is trained on")
     splits: tuple[Split, ...] = Field(("dev", "test"), min_length=1, description="to report")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every dataset's model, such as 0-4")

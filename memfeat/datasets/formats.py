@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from memfeat.config import Split
 from memfeat.datasets.folder import Folder
-from memfeat.errors import ManifestError
+from memfeat.errors import ManifestError, short_repr
 from memfeat.registry import Registry
-from memfeat.tables import read_rows, shown
+from memfeat.storage import read_rows
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[st
     """Yield (file and line, cells by column without outer white space) of each row of a CSV file.
 
     Raises:
-        ManifestError: as `memfeat.tables.read_rows`.
+        ManifestError: as `memfeat.storage.read_rows`.
     """
     for line, row in read_rows(path, required, None):
         yield f"{path}, line {line}", {name: cell.strip() for name, cell in row.items()}
@@ -131,11 +131,13 @@ def json_records(path: Path, required: Sequence[str]) -> Iterator[tuple[str, str
     elif isinstance(content, list):
         records = [(f"{path}, record {n}", "", record) for n, record in enumerate(content, 1)]
     else:
-        raise ManifestError(f"{path}: {shown(content)} is neither a list nor an object of records")
+        raise ManifestError(
+            f"{path}: {short_repr(content)} is neither a list nor an object of records"
+        )
     keys: dict[str, None] = {}
     for place, _, record in records:
         if not isinstance(record, dict):
-            raise ManifestError(f"{place}: {shown(record)} is not an object {{...}}")
+            raise ManifestError(f"{place}: {short_repr(record)} is not an object {{...}}")
         keys |= dict.fromkeys(record)
     for key in required:
         if key not in keys:

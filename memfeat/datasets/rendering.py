@@ -21,8 +21,8 @@ from memfeat.datasets.demo import (
     write_script,
 )
 from memfeat.errors import MemfeatError
-from memfeat.files import remove_stale_parts
 from memfeat.manifest import Manifest, write_manifest
+from memfeat.storage import remove_stale_parts
 from memfeat.video import write_video
 
 _FOLDERS = {

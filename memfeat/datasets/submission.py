@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.errors import RunError
-from memfeat.files import write_atomically
+from memfeat.storage import write_atomically
 
 Layout = Literal["2018", "2021", "2026"]
 Missing = Literal["refuse", "mean"]

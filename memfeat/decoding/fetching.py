@@ -14,8 +14,7 @@ from typing import Self
 
 from memfeat.decoding.worker import Finished
 from memfeat.manifest import VideoRecord
-from memfeat.places import Url
-from memfeat.remote import fetch, scratch_folder
+from memfeat.storage import Url, fetch, scratch_folder
 
 FETCHERS = 8  # at once
 AHEAD = 2 * FETCHERS  # videos being fetched, or waiting, beside those handed out

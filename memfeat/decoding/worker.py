@@ -20,8 +20,8 @@ from memfeat.config import MAX_PIXELS
 from memfeat.decoding.ring import CHUNK_FRAMES, RingShape, attach
 from memfeat.decoding.sampling import EVERY_FRAME, Cover, Sampling
 from memfeat.errors import VideoError
-from memfeat.files import sha256_of_file
 from memfeat.processes import end_with_parent
+from memfeat.storage import sha256_of_file
 from memfeat.video import Frame, VideoReader
 
 BEAT_SECONDS = 0.5  # between signs of life

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from memfeat.errors import EncoderError
-from memfeat.files import write_atomically
+from memfeat.storage import write_atomically
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 STATEMENTS = "memfeat"  # the entry of a safetensors file's metadata that memfeat writes

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, Status, blocks_of
-from memfeat.config import OnPartial, Place
+from memfeat.config import OnPartial
 from memfeat.decoding import Cover, DecodedVideo, DecodeSettings, Finished, Sampling, decode_ahead
 from memfeat.encoders import Encoding, FrameEncoder
 from memfeat.errors import EncoderError, VideoError
 from memfeat.manifest import VideoRecord
+from memfeat.storage import Location
 from memfeat.video import Frame, Pixels
 
 PIPELINED = 3  # batches on a GPU at once: one goes in, one is encoded, one comes out
@@ -90,7 +91,7 @@ class DecodedRows:
         )
 
 
-def encode_video(place: Place, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
+def encode_video(place: Location, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
     """Decode and encode one video exactly as a cache of this spec would hold it.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources
-from memfeat.config import EVERY_REASON, ExtractConfig, Place
+from memfeat.config import EVERY_REASON, ExtractConfig
 from memfeat.decoding import Sampling, start_decoders
 from memfeat.errors import CacheError, ConfigError, RemoteError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
@@ -23,10 +23,16 @@ from memfeat.extraction.pipeline import (
 from memfeat.extraction.places import Places, places_for
 from memfeat.extraction.rates import Rates
 from memfeat.extraction.workers import share_out
-from memfeat.files import remove_stale_parts, write_atomically
 from memfeat.manifest import Manifest, VideoRecord
-from memfeat.places import Url
-from memfeat.remote import remove, shards_at, write
+from memfeat.storage import (
+    Location,
+    Url,
+    remove,
+    remove_stale_parts,
+    shards_at,
+    write,
+    write_atomically,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class ExtractionSummary:
     already_done: int
     outcomes: tuple[VideoOutcome, ...]
     earlier_failures: dict[str, str]
-    set_aside: tuple[Place, ...]
+    set_aside: tuple[Location, ...]
     same: tuple[tuple[str, ...], ...]
     frames_kept: int
     rates: Rates
@@ -210,7 +216,7 @@ def _share(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
     return [record for start in starts for record in records[start : start + size]]
 
 
-def _require_writable(folder: Place) -> None:
+def _require_writable(folder: Location) -> None:
     """Find out before the encoder's work, not after, that the cache cannot be written to."""
     if isinstance(folder, Url):
         probe = Url(f"{folder}/probe")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from memfeat.cache import CacheSpec, Spool, write_shard
-from memfeat.config import ExtractConfig, Place
+from memfeat.config import ExtractConfig
 from memfeat.decoding import Ahead, DecodeSettings, Sampling, decode_ahead
 from memfeat.devices import cpu_cores
 from memfeat.encoders import Encoding, FrameEncoder, create_encoder
@@ -27,7 +27,7 @@ from memfeat.extraction.encoding import (
 )
 from memfeat.extraction.rates import Rates
 from memfeat.manifest import VideoRecord
-from memfeat.remote import Mirror, scratch_folder
+from memfeat.storage import Location, Mirror, scratch_folder
 
 WAITING = 4  # things that the writer may be behind
 CORES_A_DECODER = 4  # on a CPU, which the encoder needs itself
@@ -233,7 +233,7 @@ class _Landing(NamedTuple):
 
 
 @contextmanager
-def _landing(cache: Place) -> Iterator[_Landing]:
+def _landing(cache: Location) -> Iterator[_Landing]:
     """Have shards written into the cache itself, or, if that is remote, beside its copy here."""
     if isinstance(cache, Path):
         yield _Landing(cache, lambda _: None)

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from memfeat.errors import ConfigError
-from memfeat.files import write_atomically
+from memfeat.storage import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
 INK, MUTED, RULE, PAPER = "#1c2126", "#5d6670", "#d5dae0", "#ffffff"

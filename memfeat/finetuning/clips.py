@@ -16,7 +16,7 @@ from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
 from memfeat.errors import RemoteError, VideoError
 from memfeat.extraction import clips_of
 from memfeat.manifest import VideoRecord
-from memfeat.remote import local_copy
+from memfeat.storage import local_copy
 from memfeat.video import Pixels, VideoReader, resize
 
 START = 0x57A27  # keeps clips' starts apart from other uses of the same seed

@@ -16,7 +16,6 @@ from memfeat.devices import resolve_device
 from memfeat.encoders.checkpoints import write_checkpoint
 from memfeat.encoders.family import RANDOM
 from memfeat.errors import TrainingError
-from memfeat.files import write_json
 from memfeat.finetuning import folder
 from memfeat.finetuning.clips import Seen, look_at
 from memfeat.finetuning.data import Footage, labels_sha256, scores_of, wanted
@@ -24,6 +23,7 @@ from memfeat.finetuning.fitting import Fitting
 from memfeat.finetuning.network import starting_network
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import FINETUNED, METRICS, PROVENANCE, Predictions, read_object, write_scores
+from memfeat.storage import write_json
 from memfeat.training import git_commit, versions
 
 

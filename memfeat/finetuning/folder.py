@@ -11,8 +11,8 @@ import torch
 
 from memfeat.config import FinetuneConfig
 from memfeat.errors import RunError
-from memfeat.files import remove_stale_parts, write_atomically, write_json
 from memfeat.runs import FINETUNED, PROVENANCE, is_complete, read_object
+from memfeat.storage import remove_stale_parts, write_atomically, write_json
 from memfeat.training import EpochReport
 
 CONFIG = "config.json"

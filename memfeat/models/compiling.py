@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from memfeat.errors import MemfeatError
-from memfeat.files import remove_stale_parts, user_cache, write_atomically
+from memfeat.storage import remove_stale_parts, user_cache, write_atomically
 
 COMPILERS = "c++", "g++", "clang++"
 FLAGS = "-O3", "-std=c++17", "-ffp-contract=fast", "-shared", "-fPIC"

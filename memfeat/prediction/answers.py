@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
-from memfeat.config import Place
+from memfeat.storage import Location
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class VideoPrediction:
         sources: lines naming what the score comes from; they belong under whatever shows it.
     """
 
-    path: Place
+    path: Location
     score: float | None
     score_std: float | None
     num_frames: int

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfeat.cache import EncodedVideo
-from memfeat.config import Place
-from memfeat.remote import local_copy
+from memfeat.storage import Location, local_copy
 from memfeat.video import VideoReader
 
 MAX_VARIANTS = 256  # clips scored for one timeline; longer ones lose several frames at a time
@@ -82,7 +81,7 @@ class Clip:
         return float(pts_seconds[-1] - pts_seconds[0] + usual * covers[-1])
 
 
-def frames_at(place: Place, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
+def frames_at(place: Location, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
     """Decode the frames that appear at these very times, uint8 (height, width, 3) RGB each.
 
     Raises:

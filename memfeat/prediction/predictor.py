@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from memfeat.config import Place
 from memfeat.decoding import start_decoders
 from memfeat.devices import resolve_device
 from memfeat.errors import VideoError
@@ -19,6 +18,7 @@ from memfeat.prediction.answers import Timeline, VideoPrediction
 from memfeat.prediction.clip import MAX_VARIANTS, Clip
 from memfeat.prediction.encoders import build_encoders
 from memfeat.runs import Run
+from memfeat.storage import Location
 
 _BATCH = 64  # variants scored at once
 _BATCH_FRAMES = _BATCH * MAX_VARIANTS  # and their frames, so memory does not grow with the clip
@@ -60,9 +60,9 @@ class Predictor:
         self.encoders = build_encoders(self.run, self.device, files)
         self.sources = tuple(self.run.sources())
         self._regressors = [model.to(self.device) for model in self.run.regressors()]
-        self._latest: tuple[Place, Clip] | None = None
+        self._latest: tuple[Location, Clip] | None = None
 
-    def predict(self, path: Place) -> VideoPrediction:
+    def predict(self, path: Location) -> VideoPrediction:
         """Score one video, which may be elsewhere.
 
         A video that cannot be had or used is an entry that says why, not an error.
@@ -104,7 +104,7 @@ class Predictor:
             sources=self.sources,
         )
 
-    def timeline(self, path: Place) -> Timeline:
+    def timeline(self, path: Location) -> Timeline:
         """Find out what each frame of one video does to its score, by leaving it out.
 
         After `predict` on the same path, its embeddings are used again.
@@ -134,7 +134,7 @@ class Predictor:
             sources=self.sources,
         )
 
-    def _encode(self, path: Place) -> Clip:
+    def _encode(self, path: Location) -> Clip:
         encoded = [
             encode_video(path, encoder, spec)
             for encoder, spec in zip(self.encoders, self.run.specs, strict=True)

@@ -12,7 +12,6 @@ import memfeat
 from memfeat.ablation import RESULT
 from memfeat.config import aggregator_names
 from memfeat.figures import IntervalRow, inline_svg, intervals, is_loud
-from memfeat.files import write_atomically
 from memfeat.report import choices
 from memfeat.report.format import FILTERS
 from memfeat.report.pairs import of_transfer
@@ -20,6 +19,7 @@ from memfeat.report.parts import Gallery, Page, Picture, scatter_of
 from memfeat.report.table import Table, read_table
 from memfeat.report.worst import known_records, worst_videos
 from memfeat.runs import METRICS, PREDICTIONS, Run, read_predictions
+from memfeat.storage import write_atomically
 from memfeat.transfer import RESULT as TRANSFER
 
 SHOWN = 3  # systems whose predictions are drawn

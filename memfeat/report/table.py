@@ -5,9 +5,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from memfeat.errors import RunError
+from memfeat.errors import RunError, short_repr
 from memfeat.runs import read_object
-from memfeat.tables import shown
 
 Interval = tuple[float, float]
 
@@ -214,6 +213,6 @@ def _read(path: Path, kind: type[P], command: str) -> P:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise RunError(
-            f"{path} is damaged: {field} is {shown(problem['input'])}: {problem['msg']}; run the "
-            f"same `{command}` again, it writes the table anew"
+            f"{path} is damaged: {field} is {short_repr(problem['input'])}: {problem['msg']}; run "
+            f"the same `{command}` again, it writes the table anew"
         ) from error

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfeat.config import Place
 from memfeat.errors import ManifestError, ReasonedError
 from memfeat.manifest import VideoRecord, read_manifest
-from memfeat.remote import local_copy
 from memfeat.runs import Predictions
+from memfeat.storage import Location, local_copy
 from memfeat.video import VideoReader
 
 WORST = 6
@@ -45,7 +44,7 @@ class WorstVideo:
     missing: str
 
 
-def known_records(manifest: Place) -> tuple[Mapping[str, VideoRecord], str]:
+def known_records(manifest: Location) -> tuple[Mapping[str, VideoRecord], str]:
     """Return a manifest's records by id, or none and why: a report does without its videos."""
     try:
         return read_manifest(manifest).by_id, ""

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
 from memfeat.config import Printed, Settings, Split
-from memfeat.errors import RunError
+from memfeat.errors import RunError, short_repr
 from memfeat.metrics import Metrics
 from memfeat.runs.files import RECOVER
-from memfeat.tables import shown
 
 # A split's entry of `metrics.json`: `Metrics`, and of several seeds which.
 _FIELDS: dict[str, Any] = {
@@ -62,7 +61,8 @@ def _check(kind: TypeAdapter[Any], path: Path, content: Mapping[str, Any]) -> No
         kind.validate_python(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        field = shown(".".join(map(str, problem["loc"])))
+        field = short_repr(".".join(map(str, problem["loc"])))
+        value = short_repr(problem["input"])
         raise RunError(
-            f"{path} is damaged: {field} is {shown(problem['input'])}: {problem['msg']}; {RECOVER}"
+            f"{path} is damaged: {field} is {value}: {problem['msg']}; {RECOVER}"
         ) from error

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.errors import RunError
+from memfeat.errors import RunError, short_repr
 from memfeat.manifest import SPLITS, check_id
 from memfeat.metrics import Metrics, evaluate
 from memfeat.runs.files import RECOVER, read_text
-from memfeat.tables import shown
 
 
 class Predictions(NamedTuple):
@@ -45,7 +44,9 @@ def read_predictions(path: Path) -> Predictions:
         raise RunError(f"{path} is damaged: {error}; {RECOVER}") from error
     if not rows or tuple(rows[0]) != Predictions._fields:
         header = ",".join(rows[0]) if rows else ""
-        raise RunError(f"{path} starts with {shown(header)}, not {','.join(Predictions._fields)!r}")
+        raise RunError(
+            f"{path} starts with {short_repr(header)}, not {','.join(Predictions._fields)!r}"
+        )
     try:
         video_ids, splits, scores, predicted = zip(*rows[1:], strict=True)
         truth = np.array([_finite(score) if score else np.nan for score in scores])
@@ -68,12 +69,12 @@ def _check_columns(found: Predictions) -> None:
         try:
             check_id(video_id)
         except ValueError as error:
-            raise ValueError(f"id {shown(video_id)} {error}") from None
+            raise ValueError(f"id {short_repr(video_id)} {error}") from None
     if len(set(found.video_id)) < len(found.video_id):
         raise ValueError("it holds a video twice")
     for split in found.split:
         if split not in SPLITS:
-            raise ValueError(f"{shown(split)} is not a split; allowed are {', '.join(SPLITS)}")
+            raise ValueError(f"{short_repr(split)} is not a split; allowed are {', '.join(SPLITS)}")
     if np.any((found.score < 0) | (found.score > 1)):
         raise ValueError("a score is not in [0, 1]")
 

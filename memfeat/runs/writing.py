@@ -11,7 +11,6 @@ from safetensors.torch import save
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
 from memfeat.errors import RunError
-from memfeat.files import remove_stale_parts, write_atomically, write_json
 from memfeat.models import Regressor
 from memfeat.runs.files import (
     CONFIG,
@@ -32,6 +31,7 @@ from memfeat.runs.predictions import (
     read_predictions,
     split_metrics,
 )
+from memfeat.storage import remove_stale_parts, write_atomically, write_json
 
 
 def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from memfeat.cache import Cache, CacheSpec, FeatureTable
-from memfeat.config import Place, Split
+from memfeat.config import Split
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.models import AGGREGATORS
 from memfeat.runs import Predictions
+from memfeat.storage import Location
 from memfeat.training.batches import FrameBank, Stream, Videos
 
 SHOWN = 3
@@ -266,7 +267,7 @@ class Features:
 
 def read_features(
     manifest: Manifest,
-    folders: Sequence[Place],
+    folders: Sequence[Location],
     *,
     split: Split | None = None,
     partial: bool = False,

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from memfeat.cache import FeatureTable
 from memfeat.config import Split, TransferDataset
-from memfeat.files import write_atomically
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.metrics import Line, Metrics, evaluate, fit_line
 from memfeat.runs import PREDICTIONS, Predictions, Run, format_predictions, mean_over_seeds
+from memfeat.storage import write_atomically
 from memfeat.training import predict_run, read_features
 
 SPREAD = ("plcc", "srocc", "mse")

@@ -8,8 +8,8 @@ from memfeat.ablation import Cell, missing_caches, train_cells
 from memfeat.ablation.progress import OnProgress
 from memfeat.config import TransferConfig
 from memfeat.errors import MemfeatError
-from memfeat.files import write_json
 from memfeat.runs import Run
+from memfeat.storage import write_json
 from memfeat.transfer.pairs import Target, evaluate_pair, pair_folder
 from memfeat.transfer.planning import caches_of, require_alike
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from memfeat.errors import VideoError
-from memfeat.files import write_atomically
+from memfeat.storage import write_atomically
 from memfeat.video.opening import quoted
 from memfeat.video.pictures import Pixels
 

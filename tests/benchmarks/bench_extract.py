@@ -28,8 +28,8 @@ from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.devices import cpu_threads
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.extraction import extract
-from memfeat.files import write_json
 from memfeat.manifest import Manifest, VideoRecord
+from memfeat.storage import write_json
 from memfeat.video import write_video
 
 ENCODER = "ViT-B-32"

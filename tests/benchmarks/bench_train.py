@@ -33,11 +33,11 @@ from rich.progress import track
 from memfeat.ablation import plan_cells, run_ablation
 from memfeat.cache import Cache, FeatureTable
 from memfeat.config import AblationConfig, AblationRow, TrainConfig
-from memfeat.files import write_json
 from memfeat.manifest import write_manifest
 from memfeat.models import build_regressor
 from memfeat.models.gru import Backend, using_backend
 from memfeat.models.native import kernel
+from memfeat.storage import write_json
 from memfeat.training import MOST_STACKED, Examples, fit_together, resolve_options, stacks
 
 CACHED_VIDEOS = 1_920  # about 315 MB

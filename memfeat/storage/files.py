@@ -15,7 +15,7 @@ PART_SUFFIX = ".part"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_replace(path: Path) -> Iterator[Path]:
     """Give a `*.part` file beside `path` to write, and put it in place once the context is left.
 
     A reader, or a crash, sees the old file or the new one: the part file is fsynced, renamed over
@@ -60,7 +60,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: see there.
     """
-    with replacing(path) as part:
+    with atomic_replace(path) as part:
         part.write_bytes(content)
 
 

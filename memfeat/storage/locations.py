@@ -5,10 +5,11 @@ import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from pydantic_core import CoreSchema, core_schema
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PASSWORD = re.compile(r"[^/@]*:[^/]*@")
@@ -96,8 +97,10 @@ class Url:
         return start + colon, rest
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
         """Let settings hold it, and write it as text."""
+        from pydantic_core import core_schema  # noqa: PLC0415 (which `memfeat --help` can do without)
+
         return core_schema.is_instance_schema(
             cls, serialization=core_schema.to_string_ser_schema(when_used="json")
         )
@@ -108,7 +111,7 @@ def is_url(text: str) -> bool:
     return _URL.fullmatch(text) is not None
 
 
-def place_of(text: str) -> Path | Url:
+def parse_location(text: str) -> Path | Url:
     """Return the path or URL that a text stands for.
 
     Raises:
@@ -119,6 +122,22 @@ def place_of(text: str) -> Path | Url:
     if not text or "\0" in text:
         raise ValueError("it is not a path; name a file or folder")
     return Path(text)
+
+
+class _Parsed:
+    """Let settings read a location from text."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
+        from pydantic_core import core_schema  # noqa: PLC0415 (as above)
+
+        def parsed(value: Any) -> Any:
+            return parse_location(str(value)) if isinstance(value, str | Path) else value
+
+        return core_schema.no_info_before_validator_function(parsed, handler(source))
+
+
+Location = Annotated[Path | Url, _Parsed]
 
 
 def name_below(place: Path | Url, root: Path | Url) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from memfeat.errors import ManifestError, RemoteError
-from memfeat.places import Url
-from memfeat.remote import read
+from memfeat.errors import ManifestError, RemoteError, short_repr
+from memfeat.storage.locations import Url
+from memfeat.storage.remote import read
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".tsv": "\t"}
@@ -59,15 +59,6 @@ def format_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     return text.encode("utf-8", "surrogateescape")
 
 
-def shown(value: Any) -> str:
-    """Return a value as one short line in which nothing unprintable is left."""
-    try:
-        text = repr(value)
-    except RecursionError:
-        return f"a {type(value).__name__} in too many brackets"
-    return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters)"
-
-
 def _delimited(table: Iterable[Sequence[Any]], delimiter: str, quoting: Literal[0, 1]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(table)
@@ -100,9 +91,9 @@ def _delimited_rows(path: Path | Url, text: str) -> Iterator[Parsed]:
             yield line, None, dict(zip(header, fields, strict=True))
         else:
             raise ManifestError(
-                f"{path}, line {line}: {len(fields)} fields {shown(fields)}, but the header has "
-                f"{len(header)}; quote a text that holds {delimiter!r}, and write decimal points, "
-                "not commas"
+                f"{path}, line {line}: {len(fields)} fields {short_repr(fields)}, but the header "
+                f"has {len(header)}; quote a text that holds {delimiter!r}, and write decimal "
+                "points, not commas"
             )
 
 
@@ -115,9 +106,9 @@ def _json_rows(path: Path | Url, text: str) -> Iterator[Parsed]:
         try:
             row = json.loads(content, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{where}: {shown(content)} is not JSON: {error}") from error
+            raise ManifestError(f"{where}: {short_repr(content)} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise ManifestError(f"{where}: {shown(content)} is not a JSON object {{...}}")
+            raise ManifestError(f"{where}: {short_repr(content)} is not a JSON object {{...}}")
         yield line, list(row), row
 
 
@@ -126,7 +117,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{shown(name)} stands there twice")
+        raise ValueError(f"{short_repr(name)} stands there twice")
     return members
 
 
@@ -134,7 +125,7 @@ def _check_delimiter(where: str, header: Sequence[str], delimiter: str) -> None:
     other = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
     if other:
         raise ManifestError(
-            f"{where}: the header {shown(header[0])} is separated by {other!r}; write "
+            f"{where}: the header {short_repr(header[0])} is separated by {other!r}; write "
             f"{delimiter!r} (.csv takes commas, .tsv tabs)"
         )
 
@@ -153,6 +144,6 @@ def _check_columns(
         if columns:
             raise ManifestError(
                 f"{where}: {what} column{'s' if len(columns) > 1 else ''} "
-                f"{', '.join(shown(name) for name in columns[:8])}; "
+                f"{', '.join(short_repr(name) for name in columns[:8])}; "
                 f"required: {', '.join(required)}; {rule}"
             )

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from memfeat.errors import RemoteError
-from memfeat.files import user_cache
-from memfeat.places import Url
-from memfeat.remote.store import fetch
+from memfeat.storage.files import user_cache
+from memfeat.storage.locations import Url
+from memfeat.storage.remote import fetch
 
 LOCK = ".lock"
 
@@ -63,7 +63,7 @@ def local_copy(place: Path | Url) -> Iterator[Path]:
     """Give a file on this machine: a remote one is fetched, and its copy deleted with the context.
 
     Raises:
-        RemoteError: it cannot be fetched; see `memfeat.remote.fetch`.
+        RemoteError: it cannot be fetched; see `memfeat.storage.fetch`.
         OSError: this machine's disk is full.
     """
     if isinstance(place, Path):

@@ -7,10 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from memfeat.errors import RemoteError
-from memfeat.files import remove_stale_parts, replacing, write_atomically
-from memfeat.places import Url
-from memfeat.remote.scratch import remote_cache
-from memfeat.remote.store import Stored, fetch, list_files, move, upload
+from memfeat.storage.files import atomic_replace, remove_stale_parts, write_atomically
+from memfeat.storage.locations import Url
+from memfeat.storage.remote import Stored, fetch, list_files, move, upload
+from memfeat.storage.scratch import remote_cache
 
 FETCHERS = 8  # at once
 PATTERN = "shard-*.h5"
@@ -65,7 +65,7 @@ class Mirror:
             path: on the disk of the copy.
 
         Raises:
-            RemoteError: it cannot be written there; see `memfeat.remote.fetch`.
+            RemoteError: it cannot be written there; see `memfeat.storage.fetch`.
         """
         version = upload(path, self._at(path.name))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Mirror:
 
     def _fetch(self, name: str, stored: Stored) -> None:
         self._note(name).unlink(missing_ok=True)
-        with replacing(self.folder / name) as part:
+        with atomic_replace(self.folder / name) as part:
             fetch(self._at(name), part)
             size = part.stat().st_size
             if stored.size not in (None, size):

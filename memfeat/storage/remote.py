@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from memfeat.errors import RemoteError
-from memfeat.files import PART_SUFFIX
-from memfeat.places import Url
+from memfeat.storage.files import PART_SUFFIX
+from memfeat.storage.locations import Url
 
 T = TypeVar("T")
 FileSystem = Any  # fsspec's AbstractFileSystem, which has no types

@@ -1,0 +1,49 @@
+"""Files and where they are: atomic writes, paths and URLs, remote stores, tables of text.
+
+Nothing here imports another part of memfeat but `errors`.
+"""
+
+from memfeat.storage.files import (
+    PART_SUFFIX,
+    atomic_replace,
+    remove_stale_parts,
+    sha256_of_file,
+    user_cache,
+    write_atomically,
+    write_json,
+)
+from memfeat.storage.locations import Location, Url, is_url, name_below, parse_location
+from memfeat.storage.mirror import Mirror, files_at, local_folder, shards_at
+from memfeat.storage.remote import fetch, list_files, read, remove, upload, write
+from memfeat.storage.scratch import local_copy, scratch_folder
+from memfeat.storage.tables import SUFFIXES, format_rows, read_rows
+
+__all__ = [
+    "PART_SUFFIX",
+    "SUFFIXES",
+    "Location",
+    "Mirror",
+    "Url",
+    "atomic_replace",
+    "fetch",
+    "files_at",
+    "format_rows",
+    "is_url",
+    "list_files",
+    "local_copy",
+    "local_folder",
+    "name_below",
+    "parse_location",
+    "read",
+    "read_rows",
+    "remove",
+    "remove_stale_parts",
+    "scratch_folder",
+    "sha256_of_file",
+    "shards_at",
+    "upload",
+    "user_cache",
+    "write",
+    "write_atomically",
+    "write_json",
+]
