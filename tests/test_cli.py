@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,12 +91,27 @@ def test_every_help_page_has_an_example(command):
     assert "Example: memfeat " in page
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_commands_first_line_fits_the_overview(command):
-    line = next(
-        line for line in ok("--help").stdout.splitlines() if line.startswith(f"  {command} ")
-    )
-    assert not line.endswith("...")
+def test_the_overview_has_each_commands_own_first_sentence():
+    page = ok("--help").stdout
+    for command in COMMANDS:
+        sentence = main.get_command(None, command).help.partition("\n\n")[0].replace("\n", " ")
+        assert re.search(rf"^  {command} +{re.escape(sentence)}$", page, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    ("command", "absent"),
+    [
+        (["--help"], {"numpy", "torch", "pydantic", "rich"}),
+        (["extract", "--help"], {"torch"}),
+    ],
+    ids=" ".join,
+)
+def test_a_help_page_imports_nothing_heavy(command, absent):
+    code = f"import sys; sys.argv[1:] = {command}; from memfeat.cli import main\n"
+    code += f"try: main()\nfinally: assert not {absent} & {{*sys.modules}}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Example: memfeat" in done.stdout
 
 
 def test_list_counts_the_papers_parameters():

@@ -1,4 +1,4 @@
-"""The `memfeat` command: parse, call the library, print; stdout is data, stderr is talk."""
+"""The `memfeat` command: parse, call the library, print. Data on stdout, messages on stderr."""
 
 import io
 import signal
@@ -11,28 +11,30 @@ import click
 import memfeat
 from memfeat.errors import ExitCode, MemfeatError
 
+# By name: the module that defines it, and the first sentence of its help. It stands here too, so
+# that `memfeat --help` imports none of the modules.
 COMMANDS = {
-    "plan": "plan",
-    "extract": "extract",
-    "train": "train",
-    "evaluate": "train",
-    "finetune": "finetune",
-    "ablation": "ablation",
-    "transfer": "transfer",
-    "predict": "predict",
-    "submission": "submission",
-    "report": "report",
-    "cache": "cache",
-    "status": "status",
-    "manifest": "manifest",
-    "list": "names",
-    "doctor": "doctor",
-    "demo": "demo",
+    "plan": ("plan", "Reckon what extraction will take."),
+    "extract": ("extract", "Encode videos into a cache of embeddings."),
+    "train": ("train", "Train an aggregator and a head from a cache."),
+    "evaluate": ("train", "Compare a run with the truth."),
+    "finetune": ("finetune", "Train I3D end to end, from videos and scores."),
+    "ablation": ("ablation", "Train a grid of systems and compare them."),
+    "transfer": ("transfer", "Carry models over between datasets."),
+    "predict": ("predict", "Score new videos with a run and its encoder."),
+    "submission": ("submission", "Write a run file as MediaEval takes them."),
+    "report": ("report", "Write a page of tables and plots."),
+    "cache": ("cache", "Look into a cache, or move features in or out."),
+    "status": ("status", "Say what became of a cache's videos, and what to do about it."),
+    "manifest": ("manifest", "Make a manifest of videos, or look into one."),
+    "list": ("names", "Name encoders, aggregators, heads, and formats of labels."),
+    "doctor": ("doctor", "Check versions, devices and weights."),
+    "demo": ("demo", "Render the demo clips and their manifest."),
 }
 
 
 class _Commands(click.Group):
-    """Commands found by name, and library errors as one line and an exit code."""
+    """Import a command when it is called; end with one line and an exit code on an error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -44,9 +46,17 @@ class _Commands(click.Group):
     ) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"memfeat.cli.{COMMANDS[cmd_name]}")
+        module = import_module(f"memfeat.cli.{COMMANDS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_command")
         return command if isinstance(command, click.Command) else None
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
