@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from memfeat.cli import COMMANDS, main
+from memfeat.cli import COMMANDS, main, names
 from memfeat.cli.predict import _pictures
 from memfeat.video import write_video
 
@@ -128,6 +129,21 @@ def test_list_counts_the_papers_parameters():
     ]
     assert listed["heads"] == ["linear", "mlp"]
     assert ok("list", "heads").stdout.split() == ["linear", "mlp"]
+
+
+def test_list_asks_the_libraries_once_and_then_imports_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    expected = ok("list", "--json").stdout
+    assert list(tmp_path.iterdir()) == []  # for libraries that are loaded are asked themselves
+    monkeypatch.setattr(names, "sys", SimpleNamespace(modules={}))
+    assert ok("list", "--json").stdout == expected
+    assert json.loads(ok("list", "--width", "8", "--json").stdout)["width"] == 8
+    (tmp_path / "memfeat" / "names.json").write_text("{")
+    assert ok("list", "--json").stdout == expected
+    code = "import sys; sys.argv[1:] = ['list', '--json']; from memfeat.cli import main\n"
+    code += "try: main()\nfinally: assert not {'torch', 'timm', 'open_clip'} & {*sys.modules}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
 def test_an_unknown_aggregator_is_a_usage_error_that_lists_the_choices(home):
