@@ -27,7 +27,7 @@ GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
-  table1-smoke demo-table2 demo-sampler test soak bench-train bench-extract clean
+  table1-smoke demo-table2 demo-sampler test soak docs bench-train bench-extract clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -45,6 +45,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 install: $(VENV)/.installed ## set up memfeat in .venv
@@ -111,6 +115,9 @@ test: $(VENV)/.installed-test ## run linters and tests
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
+docs: $(VENV)/.installed-docs ## build the documentation as a web site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0
 
@@ -121,4 +128,4 @@ bench-train: $(VENV)/.installed-test ## time stage 2 against the naive way, side
 	$(BIN)/python tests/benchmarks/bench_train.py
 
 clean: ## delete caches of the tools; keep data, caches and runs
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info

@@ -1,10 +1,8 @@
-import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from memfeat.cli import COMMANDS
 from memfeat.config import (
     AblationConfig,
     ExtractConfig,
@@ -147,10 +145,3 @@ def test_a_pipeline_cannot_extend_itself_or_what_is_no_file(tmp_path, content, w
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         TrainConfig(**TRAIN).head = "linear"
-
-
-def test_the_readme_is_finished_and_names_only_commands_that_exist():
-    readme = Path("README.md").read_text()
-    assert "@@" not in readme
-    named = set(re.findall(r"(?:`|\$ )memfeat ([a-z]+)", readme))
-    assert {"extract", "train", "predict"} <= named <= set(COMMANDS)

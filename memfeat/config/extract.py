@@ -105,7 +105,7 @@ class ExtractConfig(Settings):
     max_pixels: int = Field(
         MAX_PIXELS,
         ge=1,
-        description="refuse videos of larger frames [two of 8K]",
+        description="refuse videos of larger frames than two of 8K",
     )
     allow_images: bool = Field(False, description="take an image as a video of one frame")
     on_partial: OnPartial = Field(

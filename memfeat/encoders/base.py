@@ -24,13 +24,13 @@ class FrameEncoder:
     """A frozen image encoder: frames, or clips of several, to unit vectors (paper, section 2.1).
 
     The same weights, precision, device, number of threads and batch size give the same vector for
-    the same frame, to the last bit, wherever it stands in the batch.
+    the same frame, to the last bit, wherever it stands in the batch. It also has the attributes of
+    its `Tower`, but for the module.
 
     Attributes:
         precision: `float32`, `bfloat16` or `float16`.
         compiled: whether torch compiles it, for each batch size anew when that is first seen.
         device: where it runs.
-        The other attributes are those of `Tower`.
     """
 
     def __init__(
