@@ -9,11 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 
-from memfeat.config import Settings, Split
 from memfeat.errors import ManifestError, short_repr
 from memfeat.storage import (
     Location,
@@ -25,6 +32,7 @@ from memfeat.storage import (
     write_atomically,
 )
 
+Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 MAX_ID_BYTES = 200  # a file named after an id stays below 255 bytes, suffix included
 
@@ -95,7 +103,7 @@ Text = Annotated[str, AfterValidator(_check_text)]
 Score = Annotated[float | None, BeforeValidator(_parse_score)]
 
 
-class VideoRecord(Settings):
+class VideoRecord(BaseModel):
     """One video of a manifest.
 
     Attributes:
@@ -111,6 +119,8 @@ class VideoRecord(Settings):
         caption: a sentence about the video.
         group: what videos cut from one source share; a group should not span splits.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     video_id: Annotated[str, AfterValidator(check_id)]
     path: Annotated[Path | Url, BeforeValidator(_absolute_path)]

@@ -465,6 +465,6 @@ def test_a_damaged_table_is_refused_with_the_field(tmp_path):
     damaged = made_up_table()
     damaged["rows"][1]["srocc"] = "high"
     (tmp_path / "ablation.json").write_text(json.dumps(damaged))
-    with pytest.raises(RunError, match=r"rows\.1\.srocc is 'high'"):
+    with pytest.raises(RunError, match=r"'rows\.1\.srocc' is 'high'"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()

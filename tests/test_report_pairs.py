@@ -10,10 +10,10 @@ from PIL import Image
 from test_report import Page
 from test_transfer import RECIPE, RULES, grid, make
 
+from memfeat.ablation.transfer import plan_transfer, run_transfer
 from memfeat.errors import RunError
 from memfeat.report import write_report
-from memfeat.runs import read_predictions
-from memfeat.transfer import pair_folder, plan_cells, run_transfer
+from memfeat.runs import pair_folder, read_predictions
 from memfeat.video import read_frames, write_video
 
 
@@ -29,7 +29,7 @@ def study(tmp_path_factory):
         write_video(home / f"v{number}.mp4", tiles.repeat(16, axis=1).repeat(16, axis=2), fps=5)
     paper = [{"trained_on": "one", "evaluated_on": "two", "split": "dev", "srocc": 0.452}]
     config = grid(home, paper=paper)
-    run_transfer(config, plan_cells(config, RECIPE))
+    run_transfer(config, plan_transfer(config, RECIPE))
     return config.run
 
 
@@ -135,5 +135,5 @@ def test_a_damaged_result_is_refused_with_the_field_and_the_command(table, tmp_p
     damaged = json.loads(json.dumps(table))
     damaged["rows"][2]["bias"] = "much"
     (tmp_path / "transfer.json").write_text(json.dumps(damaged))
-    with pytest.raises(RunError, match=r"rows\.2\.bias is 'much'.*`memfeat transfer` again"):
+    with pytest.raises(RunError, match=r"'rows\.2\.bias' is 'much'.*`memfeat transfer` again"):
         write_report(tmp_path)

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from made_up import SMALL, records, spec
 from scipy import stats
 
+from memfeat.ablation.transfer import plan_transfer, run_transfer
 from memfeat.cache import EncodedVideo, write_shard
 from memfeat.cli import main
 from memfeat.config import TransferConfig
 from memfeat.errors import CacheError, ConfigError
 from memfeat.manifest import write_manifest
-from memfeat.runs import read_predictions
-from memfeat.transfer import pair_folder, plan_cells, run_transfer
+from memfeat.runs import pair_folder, read_predictions
 
 SPLITS = ["train"] * 12 + ["dev"] * 6 + ["test"] * 5
 RULES = {"one": (0.3, 0.2), "two": (0.6, 0.35)}  # score = a + b * what the frames tell
@@ -79,7 +79,7 @@ RECIPE = {
 
 def run(home: Path, **changes) -> dict:
     config = grid(home, **changes)
-    return run_transfer(config, plan_cells(config, RECIPE))
+    return run_transfer(config, plan_transfer(config, RECIPE))
 
 
 def test_every_figure_follows_from_the_predictions_of_each_seed(home):
@@ -199,7 +199,7 @@ def test_a_table_that_cannot_be_meant_is_refused(home, changes, message):
 
 def test_what_transfer_decides_may_not_stand_in_the_recipe(home):
     with pytest.raises(ConfigError, match=r"sets cache, seeds, which .transfer. decides"):
-        plan_cells(grid(home), RECIPE | {"cache": "c", "seeds": (0,)})
+        plan_transfer(grid(home), RECIPE | {"cache": "c", "seeds": (0,)})
 
 
 def test_the_command_prints_the_table_with_its_sources(home):

@@ -14,9 +14,16 @@ from memfeat.config import AblationConfig, aggregator_names
 from memfeat.errors import MemfeatError, RunError
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference, split_half_ceiling
-from memfeat.runs import PREDICTIONS, PROVENANCE, read_object, read_predictions, seed_folder
+from memfeat.runs import (
+    ABLATION,
+    PREDICTIONS,
+    PROVENANCE,
+    read_object,
+    read_predictions,
+    seed_folder,
+)
 
-RESULT = "ablation.json"
+RESULT = ABLATION
 NONE: Mapping[str, str] = {}
 
 

@@ -11,9 +11,9 @@ from memfeat.cli.options import (
     print_json,
     say_notes,
 )
-from memfeat.config import Split
 from memfeat.datasets.submission import LAYOUTS, SOURCES_SUFFIX, Layout, Missing
 from memfeat.errors import ConfigError
+from memfeat.manifest import Split
 from memfeat.storage import Location
 
 

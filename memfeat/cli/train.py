@@ -15,8 +15,9 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
-from memfeat.config import Split, TrainConfig
+from memfeat.config import TrainConfig
 from memfeat.errors import ConfigError
+from memfeat.manifest import Split
 from memfeat.storage import Location
 
 

@@ -30,17 +30,18 @@ def transfer_command(pipeline: Path, device: str | None, as_json: bool, **flags:
     settings = tables["transfer"] | given(flags)
     config = build(TransferConfig, settings, f"{pipeline} [transfer]")
 
+    from memfeat.ablation.transfer import plan_transfer, run_transfer
     from memfeat.cli.progress import grid_progress
     from memfeat.cli.tables import print_transfer
-    from memfeat.transfer import RESULT, plan_cells, run_transfer
+    from memfeat.runs import TRANSFER
 
-    cells = plan_cells(config, tables.get("train", {}) | given({"device": device}))
+    cells = plan_transfer(config, tables.get("train", {}) | given({"device": device}))
     with grid_progress() as show:
         result = run_transfer(config, cells, on_progress=show)
     if as_json:
         print_json(result)
     else:
         print_transfer(result)
-    click.echo(f"table: {config.run}/{RESULT}", err=True)
+    click.echo(f"table: {config.run}/{TRANSFER}", err=True)
     broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
     return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR

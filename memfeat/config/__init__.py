@@ -5,18 +5,25 @@ field says "ours". A pipeline file is TOML with a table for each command that re
 `[extract]` and `[train]`; a command reads its own table and its flags override it.
 """
 
-from memfeat.config.ablation import AblationConfig, AblationRow, CacheRecipe, PaperFigures
-from memfeat.config.convert import ConvertConfig
 from memfeat.config.extract import (
     EVERY_REASON,
     MAX_PIXELS,
+    ConvertConfig,
     ExtractConfig,
+    ImportConfig,
     OnPartial,
     Tokens,
     token_grid,
 )
-from memfeat.config.finetune import FinetuneConfig
-from memfeat.config.importing import ImportConfig
+from memfeat.config.grids import (
+    AblationConfig,
+    AblationRow,
+    CacheRecipe,
+    PaperFigures,
+    TransferConfig,
+    TransferDataset,
+    TransferFigures,
+)
 from memfeat.config.plan import PlanConfig
 from memfeat.config.settings import (
     FLAG_ALONE,
@@ -24,14 +31,20 @@ from memfeat.config.settings import (
     Printed,
     Seeds,
     Settings,
-    Split,
     build,
     parse_seeds,
     read_pipeline,
 )
-from memfeat.config.streams import Locations, Names, aggregator_names, cache_names
-from memfeat.config.train import Monitor, TrainConfig
-from memfeat.config.transfer import TransferConfig, TransferDataset, TransferFigures
+from memfeat.config.train import (
+    FinetuneConfig,
+    Locations,
+    Monitor,
+    Names,
+    TrainConfig,
+    aggregator_names,
+    cache_names,
+)
+from memfeat.manifest import Split
 
 __all__ = [
     "EVERY_REASON",

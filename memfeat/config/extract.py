@@ -1,11 +1,11 @@
-"""Settings of stage 1."""
+"""Settings of what comes before training: labels converted, videos extracted, features imported."""
 
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from memfeat.config.settings import FLAG_ALONE, Settings
+from memfeat.config.settings import FLAG_ALONE, LocalPath, Printed, Settings
 from memfeat.engines import Engine
 from memfeat.storage import Location
 
@@ -122,3 +122,36 @@ class ExtractConfig(Settings):
         "or are partial for it",
         json_schema_extra={FLAG_ALONE: EVERY_REASON},
     )
+
+
+class ConvertConfig(Settings):
+    """Which of a dataset's scores go into the manifest, and where its videos lie."""
+
+    target: str | None = Field(None, description="which score [the first of the format's targets]")
+    videos: LocalPath | None = Field(
+        None, description="folder that the videos lie in, at any depth [SRC]"
+    )
+    splits: LocalPath | None = Field(
+        None, description="CSV with columns video,split, in place of the format's own split"
+    )
+    seed: int | None = Field(
+        None, ge=0, description="of the split, for a format that brings none [0]"
+    )
+    keep_missing: bool = Field(
+        False, description="keep rows whose video was not found, under the name they list"
+    )
+
+
+class ImportConfig(Settings):
+    """What features made elsewhere are called, and what is done with them."""
+
+    name: Printed = Field(
+        min_length=1, description="what made them, as tables and pictures name it"
+    )
+    source: Printed | None = Field(
+        None, min_length=1, description="where they come from, in words [the file's name]"
+    )
+    normalise: Literal["l2", "none"] = Field(
+        "l2", description="l2 divides each vector by its length, as the paper does"
+    )
+    manifest: Location | None = Field(None, description="import the videos of this manifest only")

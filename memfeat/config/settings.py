@@ -4,7 +4,7 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,6 @@ TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
 FLAG_ALONE = "flag_alone"  # in a field's extras: what its flag means without a value
 MOST_SEEDS = 10_000
-Split = Literal["train", "dev", "test"]
 
 
 def _read_local_path(value: Any) -> Any:

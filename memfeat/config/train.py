@@ -1,13 +1,65 @@
-"""Settings of stage 2: one system, trained by the paper's recipe."""
+"""Settings of stage 2: one system trained by the paper's recipe, and I3D finetuned end to end."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    WrapSerializer,
+    field_validator,
+    model_validator,
+)
 
 from memfeat.config.settings import LocalPath, Seeds, Settings
-from memfeat.config.streams import Locations, Names, aggregator_names, for_each_cache
-from memfeat.storage import Location
+from memfeat.storage import Location, Url
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path | Url) else value
+
+
+def _alone(value: tuple[Any, ...], write: SerializerFunctionWrapHandler) -> Any:
+    written = write(value)
+    return written[0] if len(value) == 1 else written
+
+
+# One may stand without a list around it, and is written so.
+_one_or_several = BeforeValidator(_listed), WrapSerializer(_alone, when_used="json")
+
+Locations = Annotated[tuple[Location, ...], Field(min_length=1), *_one_or_several]
+Names = Annotated[tuple[str, ...], Field(min_length=1), *_one_or_several]
+
+
+def for_each_cache(aggregators: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    """Return one aggregator for each of the settings' caches; a single one serves all.
+
+    Raises:
+        ValueError: there are several, but not as many as caches.
+    """
+    caches = info.data.get("cache")
+    if caches is None or len(aggregators) == len(caches):
+        return aggregators
+    if len(aggregators) > 1:
+        raise ValueError(
+            f"{len(aggregators)} aggregators do not fit a cache count of {len(caches)}; name one "
+            "for all caches, or one for each"
+        )
+    return aggregators * len(caches)
+
+
+def aggregator_names(aggregators: Sequence[str]) -> str:
+    """Name the aggregators of streams side by side, once if they are all the same."""
+    return ",".join(aggregators[:1] if len(set(aggregators)) == 1 else aggregators)
+
+
+def cache_names(caches: Sequence[Location]) -> str:
+    """Name caches side by side, such as `ViT-B-32 + i3d`."""
+    return " + ".join(cache.name for cache in caches)
+
 
 Monitor = Literal["l1", "srocc", "plcc"]
 
@@ -67,3 +119,45 @@ class TrainConfig(Settings):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; give each once")
         return self
+
+
+class FinetuneConfig(Settings):
+    """I3D trained end to end: which videos, from which weights, and how. All defaults are ours."""
+
+    manifest: Location = Field(description="videos, splits and scores")
+    root: Location | None = Field(
+        None, description="folder that the manifest's paths start from [the manifest's own]"
+    )
+    run: LocalPath = Field(Path("runs/finetune"), description="folder the result goes to")
+    weights: str = Field(description="to start from: an I3D checkpoint file, or `random`")
+    image_size: int = Field(
+        224, ge=32, le=1024, description="pixels a side; less than 224 for trials (ours)"
+    )
+    batch_size: int = Field(8, ge=1, le=1024, description="videos per step, a clip of each (ours)")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's rate in the first epoch (ours)")
+    learning_rate_decay: float = Field(
+        0.95, gt=0, le=1, description="factor every so many epochs (ours)"
+    )
+    decay_every_epochs: int = Field(5, ge=1, description="epochs between two decays (ours)")
+    weight_decay: float = Field(0.0, ge=0, description="Adam's (ours)")
+    dropout: float = Field(0.5, ge=0, lt=1, description="before the last layer (I3D's own)")
+    max_epochs: int = Field(100, ge=1, description="epochs at most (ours)")
+    patience_epochs: int = Field(
+        5, ge=1, description="stop after so many without improvement (ours)"
+    )
+    monitor: Monitor = Field("l1", description="what improvement means, on the dev split (ours)")
+    freeze_batch_norm: bool | None = Field(
+        None, description="keep batch norms' statistics [yes, unless from random weights] (ours)"
+    )
+    gradient_checkpointing: bool | None = Field(
+        None, description="less memory for more time, same gradients [on a GPU] (ours)"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: float32 on a CPU, bfloat16 autocast on a GPU (ours)"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="of new weights, clips, order and dropout")
+    bootstrap: int = Field(1000, ge=0, description="resamples per interval; 0 for none (ours)")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+    decoders: int = Field(2, ge=1, description="videos decoded at once")
+    limit: int | None = Field(None, ge=1, description="only the first so many videos")
+    max_frames: int | None = Field(None, ge=1, description="only each video's first so many frames")

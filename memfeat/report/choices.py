@@ -52,7 +52,7 @@ def features(runs: Sequence[Run]) -> list[list[Choice]]:
     every = [spec for run in runs for spec in run.specs]
     specs = list({spec.model_dump_json(): spec for spec in every}.values())
     return [
-        [Choice(name, words(value), "") for name, value in spec.model_dump().items()]
+        [Choice(name, in_words(value), "") for name, value in spec.model_dump().items()]
         for spec in specs
     ]
 
@@ -61,12 +61,12 @@ def _choices_of(run: Run) -> Iterator[Choice]:
     config = run.config
     for spec in run.specs:
         for name, meaning in _SPEC.items():
-            yield Choice(f"features: {name}", words(getattr(spec, name)), meaning)
+            yield Choice(f"features: {name}", in_words(getattr(spec, name)), meaning)
         for name, why in _marked(ExtractConfig):
             if hasattr(spec, name):
-                yield Choice(f"features: {name}", words(getattr(spec, name)), why)
+                yield Choice(f"features: {name}", in_words(getattr(spec, name)), why)
     for name, why in _marked(TrainConfig):
-        yield Choice(f"training: {name}", words(getattr(config, name)), why)
+        yield Choice(f"training: {name}", in_words(getattr(config, name)), why)
     for aggregator in config.aggregator:
         yield from _model_choices(
             aggregator,
@@ -88,7 +88,7 @@ def _model_choices(name: str, model: type, options: Settings) -> Iterator[Choice
             option: field.description or "" for option, field in type(options).model_fields.items()
         }
     for option, why in marked.items():
-        yield Choice(f"{name}: {option}", words(getattr(options, option)), why)
+        yield Choice(f"{name}: {option}", in_words(getattr(options, option)), why)
     summary = (model.__doc__ or "").splitlines()[:1]
     if not marked and summary and "ours" in summary[0].lower():
         yield Choice(name, "its definition", summary[0])
@@ -101,11 +101,11 @@ def _marked(settings: type[Settings]) -> Iterator[tuple[str, str]]:
 
 
 def _shared(values: Iterable[Any]) -> str:
-    distinct = list(dict.fromkeys(words(value) for value in values))
+    distinct = list(dict.fromkeys(in_words(value) for value in values))
     return distinct[0] if len(distinct) == 1 else "varies"
 
 
-def words(value: Any) -> str:
+def in_words(value: Any) -> str:
     """Put a setting's value in words."""
     if value is None:
         return "none"
@@ -114,7 +114,7 @@ def words(value: Any) -> str:
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {words(inner)}" for key, inner in value.items()) or "none"
+        return "; ".join(f"{key}: {in_words(inner)}" for key, inner in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(words(inner) for inner in value)
+        return ", ".join(in_words(inner) for inner in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,116 +1,98 @@
-"""The page: gathers what a run or a grid has to show, and renders it with the template."""
+"""The content of a report, gathered from a run, a grid or a transfer."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import numpy as np
 from markupsafe import Markup
 
-import memfeat
-from memfeat.ablation import RESULT
 from memfeat.config import aggregator_names
-from memfeat.figures import IntervalRow, inline_svg, intervals, is_loud
-from memfeat.report import choices
-from memfeat.report.format import FILTERS
-from memfeat.report.pairs import of_transfer
-from memfeat.report.parts import Gallery, Page, Picture, scatter_of
-from memfeat.report.table import Table, read_table
-from memfeat.report.worst import known_records, worst_videos
-from memfeat.runs import METRICS, PREDICTIONS, Run, read_predictions
-from memfeat.storage import write_atomically
-from memfeat.transfer import RESULT as TRANSFER
+from memfeat.figures import IntervalRow, inline_svg, intervals, scatter
+from memfeat.report.choices import in_words
+from memfeat.report.results import PairRow, Pairs, Table, read_pairs, read_table
+from memfeat.report.worst import WorstVideo, known_records, worst_videos
+from memfeat.runs import (
+    ABLATION,
+    PREDICTIONS,
+    TRANSFER,
+    Predictions,
+    Run,
+    is_complete,
+    pair_folder,
+    read_predictions,
+)
 
-SHOWN = 3  # systems whose predictions are drawn
-_UNSEEN = ("test", "dev", "train")  # the splits, the most telling first
+BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn
+WORST_OF_PAIR = 3  # videos
+SPLITS = ("test", "dev", "train")  # the order in which a run shows them
 
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
-    """Write one HTML page that needs nothing but itself.
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page."""
 
-    Args:
-        folder: a run, of one seed or several; an ablation, which holds `ablation.json`; or a
-            transfer, which holds `transfer.json`.
-        output: the page; by default `report.html` in `folder`.
+    svg: Markup
+    caption: str
 
-    Returns:
-        Where the page is.
+
+@dataclass(frozen=True)
+class Gallery:
+    """The worst predictions of one model on one split.
+
+    Attributes:
+        words: which they are, to follow "The videos" and precede "is most wrong about".
+        videos: the worst first.
+        note: why they cannot be shown, or empty.
+        heading: empty where there is one gallery alone.
+    """
+
+    words: str
+    videos: tuple[WorstVideo, ...]
+    note: str
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template shows: `table` for a grid, `pairs` for a transfer, `splits` for a run."""
+
+    title: str
+    sources: tuple[str, ...]
+    runs: tuple[Run, ...]
+    table: Table | None = None
+    pairs: Pairs | None = None
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    overview: Picture | None = None
+    scatters: tuple[Picture, ...] = ()
+    worst: tuple[Gallery, ...] = ()
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+
+def page_of(folder: Path) -> Page:
+    """Gather the page of a result folder.
 
     Raises:
-        RunError: the folder is none of these, or incomplete or damaged.
-        OSError: the page cannot be written.
+        RunError: it is no result, or incomplete or damaged.
     """
-    output = folder / "report.html" if output is None else output
-    write_atomically(output, _render(_page_of(folder)).encode())
-    return output
-
-
-def _page_of(folder: Path) -> Page:
-    if (folder / RESULT).is_file():
-        return _of_grid(folder)
+    if (folder / ABLATION).is_file():
+        return _page_of_grid(folder)
     if (folder / TRANSFER).is_file():
-        return of_transfer(folder)
-    return _of_run(Run.load(folder))
+        return _page_of_transfer(folder)
+    return _page_of_run(Run.load(folder))
 
 
-def _render(page: Page) -> str:
-    environment = Environment(
-        loader=PackageLoader("memfeat"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        page=page,
-        loud=[line for line in page.sources if is_loud(line)],
-        quiet=[line for line in page.sources if not is_loud(line)],
-        ours=choices.our_choices(page.runs),
-        settings=choices.settings(page.runs),
-        features=choices.features(page.runs),
-        version=memfeat.__version__,
-    )
-
-
-def _of_grid(folder: Path) -> Page:
-    table = read_table(folder / RESULT)
-    runs = {
-        row.name: Run.load(folder / row.run)
-        for row in table.rows
-        if row.kind != "baseline" and (folder / row.run / METRICS).is_file()
-    }
-    systems = [row for row in table.ranked if row.kind != "control" and row.srocc is not None]
-    scatters = []
-    for place, row in enumerate(systems[:SHOWN]):
-        path = folder / row.run / PREDICTIONS
-        if path.is_file():
-            scatters.append(scatter_of(read_predictions(path), table.split, row.name, f"s{place}"))
-    page = Page(
-        title=table.title,
-        sources=table.sources,
-        runs=tuple(runs.values()),
-        table=table,
-        notes=table.notes,
-        overview=_overview(table),
-        scatters=tuple(scatters),
-        versions=table.versions,
-    )
-    best = table.best_model
-    if best is None or best.name not in runs:
-        return page
-    return _with_worst(page, best.name, runs[best.name], table.split)
-
-
-def _of_run(run: Run) -> Page:
-    splits = [split for split in _UNSEEN if split in run.metrics]
+def _page_of_run(run: Run) -> Page:
+    splits = [split for split in SPLITS if split in run.metrics]
     predictions = run.predictions()
     name = f"{aggregator_names(run.config.aggregator)} + {run.config.head}"
-    encoders = " + ".join(spec.encoder for spec in run.specs)
-    page = Page(
-        title=f"{name} on {encoders}",
+    versions = run.provenance.get("versions", {})
+    others = {key: value for key, value in run.provenance.items() if key != "versions"}
+    return Page(
+        title=f"{name} on {' + '.join(spec.encoder for spec in run.specs)}",
         sources=tuple(run.sources()),
         runs=(run,),
         splits={split: run.metrics[split] for split in splits},
@@ -120,28 +102,83 @@ def _of_run(run: Run) -> Page:
             if run.metrics[split].get("undefined")
         ),
         scatters=tuple(
-            scatter_of(predictions, split, f"{name}, {split} split", split) for split in splits
+            _scatter(predictions, split, f"{name}, {split} split", split) for split in splits
         ),
-        versions=_flat(run.provenance),
+        worst=_worst_of(run, name, splits[0]) if splits else (),
+        versions={key: in_words(value) for key, value in {**versions, **others}.items()},
     )
-    return _with_worst(page, name, run, splits[0]) if splits else page
 
 
-def _with_worst(page: Page, name: str, run: Run, split: str) -> Page:
-    records, note = known_records(run.config.manifest)
-    worst = tuple(worst_videos(run.predictions(), split, records))
-    gallery = Gallery(f"of the {split} split that {name}", worst, note)
-    return replace(page, worst=(gallery,) if worst else ())
+def _page_of_grid(folder: Path) -> Page:
+    table = read_table(folder)
+    runs = {
+        row.name: Run.load(folder / row.run)
+        for row in table.rows
+        if row.kind != "baseline" and is_complete(folder / row.run)
+    }
+    systems = [row for row in table.ranked if row.kind != "control" and row.srocc is not None]
+    scatters = [
+        _scatter(read_predictions(path), table.split, row.name, f"s{place}")
+        for place, row in enumerate(systems[:BEST_SYSTEMS])
+        if (path := folder / row.run / PREDICTIONS).is_file()
+    ]
+    best = table.best_model
+    return Page(
+        title=table.title,
+        sources=table.sources,
+        runs=tuple(runs.values()),
+        table=table,
+        notes=table.notes,
+        overview=_overview(table),
+        scatters=tuple(scatters),
+        worst=_worst_of(runs[best.name], best.name, table.split)
+        if best and best.name in runs
+        else (),
+        versions=table.versions,
+    )
 
 
-def _flat(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return provenance with its versions among the rest, all as text."""
-    versions = provenance.get("versions", {})
-    rest = {name: value for name, value in provenance.items() if name != "versions"}
-    return {name: choices.words(value) for name, value in {**versions, **rest}.items()}
+def _page_of_transfer(folder: Path) -> Page:
+    pairs = read_pairs(folder)
+    predictions: dict[str, Predictions] = {}
+    for row in pairs.rows:
+        path = pair_folder(folder, row.trained_on, row.evaluated_on) / PREDICTIONS
+        if row.pair not in predictions and path.is_file():
+            predictions[row.pair] = read_predictions(path)
+    drawn = [
+        row
+        for split, row in product(pairs.splits, pairs.rows)
+        if row.split == split and row.pair in predictions
+    ]
+    runs = [folder / name for name in pairs.runs.values()]
+    return Page(
+        title=pairs.title,
+        sources=pairs.sources,
+        runs=tuple(Run.load(run) for run in runs if run.is_dir()),
+        pairs=pairs,
+        notes=pairs.notes,
+        scatters=tuple(
+            _scatter(
+                predictions[row.pair], row.split, f"{row.pair}, {row.split} split", f"p{place}"
+            )
+            for place, row in enumerate(drawn)
+        ),
+        worst=tuple(_worst_of_pairs(pairs, drawn, predictions)),
+        versions=pairs.versions,
+    )
+
+
+def _scatter(predictions: Predictions, split: str, name: str, key: str) -> Picture:
+    """Draw a split's truth against prediction; `key` keeps the figures' ids apart."""
+    chosen = (np.array(predictions.split) == split) & ~np.isnan(predictions.score)
+    truth, predicted = predictions.score[chosen], predictions.prediction[chosen]
+    figure = scatter(truth, predicted, title=name)
+    description = f"Scatter plot of {name}: measured against predicted score of {len(truth)} videos"
+    return Picture(Markup(inline_svg(figure, description, key)), name)  # noqa: S704
 
 
 def _overview(table: Table) -> Picture:
+    """Draw the SROCC of a grid's systems with their intervals."""
     rows = [
         IntervalRow(
             name=row.name,
@@ -162,3 +199,24 @@ def _overview(table: Table) -> Picture:
     )
     description = f"{label} of {len(rows)} systems with 95 % intervals; the table has the numbers"
     return Picture(Markup(inline_svg(figure, description, "overview")), label)  # noqa: S704
+
+
+def _worst_of(run: Run, name: str, split: str) -> tuple[Gallery, ...]:
+    records, note = known_records(run.config.manifest)
+    worst = tuple(worst_videos(run.predictions(), split, records))
+    return (Gallery(f"of the {split} split that {name}", worst, note),) if worst else ()
+
+
+def _worst_of_pairs(
+    pairs: Pairs, drawn: Sequence[PairRow], predictions: Mapping[str, Predictions]
+) -> list[Gallery]:
+    """Return each pair's worst videos, of the first split that is drawn."""
+    manifests = {name: known_records(d.manifest) for name, d in pairs.datasets.items()}
+    first = {row.pair: row for row in reversed(drawn)}
+    galleries = []
+    for row in (row for row in drawn if first[row.pair] is row):
+        records, note = manifests.get(row.evaluated_on, ({}, ""))
+        found = worst_videos(predictions[row.pair], row.split, records, count=WORST_OF_PAIR)
+        words = f"of {row.evaluated_on}'s {row.split} split that the model of {row.trained_on}"
+        galleries.append(Gallery(words, tuple(found), note, heading=row.pair))
+    return galleries

@@ -17,11 +17,15 @@ model: its predictions are the mean over seeds, and its metrics the seeds' mean 
 """
 
 from memfeat.runs.files import (
+    ABLATION,
     FINETUNED,
     METRICS,
     PREDICTIONS,
     PROVENANCE,
+    TRANSFER,
+    first_problem,
     is_complete,
+    pair_folder,
     read_object,
     seed_folder,
 )
@@ -32,21 +36,25 @@ from memfeat.runs.predictions import (
     read_predictions,
     split_metrics,
 )
-from memfeat.runs.reading import Run
+from memfeat.runs.run import Run
 from memfeat.runs.writing import begin_run, finish_seed, write_scores, write_summary
 
 __all__ = [
+    "ABLATION",
     "FINETUNED",
     "METRICS",
     "PREDICTIONS",
     "PROVENANCE",
+    "TRANSFER",
     "Predictions",
     "Run",
     "begin_run",
     "finish_seed",
+    "first_problem",
     "format_predictions",
     "is_complete",
     "mean_over_seeds",
+    "pair_folder",
     "read_object",
     "read_predictions",
     "seed_folder",

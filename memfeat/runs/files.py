@@ -1,32 +1,58 @@
-"""Names and formats of a run folder's files."""
+"""The files of a run folder: their names, and JSON read back and checked."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from memfeat.config import TrainConfig
-from memfeat.errors import RunError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+
+from memfeat.config import Printed, Settings, TrainConfig
+from memfeat.errors import RunError, short_repr
+from memfeat.manifest import Split
+from memfeat.metrics import Metrics
 
 CONFIG = "config.json"
 SPEC = "cache_spec.json"
 HISTORY = "history.jsonl"
 MODEL = "model.safetensors"
-FINETUNED = "i3d.safetensors"  # of a folder of finetuning, which holds no model for a cache
+FINETUNED = "i3d.safetensors"  # in a folder of `memfeat finetune`: an encoder's weights
 PREDICTIONS = "predictions.csv"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
-STREAMS = "streams"
+ABLATION = "ablation.json"  # the table of a grid, whose runs lie below it
+TRANSFER = "transfer.json"  # the table of pairs of datasets, likewise
+STREAMS = "streams"  # key of SPEC's list, where there are several caches
 RECOVER = "restore it, or delete the run folder and train again"
 
 
 def seed_folder(folder: Path, config: TrainConfig, seed: int) -> Path:
-    """Return where `seed` of a run at `folder` lies: `folder` itself if it is the only one."""
+    """Return the folder of one seed of a run: the run folder itself if there is no other seed."""
     return folder if len(config.seeds) == 1 else folder / f"seed-{seed}"
+
+
+def pair_folder(folder: Path, trained_on: str, evaluated_on: str) -> Path:
+    """Return the folder of a pair's predictions, below that of `transfer.json`."""
+    return folder / "pairs" / f"{trained_on}-to-{evaluated_on}".replace(" ", "-")
 
 
 def is_complete(folder: Path) -> bool:
     """Return whether `folder` holds a finished run."""
     return (folder / METRICS).is_file()
+
+
+def read_text(path: Path) -> str:
+    """Read one of a run's files as UTF-8, with its line ends as they are.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; {RECOVER}") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is damaged: {error}; {RECOVER}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -45,15 +71,61 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_text(path: Path) -> str:
-    """Read one of a run's files as UTF-8, line ends as they are.
+# One split's entry in METRICS: the fields of `Metrics`, and the seeds where there are several.
+_FIELDS: dict[str, Any] = {
+    **{field.name: (field.type, ...) for field in fields(Metrics)},
+    "undefined": (Printed | None, ...),
+    "seeds": (tuple[int, ...], ()),
+}
+_Figures = create_model("_Figures", __base__=Settings, **_FIELDS)
+_METRICS = TypeAdapter(dict[Split, _Figures])
+
+
+class _Provenance(BaseModel):
+    """The part of PROVENANCE that is used; the rest is only shown."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    datasets: tuple[Printed, ...] = ()
+    versions: dict[Printed, Printed] = {}
+    parameters: int | None = None
+    seconds: float | None = None
+    data_sha256: str = ""
+    model_sha256: str = ""
+
+
+_PROVENANCE = TypeAdapter(_Provenance)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read a run's metrics: by split, then by name of the metric.
 
     Raises:
-        RunError: it is missing or damaged.
+        RunError: the file is missing or damaged; names the field and its value.
     """
+    return _checked(_METRICS, folder / METRICS)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read what a run was made with and from.
+
+    Raises:
+        RunError: as for `read_metrics`.
+    """
+    return _checked(_PROVENANCE, folder / PROVENANCE)
+
+
+def _checked(kind: TypeAdapter[Any], path: Path) -> dict[str, Any]:
+    content = read_object(path)
     try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}; {RECOVER}") from error
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is damaged: {error}; {RECOVER}") from error
+        kind.validate_python(content)
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged: {first_problem(error)}; {RECOVER}") from error
+    return content
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that is wrong in a file: the field, its value, and the rule."""
+    problem = error.errors(include_url=False)[0]
+    field = short_repr(".".join(map(str, problem["loc"])))
+    return f"{field} is {short_repr(problem['input'])}: {problem['msg']}"
