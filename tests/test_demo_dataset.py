@@ -12,6 +12,7 @@ from scipy import stats
 
 from memfeat.datasets.demo import (
     BACKGROUNDS,
+    DEMO,
     DEMO_B,
     DEMOS,
     SALIENCE,
@@ -23,17 +24,25 @@ from memfeat.datasets.demo import (
 from memfeat.datasets.rendering import load_photos, render_demo, render_frames
 from memfeat.errors import MemfeatError
 from memfeat.manifest import read_manifest, write_manifest
-from memfeat.metrics import known_ceiling
 
 ROOT = Path(__file__).parents[1]
 SMALL = DemoSettings(name="small", clips={"train": 2, "dev": 1})
-# As many clips as make statements about chance firm; a script costs a fraction of a millisecond.
-MANY = DemoSettings(clips={"train": 2000})
+MANY = 1500  # clips, enough for statements about chance; a script costs a millisecond
+
+
+def many_scripts(settings: DemoSettings) -> list[Script]:
+    many = settings.model_copy(update={"clips": {"train": MANY}})
+    return [write_script(index, many) for index in range(MANY)]
 
 
 @pytest.fixture(scope="module")
 def scripts() -> list[Script]:
-    return [write_script(index, MANY) for index in range(2000)]
+    return many_scripts(DEMO)
+
+
+@pytest.fixture(scope="module")
+def scripts_b() -> list[Script]:
+    return many_scripts(DEMO_B)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +72,7 @@ def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path, name: str, 
         f"memfeat {name}: rendered clips, {words}, not from people"
     }
     splits = [row["split"] for row in rows]
-    assert [splits.count(split) for split in ("train", "dev", "test")] == [96, 24, 40]
+    assert [splits.count(split) for split in ("train", "dev", "test")] == [288, 72, 120]
 
 
 def test_the_noise_free_score_follows_the_stated_formula(scripts: list[Script]) -> None:
@@ -73,17 +82,16 @@ def test_the_noise_free_score_follows_the_stated_formula(scripts: list[Script]) 
 
 
 def test_the_second_demos_score_follows_its_own_formula_around_a_higher_mean(
-    scripts: list[Script],
+    scripts: list[Script], scripts_b: list[Script]
 ) -> None:
-    others = [write_script(i, DEMO_B.model_copy(update={"clips": MANY.clips})) for i in range(2000)]
-    for script in others:
+    for script in scripts_b:
         peak = max((SALIENCE[moment.photo] for moment in script.moments), default=0)
         cuts = len(script.backgrounds) - 1
-        expected = 0.82 + 0.2 * peak - 0.03 * cuts
+        expected = 0.775 + 0.2 * peak - 0.03 * cuts
         assert script.noise_free_score == pytest.approx(expected, abs=5e-5)
-    means = [np.mean([script.score for script in each]) for each in (scripts, others)]
-    assert means[1] - means[0] > 0.1
-    assert not {script.backgrounds for script in scripts} & {s.backgrounds for s in others}
+    means = [np.mean([script.score for script in each]) for each in (scripts, scripts_b)]
+    assert means == pytest.approx([0.73, 0.86], abs=0.01)
+    assert not {script.backgrounds for script in scripts} & {s.backgrounds for s in scripts_b}
 
 
 def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
@@ -95,18 +103,18 @@ def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
     assert all(0 <= script.score <= 1 for script in scripts)
 
 
-@pytest.mark.parametrize("name", DEMOS)
-def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9(name: str) -> None:
-    many = DEMOS[name].model_copy(update={"clips": MANY.clips})
-    ceiling = known_ceiling(demo_records(Path("videos"), many))
-    assert ceiling is not None
-    assert ceiling.srocc == pytest.approx(0.9, abs=0.02)
+@pytest.mark.parametrize("name", ["scripts", "scripts_b"])
+def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    pairs = [(script.noise_free_score, script.score) for script in request.getfixturevalue(name)]
+    assert stats.spearmanr(*zip(*pairs, strict=True)).statistic == pytest.approx(0.9, abs=0.02)
 
 
 def test_moments_do_not_overlap_and_may_fall_anywhere(scripts: list[Script]) -> None:
     first, last = [], []
     for script in scripts:
-        assert 24 <= script.frames <= 36
+        assert 10 <= script.frames <= 14
         spans = sorted((moment.start, moment.start + moment.frames) for moment in script.moments)
         ends = [0, *(end for _, end in spans)]
         assert all(end <= start for end, (start, _) in zip(ends, spans, strict=False))
@@ -123,19 +131,20 @@ def test_backgrounds_fill_the_clip_with_different_photographs(scripts: list[Scri
         assert [shot.start for shot in script.backgrounds] == [0, *ends[:-1]]
         assert ends[-1] == script.frames
         assert min(shot.frames for shot in script.backgrounds) >= 4
-        assert len({shot.photo for shot in script.backgrounds}) == len(ends) >= 2
+        assert len({shot.photo for shot in script.backgrounds}) == len(ends)
         assert {shot.photo for shot in script.backgrounds} <= set(BACKGROUNDS)
+    assert {len(script.backgrounds) for script in scripts} == {1, 2}
 
 
 def test_how_long_moments_last_tells_nothing_about_the_score(scripts: list[Script]) -> None:
     some = [script for script in scripts if script.moments]
-    seconds = [sum(moment.frames for moment in script.moments) / 12 for script in some]
+    seconds = [sum(moment.frames for moment in script.moments) / 5 for script in some]
     scores = [script.noise_free_score for script in some]
     counts = [len(script.moments) for script in some]
-    assert set(seconds) == {0.25, 4 / 12, 5 / 12, 0.5}
+    assert set(seconds) == {0.6, 0.8}
     assert abs(stats.spearmanr(seconds, scores).statistic) < 0.06
     assert abs(stats.spearmanr(seconds, counts).statistic) < 0.06
-    assert {moment.frames for script in some for moment in script.moments} == {1, 2, 3, 4, 5, 6}
+    assert {moment.frames for script in some for moment in script.moments} == {1, 2, 3, 4}
 
 
 def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_an_error() -> None:
@@ -146,8 +155,8 @@ def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_a
     assert write_script(1, lower).noise_free_score == pytest.approx(
         write_script(1).noise_free_score - 0.3
     )
-    with pytest.raises(MemfeatError, match="demo has 160 clips, no more"):
-        write_script(160)
+    with pytest.raises(MemfeatError, match="demo has 480 clips, no more"):
+        write_script(480)
 
 
 def test_cameras_move_and_never_leave_the_photograph(
@@ -172,7 +181,7 @@ def test_every_moment_shows_its_photograph(photos: dict[str, Image.Image]) -> No
         return photo.crop((round(left), round(top), round(left + width), round(top + width * 0.75)))
 
     references = {name: thumbnail(middle(photo)) for name, photo in photos.items()}
-    for index in range(30):
+    for index in range(12):
         script = write_script(index)
         frames = list(render_frames(script, photos))
         for moment in script.moments:
@@ -182,34 +191,42 @@ def test_every_moment_shows_its_photograph(photos: dict[str, Image.Image]) -> No
                 assert max(match, key=match.__getitem__) == moment.photo
 
 
-def test_rendered_clips_decode_to_their_script_and_are_kept_when_there(
+def test_rendered_clips_decode_to_their_script(
     tmp_path: Path, photos: dict[str, Image.Image]
 ) -> None:
+    rendered: list[str] = []
     manifest_path, folder = tmp_path / "lists/small.csv", tmp_path / "videos"
-
-    def render() -> None:
-        told: list[str] = []
-        manifest = render_demo(manifest_path, folder, settings=SMALL, on_clip=told.append)
-        assert read_manifest(manifest_path) == manifest
-        assert told == ["small-000", "small-001", "small-002"]
-
-    render()
-    clips = [folder / f"small-00{index}.mp4" for index in range(3)]
-    assert sorted(folder.iterdir()) == clips
+    manifest = render_demo(manifest_path, folder, settings=SMALL, on_clip=rendered.append)
+    assert read_manifest(manifest_path) == manifest
+    assert rendered == ["small-000", "small-001", "small-002"]
+    clips = sorted(folder.glob("*.mp4"))
+    assert [clip.stem for clip in clips] == rendered
     for index, clip in enumerate(clips):
         script = write_script(index, SMALL)
         frames = np.stack(list(render_frames(script, photos, SMALL)))
         assert decoded(clip).shape == (script.frames, 192, 256, 3)
         # H.264 and its halved colour planes change pixels a little; another shot, a lot.
         assert np.abs(decoded(clip).astype(int) - frames).mean(axis=(1, 2, 3)).max() < 12
-    whole = [clip.read_bytes() for clip in clips]
 
-    manifest_inode, clip_inode = manifest_path.stat().st_ino, clips[0].stat().st_ino
-    render()
-    clips[1].unlink()
-    render()
-    assert [clip.read_bytes() for clip in clips] == whole
-    assert (manifest_path.stat().st_ino, clips[0].stat().st_ino) == (manifest_inode, clip_inode)
+
+def test_clips_are_kept_unless_missing_or_made_with_other_settings(tmp_path: Path) -> None:
+    def render(settings: DemoSettings) -> list[tuple[int, bytes]]:
+        render_demo(tmp_path / "m.csv", tmp_path, settings=settings)
+        clips = sorted(tmp_path.glob("*.mp4"))
+        return [(clip.stat().st_ino, clip.read_bytes()) for clip in clips]
+
+    first = render(SMALL)
+    manifest_inode = (tmp_path / "m.csv").stat().st_ino
+    (tmp_path / "small-001.mp4").unlink()
+    again = render(SMALL)
+    assert [content for _, content in again] == [content for _, content in first]
+    assert (again[0], again[2]) == (first[0], first[2])
+    assert (tmp_path / "m.csv").stat().st_ino == manifest_inode
+
+    other = render(SMALL.model_copy(update={"seed": 1}))
+    assert not {content for _, content in other} & {content for _, content in first}
+    (tmp_path / "settings.json").unlink()  # as earlier versions left the folder
+    assert [content for _, content in render(SMALL)] == [content for _, content in first]
 
 
 def test_without_the_photographs_the_error_says_what_to_install(

@@ -1,9 +1,6 @@
-"""Where videos and scores come from: other people's label files, and the demo of our own.
+"""Label files of published datasets to manifests; and the demo, which is imported by module."""
 
-The demo renders videos, and is imported by its own name where it is wanted.
-"""
-
-from memfeat.datasets import memento10k, memento10k_mediaeval, videomem  # registers the formats
+from memfeat.datasets import memento10k, videomem  # registers the formats
 from memfeat.datasets.conversion import Conversion, SplitCount, convert
 from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo
 
@@ -16,6 +13,5 @@ __all__ = [
     "SplitCount",
     "convert",
     "memento10k",
-    "memento10k_mediaeval",
     "videomem",
 ]

@@ -1,4 +1,4 @@
-"""From listed videos to a manifest: files, checks, and the count of what was left out."""
+"""From label files to a manifest: finds the videos, checks the rows, counts what is left out."""
 
 import hashlib
 from collections import Counter
@@ -21,14 +21,14 @@ from memfeat.storage import SUFFIXES
 
 @dataclass(frozen=True)
 class SplitCount:
-    """One split in numbers.
+    """Numbers of videos of one split.
 
     Attributes:
         split: its name.
-        listed: videos that the label files name.
-        found: of these, videos whose file is there.
-        missing: the others.
-        unlabelled: of those listed, videos without a score.
+        listed: named by the label files.
+        found: of those listed, with a file.
+        missing: of those listed, without one.
+        unlabelled: of those listed, without a score.
         written: rows of the manifest.
     """
 
@@ -49,9 +49,9 @@ class Conversion:
         dataset: source, score and label version, as in the manifest.
         labels: the files read.
         splits: one entry each.
-        missing: ids of the listed videos whose file was not found.
+        missing: ids of listed videos whose file was not found.
         unlisted: videos in the folder that no label file names; they are left out.
-        notes: what else the user should know.
+        notes: anything else the user should know.
     """
 
     manifest: Path
@@ -68,23 +68,22 @@ class Conversion:
 
 
 def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Conversion:
-    """Write the manifest of a dataset whose label files lie in `source`.
+    """Write the manifest of a dataset whose label files are in `source`.
 
-    Videos that are listed but not there are left out, unless asked for; videos that are there but
-    not listed are left out. A format that brings no split gets a seeded one of ours.
+    Videos that are listed but missing are left out, unless asked for; so are videos that no label
+    file lists. A format without splits gets seeded ones.
 
     Args:
         name: one of `FORMATS`.
         source: folder with the label files.
         output: the manifest.
-        config: which score, and where the videos lie.
+        config: which score, and where the videos are.
 
     Raises:
         UnknownNameError: no such format or target.
-        ConfigError: a seed for a format that brings its own split.
-        ManifestError: an output of another kind or that is read here, label files missing or
-            malformed, no video found, or a file of a listed video that is not clear; names file,
-            row, column and value.
+        ConfigError: a seed for a format that has its own splits.
+        ManifestError: an output of unknown suffix or that is a label file, label files missing or
+            malformed, no video found, or two files for one video; names file, row, column, value.
     """
     form = FORMATS.get(name)()
     target = config.target or next(iter(form.targets))
@@ -98,20 +97,21 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     labels = form.read(folder, target)
     if not labels.videos:
         raise ManifestError(f"{labels.files[0]} lists no videos")
-    given = (*labels.files, *filter(None, [config.splits]))
-    if output.exists() and any(path.exists() and output.samefile(path) for path in given):
+    inputs = (*labels.files, *filter(None, [config.splits]))
+    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
         raise ManifestError(f"{output} is a file of the dataset's own; name another for --output")
-    _refuse_twins(labels.videos)
-    videos, how, of_splits = with_splits(name, form, labels, config)
-    lying = folder if config.videos is None else Folder(config.videos)
-    paths = _find(videos, lying)
-    dataset = f"{labels.title}, labels {_digest(labels.files)}{how}"
-    records, notes = _records(videos, paths, dataset, lying.path if config.keep_missing else None)
+    _refuse_duplicates(labels.videos)
+    videos, origin, split_notes = with_splits(name, form, labels, config)
+    video_folder = folder if config.videos is None else Folder(config.videos)
+    paths = _find(videos, video_folder)
+    dataset = f"{labels.title}, labels {_digest(labels.files)}{origin}"
+    missing_folder = video_folder.path if config.keep_missing else None
+    records, notes = _records(videos, paths, dataset, missing_folder)
     if not paths:
         raise ManifestError(
-            f"none of the {len(videos)} listed videos is in {lying.path}, which holds "
-            f"{len(lying.videos)} videos; {videos[0].names[0]!r} is the first wanted. Give the "
-            "folder of the videos with --videos"
+            f"none of the {len(videos)} listed videos is in {video_folder.path}, which holds "
+            f"{len(video_folder.videos)} videos; {videos[0].names[0]!r} is the first wanted. Give "
+            "the folder of the videos with --videos"
         )
     write_manifest(output, records)
     return Conversion(
@@ -120,21 +120,21 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
         labels=labels.files,
         splits=tuple(_count(split, videos, paths, records) for split in SPLITS),
         missing=tuple(video.video_id for video in videos if video.video_id not in paths),
-        unlisted=_unlisted(lying, labels.videos, paths),
-        notes=(*labels.notes, *notes, *of_splits),
+        unlisted=_unlisted(video_folder, labels.videos, paths),
+        notes=(*labels.notes, *notes, *split_notes),
     )
 
 
-def _refuse_twins(videos: Sequence[ListedVideo]) -> None:
-    first: dict[str, ListedVideo] = {}
+def _refuse_duplicates(videos: Sequence[ListedVideo]) -> None:
+    seen: dict[str, ListedVideo] = {}
     for video in videos:
-        twin = first.setdefault(folded_id(video.video_id), video)
-        if twin is not video:
-            column = dict(video.columns).get("video_id", "video_id")
-            spelt = "" if twin.video_id == video.video_id else f", as {twin.video_id!r}"
+        first = seen.setdefault(folded_id(video.video_id), video)
+        if first is not video:
+            column = video.columns.get("video_id", "video_id")
+            spelling = "" if first.video_id == video.video_id else f", as {first.video_id!r}"
             raise ManifestError(
-                f"{video.place}, column {column}: {video.video_id!r} is also at {twin.place}"
-                f"{spelt}; a video is listed once"
+                f"{video.location}, column {column}: {video.video_id!r} is also at "
+                f"{first.location}{spelling}; a video is listed once"
             )
 
 
@@ -146,38 +146,37 @@ def _find(videos: Sequence[ListedVideo], folder: Folder) -> dict[str, Path]:
         try:
             path = folder.video(video.names)
         except ManifestError as error:
-            raise ManifestError(f"{video.place}: {error}") from error
+            raise ManifestError(f"{video.location}: {error}") from error
         if path is None:
             continue
         user = users.setdefault(path, video)
         if user is not video:
-            raise ManifestError(f"{video.place}: its file is {path}, as it is at {user.place}")
+            where = f"as it is at {user.location}"
+            raise ManifestError(f"{video.location}: its file is {path}, {where}")
         paths[video.video_id] = path.absolute()
     return paths
 
 
 def _records(
-    videos: Sequence[ListedVideo], paths: Mapping[str, Path], dataset: str, missing: Path | None
+    videos: Sequence[ListedVideo],
+    paths: Mapping[str, Path],
+    dataset: str,
+    missing_folder: Path | None,
 ) -> tuple[list[VideoRecord], list[str]]:
-    """Check every row; return those to write, in order, and notes.
+    """Check every row; return the records to write, in order, and notes.
 
-    Args:
-        videos: all rows, each with its split.
-        paths: the files that were found, by id.
-        dataset: in words.
-        missing: folder that missing videos shall be looked for in; None leaves them out.
+    Videos without a path are written as files of `missing_folder`, or left out if it is None.
     """
     records, problems = [], []
     odd_counts: Counter[str] = Counter()
     for video in videos:
-        columns = dict(video.columns)
         count = _whole_number(video.n_annotations)
         if count is None and video.n_annotations not in (None, ""):
-            odd_counts[f"{columns['n_annotations']} is {video.n_annotations!r}"] += 1
+            odd_counts[f"{video.columns['n_annotations']} is {video.n_annotations!r}"] += 1
         path = paths.get(video.video_id)
         values = {
             "video_id": video.video_id,
-            "path": path or Path(missing or "", *video.names[:1]).absolute(),
+            "path": path or Path(missing_folder or "", *video.names[:1]).absolute(),
             "score": video.score,
             "split": video.split,
             "dataset": dataset,
@@ -188,16 +187,15 @@ def _records(
             record = VideoRecord.model_validate(values)
         except ValidationError as error:
             problems += [
-                f"{video.place}, column {columns.get(field, field)}: {reason}"
+                f"{video.location}, column {video.columns.get(field, field)}: {reason}"
                 for field, reason in explain(error)
             ]
         else:
-            records += [record] if path or missing else []
+            records += [record] if path or missing_folder else []
     if problems:
         more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise ManifestError(problems[0] + more)
-    odd = [f"{what}, not a count: left out" for what, _ in odd_counts.most_common(1)]
-    return records, odd
+    return records, [f"{odd}, not a count: left out" for odd, _ in odd_counts.most_common(1)]
 
 
 def _whole_number(value: Any) -> int | None:
@@ -237,7 +235,7 @@ def _unlisted(
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """Return eight digits that tell one version of the label files from another."""
+    """Return eight digits that differ between versions of the label files."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.read_bytes())

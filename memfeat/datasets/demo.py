@@ -1,34 +1,33 @@
-"""The embedded demos: clips of packaged photographs by a script, each scored by a formula.
+"""The demo datasets: rendered clips, scored by a formula.
 
-A clip cuts between *background* shots, into which up to three *moments*, striking photographs of
-fixed salience, are cut at random places. Together they last a quarter to half a second, however
-many they are and whatever their salience, so a single one may last one frame. The score counts
-the moments, not their frames:
+A clip is a few seconds of slow camera movement over one or two *background* photographs, into
+which up to three *moments*, striking photographs of fixed salience, are cut at random. Together
+the moments last 0.6 or 0.8 seconds, however many they are and whatever their salience, so a single
+one may last one frame. The score counts the moments, not their frames:
 
     score = noise-free score + normal noise, clipped to [0, 1]
 
-As noise-free score, `demo` adds the moments up, as chances to be remembered by:
+The noise-free score of `demo` adds the moments up as independent chances to be remembered:
 
     base + gain * (1 - product over moments of (1 - salience))
 
-`demo-b` has other clips, and other people so to speak: the strongest moment alone counts, a calm
-clip is remembered better, and the mean is higher, so that a model carried over from one to the
-other ranks videos fairly and yet misses the scores:
+`demo-b` has other clips and another formula: only the strongest moment counts, each cut of the
+background costs something, and the mean is higher. A model carried over from one to the other
+therefore ranks videos fairly and yet misses the scores:
 
     base + gain * (largest salience) - cut_penalty * (background shots - 1)
 
-The noise is as large as leaves a perfect model a rank correlation of about 0.9.
+The noise is sized so that a perfect model reaches a rank correlation of about 0.9.
 
-Roles and saliences are decreed, not measured: the scores are nobody's memory. All splits, and both
-datasets, share the photographs, so the demos show that the machinery works, and nothing about
+Roles and saliences are made up, not measured: these are nobody's memories. All splits of both
+datasets share the same photographs, so the demos show that the machinery works, and nothing about
 people or about content not seen before.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -68,17 +67,17 @@ class DemoSettings(Settings):
     name: str = Field("demo", description="clips are called NAME-000, NAME-001, ...")
     dataset: str = "memfeat demo: rendered clips, scores from a formula, not from people"
     seed: int = 2022
-    clips: dict[Split, int] = Field(default={"train": 96, "dev": 24, "test": 40})
+    clips: dict[Split, int] = Field(default={"train": 288, "dev": 72, "test": 120})
     formula: Literal["sum", "peak"] = Field("sum", description="how moments count: see above")
     base: float = Field(0.5, description="score without any moment")
     gain: float = Field(0.4, description="what moments can add at most")
     cut_penalty: float = Field(0.0, description="what a cut to another background takes away")
     noise: float = Field(0.05, description="standard deviation of what the formula does not tell")
     max_moments: int = Field(3, description="each is there with probability 1/2")
-    moment_frames: tuple[int, int] = Field((3, 6), description="of a clip's moments together")
-    background_shots: tuple[int, int] = Field((2, 4), description="in a clip")
-    frames: tuple[int, int] = Field((24, 36), description="in a clip")
-    fps: int = 12
+    moment_frames: tuple[int, int] = Field((3, 4), description="of a clip's moments together")
+    background_shots: tuple[int, int] = Field((1, 2), description="in a clip")
+    frames: tuple[int, int] = Field((10, 14), description="in a clip")
+    fps: int = 5
     width: int = 256
     height: int = 192
 
@@ -94,30 +93,29 @@ DEMO_B = DemoSettings(
     dataset="memfeat demo-b: rendered clips, scores from another formula, not from people",
     seed=2023,
     formula="peak",
-    base=0.82,
+    base=0.775,
     gain=0.2,
     cut_penalty=0.03,
     noise=0.025,
 )
 DEMOS = {settings.name: settings for settings in (DEMO, DEMO_B)}
 
-
-Bounds = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]  # of x, y, zoom
+# Bounds of x, y and zoom at a shot's first frame.
+Bounds = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 _ANYWHERE: Bounds = ((0.0, 1.0), (0.0, 1.0), (0.5, 0.9))
 _ON_SUBJECT: Bounds = ((0.3, 0.7), (0.3, 0.7), (0.8, 1.0))
 
 
-@dataclass(frozen=True)
-class Shot:
+class Shot(NamedTuple):
     """A camera moving evenly over a photograph.
 
     Attributes:
         photo: file name of the photograph.
         start: the clip's frame at which the shot begins.
-        frames: how many it lasts.
-        x: horizontal place of the window at its first and last frame, 0 left to 1 right.
-        y: vertical place likewise, 0 top to 1 bottom.
-        zoom: width of the window likewise, as a share of the widest that fits.
+        frames: how many frames it lasts.
+        x: horizontal position of the window at its first and last frame, 0 left to 1 right.
+        y: vertical position likewise, 0 top to 1 bottom.
+        zoom: width of the window likewise, as a fraction of the widest that fits.
         brightness: factor on the pixel values.
     """
 
@@ -130,9 +128,8 @@ class Shot:
     brightness: float
 
 
-@dataclass(frozen=True)
-class Script:
-    """Everything about a clip before it is rendered; a moment covers the background it cuts."""
+class Script(NamedTuple):
+    """Everything about a clip before it is rendered. Moments are drawn over the backgrounds."""
 
     video_id: str
     split: Split
@@ -144,7 +141,11 @@ class Script:
 
 
 def write_script(index: int, settings: DemoSettings = DEMO) -> Script:
-    """Return the script of clip `index`, counted from 0: a function of it and the settings."""
+    """Return the script of clip `index`, which follows from the index and the settings alone.
+
+    Raises:
+        MemfeatError: there are fewer clips.
+    """
     generator = np.random.default_rng([settings.seed, index])
     frames = _between(generator, settings.frames)
     count = generator.binomial(settings.max_moments, 0.5)
@@ -164,7 +165,7 @@ def write_script(index: int, settings: DemoSettings = DEMO) -> Script:
 
 
 def demo_records(videos_folder: Path, settings: DemoSettings = DEMO) -> tuple[VideoRecord, ...]:
-    """Return the dataset's records, without rendering anything."""
+    """Return the dataset's manifest records, without rendering anything."""
     scripts = (write_script(index, settings) for index in range(settings.num_clips))
     return tuple(
         VideoRecord(
@@ -205,7 +206,7 @@ def _backgrounds(
 def _moments(
     generator: np.random.Generator, frames: int, photos: Sequence[str], settings: DemoSettings
 ) -> Iterator[Shot]:
-    """Share the moments' time out and place them, none overlapping."""
+    """Divide the moments' time among them and place them without overlap."""
     total = _between(generator, settings.moment_frames) if photos else 0
     ends = np.sort(generator.permutation(np.arange(1, total))[: len(photos) - 1])
     lengths = np.diff(ends, prepend=0, append=total).tolist()

@@ -1,4 +1,4 @@
-"""A dataset's folder: label files by their name, videos by their stem."""
+"""A dataset's folder: finds label files by name and videos by stem."""
 
 import os
 import unicodedata
@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = {
 
 
 class Folder:
-    """The files below a folder, at any depth, links followed, hidden ones left out.
+    """The files below a folder, at any depth; links are followed, hidden files left out.
 
     Raises:
         ManifestError: there is no such folder.
@@ -30,7 +30,7 @@ class Folder:
         self.files = tuple(sorted(_walk(path)))
 
     def file(self, *names: str) -> Path | None:
-        """Return the file of the first of these names that is there.
+        """Return the file of the first of these names that exists.
 
         Raises:
             ManifestError: two files have that name.
@@ -51,10 +51,10 @@ class Folder:
         return tuple(path for path in self.files if path.suffix.lower() in VIDEO_SUFFIXES)
 
     def video(self, names: Sequence[str]) -> Path | None:
-        """Find a video by its stem, whatever its folder and the suffix that the labels give it.
+        """Find a video by its stem, whatever its folder and its suffix in the labels.
 
-        Among several of one stem, the one whose folders, then whose full name are as listed is
-        taken. Stems of digits alone are numbers: `493` is `00493`.
+        Of several with one stem, the one whose folders, then whose full name match is taken.
+        Stems of digits are numbers: `493` is `00493`.
 
         Args:
             names: what the video may be called, best first: a name, a path, or a URL.
@@ -85,11 +85,11 @@ def stem(name: str) -> str:
 
 def _walk(folder: Path) -> Iterator[Path]:
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
         folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
         if real not in seen:
-            yield from (Path(place, name) for name in names if name[0] != ".")
+            yield from (Path(parent, name) for name in names if name[0] != ".")
         seen.add(real)
 
 

@@ -1,9 +1,9 @@
-"""What a format is: label files that somebody hands out, read into rows that all look alike."""
+"""Base class of label formats, and readers of the CSV and JSON files they consist of."""
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,27 +16,27 @@ from memfeat.storage import read_rows
 
 @dataclass(frozen=True)
 class ListedVideo:
-    """A video as its label file lists it; nothing is checked yet.
+    """A video as its label file lists it, unchecked.
 
     Attributes:
-        place: file and row, for messages.
-        video_id: what it shall be called.
+        location: file and row, for messages.
+        video_id: its id in the manifest.
         names: what its file may be called, best first: names, paths or URLs.
         split: None where the format leaves it open.
-        score: as it stands there; None or empty where it is withheld.
-        n_annotations: likewise, of the score.
+        score: the cell as read; None or empty where the score is withheld.
+        n_annotations: likewise.
         caption: sentences about the video.
         columns: the file's own names of `video_id`, `score` and `n_annotations`, for messages.
     """
 
-    place: str
+    location: str
     video_id: str
     names: tuple[str, ...]
     split: Split | None
     score: Any = None
     n_annotations: Any = None
     caption: str = ""
-    columns: tuple[tuple[str, str], ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_unlabelled(self) -> bool:
@@ -52,7 +52,7 @@ class Labels:
         title: dataset and score in words.
         files: the files read.
         videos: all that they list, in order.
-        notes: what the user should know.
+        notes: anything else the user should know.
     """
 
     title: str
@@ -65,8 +65,8 @@ class Format(ABC):
     """Base of all formats. To add one, derive from it and register the class.
 
     Attributes:
-        about: the files it reads, in a line of the command's help.
-        targets: the scores there are to choose from, by name, in words; the first by default.
+        about: the files it reads, for the command's help.
+        targets: description of each score to choose from, by name; the first is the default.
         has_splits: whether the files say which video is in which split.
     """
 
@@ -79,7 +79,7 @@ class Format(ABC):
         """Read the label files in `folder`.
 
         Args:
-            folder: where they lie, at any depth.
+            folder: holds them, at any depth.
             target: one of `targets`.
 
         Raises:
@@ -107,7 +107,7 @@ def label_files(folder: Folder, names: Mapping[Split, Sequence[str]]) -> dict[Sp
 
 
 def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (file and line, cells by column without outer white space) of each row of a CSV file.
+    """Yield each row of a CSV file as (file and line, stripped cells by column).
 
     Raises:
         ManifestError: as `memfeat.storage.read_rows`.
@@ -117,7 +117,7 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[st
 
 
 def json_records(path: Path, required: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield (file and record, its key or "", itself) of a JSON list, or object, of records.
+    """Yield each record of a JSON list or object as (file and record, its key or "", record).
 
     Raises:
         ManifestError: not JSON, not records, or a required key that no record has.
@@ -135,9 +135,9 @@ def json_records(path: Path, required: Sequence[str]) -> Iterator[tuple[str, str
             f"{path}: {short_repr(content)} is neither a list nor an object of records"
         )
     keys: dict[str, None] = {}
-    for place, _, record in records:
+    for location, _, record in records:
         if not isinstance(record, dict):
-            raise ManifestError(f"{place}: {short_repr(record)} is not an object {{...}}")
+            raise ManifestError(f"{location}: {short_repr(record)} is not an object {{...}}")
         keys |= dict.fromkeys(record)
     for key in required:
         if key not in keys:

@@ -1,6 +1,7 @@
-"""Memento10k as its authors hand it out: a JSON file for each split (Newman et al. 2020)."""
+"""Memento10k's label files: its authors' (Newman et al. 2020), and MediaEval's of 2021 and 2022."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from memfeat.config import Split
@@ -10,65 +11,102 @@ from memfeat.datasets.formats import (
     Format,
     Labels,
     ListedVideo,
+    csv_rows,
     json_records,
     label_files,
 )
 from memfeat.errors import ManifestError
 
-FILES: Mapping[Split, tuple[str, ...]] = {
-    "train": ("memento_train_data.json",),
-    "dev": ("memento_val_data.json",),
-    "test": ("memento_test_data.json",),
-}
-UNUSED = {"url", "alpha", "actions"}
-
 
 @FORMATS.register("memento10k")
 class Memento10k(Format):
-    """A list of records, or an object of them by id; the test split's have no score."""
+    """A JSON list of records for each split, or an object of them by id; test has no scores."""
 
     about: ClassVar[str] = "memento_{train,val,test}_data.json"
     targets: ClassVar[Mapping[str, str]] = {"mem_score": "mem_score of the native release"}
+    files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
+        "train": ("memento_train_data.json",),
+        "dev": ("memento_val_data.json",),
+        "test": ("memento_test_data.json",),
+    }
+    unused: ClassVar = {"url", "alpha", "actions"}
 
     def read(self, folder: Folder, target: str) -> Labels:
         """Read the JSON files that are there; see `Format.read`."""
-        files = label_files(folder, FILES)
-        videos: list[ListedVideo] = []
-        notes: list[str] = []
+        files = label_files(folder, self.files)
+        videos, notes = [], []
         for split, path in files.items():
-            required = () if split == "test" else (target,)
-            records = list(json_records(path, required))
-            videos += _videos(records, split, target)
-            odd = {key for *_, record in records for key in record}
-            odd -= {"filename", "captions", target, *UNUSED}
+            odd: set[str] = set()
+            for location, key, record in json_records(path, () if split == "test" else (target,)):
+                videos.append(_json_video(location, key, record, split, target))
+                odd |= record.keys() - {"filename", "captions", target, *self.unused}
             if odd:
                 notes.append(f"{path.name} also has {', '.join(sorted(odd))}: not used")
         title = f"Memento10k, {self.targets[target]}"
         return Labels(title, tuple(files.values()), tuple(videos), tuple(notes))
 
 
-def _videos(
-    records: list[tuple[str, str, dict[str, Any]]], split: Split, target: str
-) -> Iterator[ListedVideo]:
-    for place, key, record in records:
-        name = record.get("filename", key)
-        if not isinstance(name, str) or not name.strip():
-            raise ManifestError(
-                f"{place}, key 'filename': {name!r} is not a file's name; keys found: "
-                f"{', '.join(record)}"
-            )
-        url = record.get("url")
-        yield ListedVideo(
-            place=place,
-            video_id=stem(name),
-            names=(name, url) if isinstance(url, str) and stem(url) else (name,),
-            split=split,
-            score=record.get(target),
-            caption=_joined(record.get("captions")),
-            columns=(("video_id", "filename"), ("score", target)),
+def _json_video(
+    location: str, key: str, record: Mapping[str, Any], split: Split, target: str
+) -> ListedVideo:
+    name, url = record.get("filename", key), record.get("url")
+    if not isinstance(name, str) or not name.strip():
+        raise ManifestError(
+            f"{location}, key 'filename': {name!r} is not a file's name; keys found: "
+            f"{', '.join(record)}"
         )
+    captions = record.get("captions") or ""
+    sentences = captions if isinstance(captions, list) else [captions]
+    return ListedVideo(
+        location=location,
+        video_id=stem(name),
+        names=(name, url) if isinstance(url, str) and stem(url) else (name,),
+        split=split,
+        score=record.get(target),
+        caption=" | ".join(str(sentence).strip() for sentence in sentences),
+        columns={"video_id": "filename", "score": target},
+    )
 
 
-def _joined(captions: Any) -> str:
-    sentences = captions if isinstance(captions, list) else [captions or ""]
-    return " | ".join(str(sentence).strip() for sentence in sentences)
+@FORMATS.register("memento10k-mediaeval")
+class Memento10kMediaEval(Format):
+    """A CSV file for each split, with normalised (the official target) and raw scores.
+
+    The test set's list has no scores, or is missing.
+    """
+
+    about: ClassVar[str] = "train_scores.csv, dev_scores.csv and, if there, test_scores.csv"
+    targets: ClassVar[Mapping[str, str]] = {
+        "normalized": "normalised short-term score",
+        "raw": "raw short-term score",
+    }
+    files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
+        "train": ("train_scores.csv",),
+        "dev": ("dev_scores.csv",),
+        "test": ("test_scores.csv", "test_video_urls.csv"),
+    }
+
+    def read(self, folder: Folder, target: str) -> Labels:
+        """Read the CSV files that are there; see `Format.read`."""
+        files = label_files(folder, self.files)
+        score = f"scores_{target}_short_term"
+        videos = [
+            video for split, path in files.items() for video in _csv_videos(path, split, score)
+        ]
+        title = f"Memento10k, MediaEval 2021-22, {self.targets[target]}"
+        return Labels(title, tuple(files.values()), tuple(videos))
+
+
+def _csv_videos(path: Path, split: Split, score: str) -> Iterator[ListedVideo]:
+    count = "annotations_short_term"
+    for location, row in csv_rows(path, ("video_id",) if split == "test" else ("video_id", score)):
+        names = row["video_id"], row.get("video_url", "")
+        yield ListedVideo(
+            location=location,
+            video_id=stem(row["video_id"]),
+            names=tuple(name for name in names if stem(name)),
+            split=split,
+            score=row.get(score),
+            n_annotations=row.get(count),
+            columns={"score": score, "n_annotations": count},
+        )

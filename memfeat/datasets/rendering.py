@@ -1,4 +1,4 @@
-"""The embedded demos' clips, rendered from the photographs that other packages bring."""
+"""Rendering the demo's clips from photographs that scikit-image and scikit-learn ship."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from memfeat.datasets.demo import (
 )
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, write_manifest
-from memfeat.storage import remove_stale_parts
+from memfeat.storage import remove_stale_parts, write_atomically
 from memfeat.video import write_video
 
 _FOLDERS = {
@@ -38,25 +38,31 @@ def render_demo(
     settings: DemoSettings = DEMO,
     on_clip: Callable[[str], None] | None = None,
 ) -> Manifest:
-    """Render the clips that are not there yet, and write the manifest where it differs.
+    """Render the clips that are missing, and write the manifest if it differs.
 
-    A clip that is there is complete, and kept: after changing settings, use another folder.
+    The settings are stored beside the clips. Clips that other settings made, such as those of an
+    earlier version, are replaced; all others are complete, and kept.
 
     Args:
         manifest_path: the manifest to write.
-        videos_folder: where `<video_id>.mp4` go.
+        videos_folder: folder of the clips, called `<video_id>.mp4`.
         settings: the dataset; by default the demo.
-        on_clip: called with each clip's id once it is there, rendered or kept.
+        on_clip: called with each clip's id once it exists, rendered or kept.
 
     Raises:
         MemfeatError: the photographs are not installed.
         OSError: a file cannot be written.
     """
     records = demo_records(videos_folder, settings)
-    remove_stale_parts(videos_folder)
     clips = [videos_folder / f"{record.video_id}.mp4" for record in records]
-    whole = all(clip.exists() for clip in clips)
-    photos = {} if whole else load_photos()
+    remove_stale_parts(videos_folder)
+    made_with, text = videos_folder / "settings.json", settings.model_dump_json(indent=2) + "\n"
+    fresh = not (made_with.exists() and made_with.read_text() == text)
+    photos = load_photos() if fresh or not all(clip.exists() for clip in clips) else {}
+    if fresh:
+        for clip in clips:
+            clip.unlink(missing_ok=True)
+        write_atomically(made_with, text.encode())
 
     def render(index: int) -> str:
         if not clips[index].exists():
@@ -73,7 +79,7 @@ def render_demo(
 
 
 def load_photos() -> dict[str, Image.Image]:
-    """Load the photographs that scikit-image and scikit-learn bring, by file name.
+    """Load the photographs, by file name.
 
     Raises:
         MemfeatError: scikit-image is not installed, or a release without these photographs is.
@@ -108,7 +114,7 @@ def render_frames(
 def _photograph(
     shot: Shot, frame: int, photo: Image.Image, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Take the picture that the shot's camera sees at one of the clip's frames."""
+    """Return what the shot's camera sees at one of the clip's frames."""
     progress = (frame - shot.start) / max(shot.frames - 1, 1)
     x, y, zoom = (first + (last - first) * progress for first, last in (shot.x, shot.y, shot.zoom))
     scale = zoom * min(photo.width / size[0], photo.height / size[1])

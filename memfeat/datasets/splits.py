@@ -1,4 +1,4 @@
-"""Which listed video is in which split: as the format says, as a list says, or by a seeded draw."""
+"""The splits of listed videos: the format's, those of a list, or a seeded draw."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,18 +22,12 @@ SPLIT_NAMES: Mapping[str, Split] = {
 def seeded_split(
     video_ids: Iterable[str], seed: int, splits: Sequence[Split] = SPLITS
 ) -> dict[str, Split]:
-    """Divide videos as MediaEval 2022 did, 14 : 3 : 3, by a draw that follows from id and seed.
+    """Divide videos 14 : 3 : 3, as MediaEval 2022 did; the draw depends on ids and seed alone."""
 
-    Args:
-        video_ids: in any order; it does not matter.
-        seed: of the draw.
-        splits: those to divide among.
-    """
-
-    def lot(video_id: str) -> bytes:
+    def rank(video_id: str) -> bytes:
         return hashlib.sha256(f"{seed}/{video_id}".encode()).digest()
 
-    ordered = sorted(video_ids, key=lot)
+    ordered = sorted(video_ids, key=rank)
     total = sum(SHARES[split] for split in splits)
     drawn: dict[str, Split] = {}
     start, share = 0, 0
@@ -51,8 +45,8 @@ def with_splits(
     """Give every video its split.
 
     Returns:
-        The videos that have one; words to add to the dataset's where the split is not the
-        format's own; and what else the user should know.
+        The videos that have one; where the splits come from, as a suffix to the dataset's
+        description, if not from the format; and notes for the user.
 
     Raises:
         ConfigError: a seed where none is needed.
@@ -60,26 +54,12 @@ def with_splits(
     """
     videos = labels.videos
     if config.seed is not None and (form.has_splits or config.splits):
-        whose = str(config.splits) if config.splits else f"format {name!r}"
+        source = str(config.splits) if config.splits else f"format {name!r}"
         raise ConfigError(
-            f"seed = {config.seed} has no use: {whose} says which split a video is in"
+            f"seed = {config.seed} has no use: {source} says which split a video is in"
         )
     if config.splits:
-        given = _read_splits(config.splits)
-        listed = [replace(video, split=given.get(video.video_id)) for video in videos]
-        kept = [video for video in listed if video.split]
-        if not kept:
-            raise ManifestError(
-                f"{config.splits} names none of the {len(videos)} listed videos; "
-                f"{videos[0].video_id!r} is the first of them"
-            )
-        unlisted = len(given.keys() - {video.video_id for video in videos})
-        counts = {
-            f"listed videos are not in {config.splits}: left out": len(videos) - len(kept),
-            f"videos of {config.splits} are in no label file": unlisted,
-        }
-        notes = [f"{count} {what}" for what, count in counts.items() if count]
-        return kept, f", split of {config.splits.name}", notes
+        return _listed_splits(videos, config.splits)
     seed = config.seed or 0
     open_ids = [video.video_id for video in videos if video.split is None]
     has_test = any(video.split == "test" for video in videos)
@@ -88,18 +68,38 @@ def with_splits(
     return divided, f", split by memfeat with seed {seed}" if open_ids else "", []
 
 
+def _listed_splits(
+    videos: Sequence[ListedVideo], path: Path
+) -> tuple[list[ListedVideo], str, list[str]]:
+    given = _read_splits(path)
+    listed = [replace(video, split=given.get(video.video_id)) for video in videos]
+    kept = [video for video in listed if video.split]
+    if not kept:
+        raise ManifestError(
+            f"{path} names none of the {len(videos)} listed videos; "
+            f"{videos[0].video_id!r} is the first of them"
+        )
+    unlisted = len(given.keys() - {video.video_id for video in videos})
+    counts = {
+        f"listed videos are not in {path}: left out": len(videos) - len(kept),
+        f"videos of {path} are in no label file": unlisted,
+    }
+    notes = [f"{count} {what}" for what, count in counts.items() if count]
+    return kept, f", split of {path.name}", notes
+
+
 def _read_splits(path: Path) -> dict[str, Split]:
     given: dict[str, Split] = {}
-    for place, row in csv_rows(path, ("video", "split")):
+    for location, row in csv_rows(path, ("video", "split")):
         if row["split"] not in SPLIT_NAMES:
             raise ManifestError(
-                f"{place}, column split: {row['split']!r} is not a split; write one of: "
+                f"{location}, column split: {row['split']!r} is not a split; write one of: "
                 f"{', '.join(SPLIT_NAMES)}"
             )
         video_id, split = stem(row["video"]), SPLIT_NAMES[row["split"]]
         if given.setdefault(video_id, split) != split:
             raise ManifestError(
-                f"{place}, column split: {video_id!r} is in {split}, and further up in "
+                f"{location}, column split: {video_id!r} is in {split}, and further up in "
                 f"{given[video_id]}; a video has one"
             )
     return given

@@ -1,6 +1,6 @@
-"""Run files, in which MediaEval's participants handed in the predictions for a test set.
+"""Run files, in which MediaEval's participants submitted their predictions for a test set.
 
-No official text on them survives: the layouts are those seen in participants' repositories.
+No official description survives: the layouts are those of participants' repositories.
 """
 
 import csv
@@ -68,16 +68,16 @@ def write_submission(
 ) -> Submission:
     """Write a run file: each video once, in this order, with a score in [0, 1].
 
-    Beside it goes `NAME.sources.txt`, for the layouts have no room to say what made the scores.
+    `NAME.sources.txt` beside it says what made the scores, for which the layouts have no column.
 
     Args:
-        path: where to.
+        path: the run file.
         layout: `2018` for lines of `video,score,confidence`, `2021` for `id,score`, `2026` for
             a header and `video,mem_score`.
         video_ids: of the test set.
-        predicted: scores by id, with those of other videos or without some.
+        predicted: scores by id; may lack some and have others.
         missing: `mean` gives videos without a prediction the mean of the others (ours).
-        sources: lines that say what made the scores.
+        sources: lines for `NAME.sources.txt`.
 
     Raises:
         RunError: videos have no prediction, or one that is not in [0, 1].

@@ -44,20 +44,20 @@ class VideoMem(Format):
 
 def _labelled(path: Path, split: Split | None, target: str) -> Iterator[ListedVideo]:
     score, count = f"{target}_memorability", f"nb_{target}_annotations"
-    for place, row in csv_rows(path, ("video", score)):
+    for location, row in csv_rows(path, ("video", score)):
         yield ListedVideo(
-            place=place,
+            location=location,
             video_id=stem(row["video"]),
             names=(row["video"],),
             split=split,
             score=row[score],
             n_annotations=row.get(count),
-            columns=(("video_id", "video"), ("score", score), ("n_annotations", count)),
+            columns={"video_id": "video", "score": score, "n_annotations": count},
         )
 
 
 def _unlabelled(path: Path) -> Iterator[ListedVideo]:
-    """Read a video's name from the start of each line, up to a tab, comma or space."""
+    """Read a name from the start of each line, up to a tab, comma or space."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
