@@ -1,4 +1,4 @@
-"""`memfeat demo`: the embedded datasets."""
+"""`memfeat demo`: renders the demo datasets."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from memfeat.registry import unknown_name
     "--name",
     default="demo",
     show_default=True,
-    help="demo, or demo-b: other clips, another formula, a higher mean, to carry models over to.",
+    help="demo, or demo-b: other clips, another formula, a higher mean, to transfer models to.",
 )
 @click.option("--manifest", type=LOCAL_PATH, help="Manifest [data_manifests/NAME.csv].")
 @click.option("--videos", type=LOCAL_PATH, help="Folder of clips [data/NAME].")
 def demo_command(name: str, manifest: Path | None, videos: Path | None) -> None:
-    """Render the demo clips and their manifest.
+    """Render the demo clips and write their manifest.
 
-    Clips that are there already are kept. They are cut from photographs that scikit-image and
-    scikit-learn ship. Their scores follow a formula: they are not people's, and show that the
-    machinery works, nothing about memory.
+    Existing clips are kept, unless another version rendered them. They show photographs that
+    scikit-image and scikit-learn ship. Their scores follow a formula and are not people's: they
+    show that the machinery works, and nothing about memory.
     """
     from memfeat.cli.progress import step_progress
     from memfeat.datasets.demo import DEMOS

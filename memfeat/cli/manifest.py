@@ -1,4 +1,4 @@
-"""`memfeat manifest`: make a manifest of videos, or look into one."""
+"""`memfeat manifest`: makes a manifest of videos, or checks one."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from memfeat.storage import Location
 
 @click.group("manifest", epilog="Example: memfeat manifest check data_manifests/demo.csv")
 def manifest_command() -> None:
-    """Make a manifest of videos, or look into one."""
+    """Make a manifest of videos, or check one."""
 
 
 HELP = """Convert a dataset's own label files, in folder SRC, to a manifest.
 
-Videos are found by their stem, whatever their folder and suffix. Those that have no file, and
-files that no label names, are left out and counted. A format that does not say which video is in
-which split gets ours: 14 : 3 : 3, by a draw that follows from --seed and the videos' names.
+Videos are found by their stem, whatever their folder and suffix. Videos without a file, and files
+that no label names, are left out and counted. A format without splits gets ours: 14 : 3 : 3, by a
+random draw that depends on --seed and the videos' names alone.
 
 FORMAT is one of these; its first target is the default:
 
@@ -37,7 +37,7 @@ FORMAT is one of these; its first target is the default:
 
 
 def _formats() -> str:
-    """Say for each format which files it reads and which scores it has."""
+    """Describe each format: the files it reads and the scores it has."""
     return "\b\n" + "\n".join(
         f"{name}: {FORMATS.get(name).about}\n    --target {' or '.join(FORMATS.get(name).targets)}"
         for name in FORMATS
@@ -67,12 +67,12 @@ def from_command(name: str, source: Path, output: Path, as_json: bool, **flags: 
     if as_json:
         print_json(conversion.as_dict())
     else:
-        _say(conversion)
+        _print_counts(conversion)
         click.echo(output)
     return ExitCode.DONE
 
 
-def _say(conversion: Conversion) -> None:
+def _print_counts(conversion: Conversion) -> None:
     columns = ("listed", "found", "missing", "unlabelled", "written")
     lines = [f"{'split':<6}" + "".join(f"{column:>12}" for column in columns)]
     for split in conversion.splits:
@@ -94,7 +94,7 @@ def _say(conversion: Conversion) -> None:
 @click.option("--root", type=LOCATION, help="Folder that the paths start from.")
 @json_option
 def check_command(path: Location, root: Location | None, as_json: bool) -> int:
-    """Check a manifest's rows and look whether its videos are there. Exit code 1: errors found."""
+    """Check a manifest's rows and whether its videos exist. Exit code 1: errors found."""
     from dataclasses import asdict
 
     from memfeat.manifest import find_problems, read_manifest

@@ -8,10 +8,9 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memfeat.errors import RunError
 from memfeat.storage import write_atomically
@@ -19,23 +18,9 @@ from memfeat.storage import write_atomically
 Layout = Literal["2018", "2021", "2026"]
 Missing = Literal["refuse", "mean"]
 
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SOURCES_SUFFIX = ".sources.txt"
 SHOWN = 5  # ids in a message
-CONFIDENCE = 1.0  # for each video alike (ours): a regressor gives none
-
-
-class _Columns(NamedTuple):
-    """A layout: its header, if it has one, and whether a confidence follows the score."""
-
-    header: tuple[str, ...]
-    confidence: bool
-
-
-LAYOUTS: Mapping[Layout, _Columns] = {
-    "2018": _Columns((), confidence=True),
-    "2021": _Columns((), confidence=False),
-    "2026": _Columns(("video", "mem_score"), confidence=False),
-}
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class Submission:
 
     Attributes:
         path: the run file.
-        videos: how many lines it has, its header aside.
+        videos: how many it lists.
         filled: videos without a prediction, which were given the mean of the others.
     """
 
@@ -72,8 +57,9 @@ def write_submission(
 
     Args:
         path: the run file.
-        layout: `2018` for lines of `video,score,confidence`, `2021` for `id,score`, `2026` for
-            a header and `video,mem_score`.
+        layout: `2018` for lines of `video,score,confidence`, the confidence always 1 since a
+            regressor gives none (ours); `2021` for `id,score`; `2026` for a header and
+            `video,mem_score`.
         video_ids: of the test set.
         predicted: scores by id; may lack some and have others.
         missing: `mean` gives videos without a prediction the mean of the others (ours).
@@ -81,10 +67,11 @@ def write_submission(
 
     Raises:
         RunError: videos have no prediction, or one that is not in [0, 1].
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
     found = np.array([predicted.get(video_id, np.nan) for video_id in video_ids])
-    without = _some(video_ids, np.isnan(found))
+    pairs = list(zip(video_ids, found.tolist(), strict=True))
+    without = tuple(video_id for video_id, score in pairs if np.isnan(score))
     if without and (missing == "refuse" or len(without) == len(video_ids)):
         raise RunError(
             f"{len(without)} of the {len(video_ids)} videos have no prediction: "
@@ -92,26 +79,19 @@ def write_submission(
             "a run file names every video: mend them (`memfeat status` says how), or give them the "
             "mean of the others by --missing mean"
         )
-    scores = np.where(np.isnan(found), np.nanmean(found), found) if without else found
-    if outside := _some(video_ids, (scores < 0) | (scores > 1)):
-        first = predicted[outside[0]]
-        raise RunError(f"{len(outside)} scores are not in [0, 1]: {outside[0]!r} has {first}")
-    columns = LAYOUTS[layout]
+    outside = [pair for pair in pairs if pair[1] < 0 or pair[1] > 1]
+    if outside:
+        video_id, score = outside[0]
+        raise RunError(f"{len(outside)} scores are not in [0, 1]: {video_id!r} has {score}")
+    mean = float(np.nanmean(found)) if without else 0.0
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    if columns.header:
-        writer.writerow(columns.header)
-    confidence = [f"{CONFIDENCE:g}"] if columns.confidence else []
-    for video_id, score in zip(video_ids, scores.tolist(), strict=True):
-        writer.writerow([video_id, repr(score), *confidence])
-    write_atomically(path.with_name(path.name + SOURCES_SUFFIX), _lines(sources))
+    if layout == "2026":
+        writer.writerow(["video", "mem_score"])
+    confidence = ["1"] if layout == "2018" else []
+    for video_id, score in pairs:
+        writer.writerow([video_id, repr(mean if np.isnan(score) else score), *confidence])
+    lines = "".join(f"{line}\n" for line in sources)
+    write_atomically(path.with_name(path.name + SOURCES_SUFFIX), lines.encode())
     write_atomically(path, text.getvalue().encode())
     return Submission(path, len(video_ids), without)
-
-
-def _some(video_ids: Sequence[str], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(video_id for video_id, wanted in zip(video_ids, chosen, strict=True) if wanted)
-
-
-def _lines(texts: Sequence[str]) -> bytes:
-    return "".join(f"{text}\n" for text in texts).encode()
