@@ -18,6 +18,7 @@ from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tenso
 from memfeat.encoders.family import (
     ENCODERS,
     RANDOM,
+    UNSTATED,
     UNTRAINED,
     EncoderFamily,
     Tower,
@@ -89,7 +90,7 @@ class EfficientNetLite(EncoderFamily):
         elif means_file(weights):
             path = Path(weights).expanduser()
             fit(network, read_checkpoint(path), name, str(path))
-            label, trained_on = f"file:{path.name}", "not stated: a checkpoint file"
+            label, trained_on = f"file:{path.name}", UNSTATED
         elif weights != RANDOM:
             raise UnknownNameError(
                 f"{name} has no weights {weights!r}; give {TAG}, the path of a checkpoint, "

@@ -19,6 +19,7 @@ from memfeat.encoders.checkpoints import (
 from memfeat.encoders.family import (
     ENCODERS,
     RANDOM,
+    UNSTATED,
     UNTRAINED,
     EncoderFamily,
     Tower,
@@ -50,16 +51,6 @@ class I3d(EncoderFamily):
     def names() -> tuple[str, ...]:
         """Return the one name."""
         return (NAME,)
-
-    @staticmethod
-    def tags(name: str) -> tuple[str, ...]:  # noqa: ARG004
-        """Return nothing: weights come from files."""
-        return ()
-
-    @staticmethod
-    def locate(name: str, tag: str) -> Path | None:  # noqa: ARG004
-        """Return None: where the files are, only the user knows."""
-        return None
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
@@ -156,7 +147,7 @@ def trained_on(path: Path, network: InceptionI3d) -> str:
     classes = network.logits.conv3d.out_channels
     plural = "" if classes == 1 else "es"
     known = CLASSES.get(classes, "")
-    unstated = f"not stated: a checkpoint file with {classes} class{plural}{known}"
+    unstated = f"{UNSTATED} with {classes} class{plural}{known}"
     return str(read_statements(path).get("trained_on", unstated))
 
 

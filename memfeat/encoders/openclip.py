@@ -1,12 +1,10 @@
 """Every image tower of open_clip, with its pooled feature before the projection.
 
-The activation follows from the weights, never from a guess: OpenAI's CLIP and some others were
-trained with QuickGELU, `x * sigmoid(1.702 x)`, and give wrong features with GELU without any sign
-of it. open_clip goes by the model's name; here the name is one statement of several, statements
-that contradict each other are refused, and what was built is read back from its modules.
+OpenAI's CLIP and some others were trained with QuickGELU, `x * sigmoid(1.702 x)`, and give wrong
+features with GELU without any sign of it. open_clip goes by the model's name. Here the weights, the
+name and --activation must agree, and the activation is read back from the modules built.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,24 +44,12 @@ class OpenClip(EncoderFamily):
         """Return open_clip's model names."""
         return tuple(library().list_models())
 
-    @staticmethod
-    def tags(name: str) -> tuple[str, ...]:
-        """Return the weights that open_clip knows for a model."""
-        return openclip_weights.tags(name)
-
-    @staticmethod
-    def locate(name: str, tag: str) -> Path | None:
-        """Return the weights' file in the hub's cache if it is there."""
-        return openclip_weights.locate(name, tag)
+    tags = staticmethod(openclip_weights.tags)
+    locate = staticmethod(openclip_weights.locate)
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a model gives, as far as `build` does not need its weights.
-
-        Raises:
-            EncoderError: the tower does not end in one vector an image.
-            ConfigError: patch tokens that the tower does not have.
-        """
+        """Return what a model gives; raises what `build` does of its architecture."""
         return VectorShape(_plan(name, tokens)[0], count_tokens(tokens))
 
     @staticmethod

@@ -45,24 +45,12 @@ class Timm(EncoderFamily):
         """Return timm's model names, each with the prefix `timm/`."""
         return tuple(PREFIX + model for model in library().list_models())
 
-    @staticmethod
-    def tags(name: str) -> tuple[str, ...]:
-        """Return the weights that timm knows for a model, its default ones first."""
-        return tuple(timm_weights.records(name))
-
-    @staticmethod
-    def locate(name: str, tag: str) -> Path | None:
-        """Return the weights' file in the hub's cache if it is there."""
-        return timm_weights.locate(name, tag)
+    tags = staticmethod(timm_weights.tags)
+    locate = staticmethod(timm_weights.locate)
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a model gives, as far as `build` does not need its weights.
-
-        Raises:
-            EncoderError: it does not turn a square image into one vector.
-            ConfigError: patch tokens that the model does not have.
-        """
+        """Return what a model gives; raises what `build` does of its architecture."""
         _, dim = _plan(name, timm_weights.find(name, RANDOM).record, tokens)
         return VectorShape(dim, count_tokens(tokens))
 
