@@ -112,14 +112,26 @@ class EncoderFamily(ABC):
     @staticmethod
     @abstractmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what an encoder gives, without its weights."""
+        """Return what an encoder gives, without its weights.
+
+        Raises:
+            EncoderError, ConfigError: as `build` does of the architecture.
+        """
 
     @staticmethod
     @abstractmethod
     def build(
         name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
     ) -> Tower:
-        """Build an encoder's tower with the weights asked for."""
+        """Build an encoder's tower with the weights asked for.
+
+        Raises:
+            UnknownNameError: weights that are no tag of this encoder, no file and not `random`.
+            EncoderError: the weights cannot be had or do not fit, they were trained with another
+                activation or do not tell with which, the architecture has another than was asked
+                for, or it does not turn a square image into one vector.
+            ConfigError: patch tokens that it does not have.
+        """
 
 
 ENCODERS: Registry[type[EncoderFamily]] = Registry("encoder family")

@@ -54,11 +54,7 @@ class I3d(EncoderFamily):
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a clip gives.
-
-        Raises:
-            ConfigError: tokens other than `cls`.
-        """
+        """Return what a clip gives."""
         refuse_tokens(name, tokens)
         return VectorShape(FEATURE_DIM, clip_frames=CLIP_FRAMES)
 
@@ -70,12 +66,6 @@ class I3d(EncoderFamily):
 
         A file may have any number of classes. One that `memfeat finetune` wrote also tells what
         it was trained on and at which image size, and that size is used.
-
-        Raises:
-            UnknownNameError: weights other than `random` or a file.
-            EncoderError: no file is given, it does not fit, or another activation than ReLU is
-                asked for.
-            ConfigError: tokens other than `cls`.
         """
         refuse_tokens(name, tokens)
         label, origin, image_size = weights, UNTRAINED, IMAGE_SIZE

@@ -49,7 +49,7 @@ class OpenClip(EncoderFamily):
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a model gives; raises what `build` does of its architecture."""
+        """Return what a model gives."""
         return VectorShape(_plan(name, tokens)[0], count_tokens(tokens))
 
     @staticmethod
@@ -61,12 +61,6 @@ class OpenClip(EncoderFamily):
         For a vision transformer that is the class token after the last layer norm: 1024 wide for
         ViT-L-14-336 and 768 for ViT-B-32 (paper, section 2.1). Attention pools, averages and
         maps of other towers are kept, and what follows them is dropped.
-
-        Raises:
-            UnknownNameError: weights that are no tag of this model, no file and not `random`.
-            EncoderError: the weights cannot be had or do not fit, their activation is not known
-                or contradicted, or the tower does not end in one vector an image.
-            ConfigError: patch tokens that the tower does not have.
         """
         dim, image_size = _plan(name, tokens)  # refuse before anything is loaded
         source = openclip_weights.source(name, weights)
