@@ -35,7 +35,7 @@ class Predictor:
 
     def __init__(
         self,
-        run_folder: Path,
+        run: Run | Path,
         *,
         device: str = "auto",
         weights: str | Path | Sequence[str | Path] = (),
@@ -43,7 +43,7 @@ class Predictor:
         """Load the run and its encoders.
 
         Args:
-            run_folder: of one seed, or of several: their mean is the score.
+            run: a run, or its folder; of several seeds, the score is the mean over them.
             device: `auto`, `cpu` or `cuda:N`.
             weights: the checkpoint files of those encoders that came from one, in the order of
                 the run's caches.
@@ -53,7 +53,7 @@ class Predictor:
                 given, or was trained on an encoder other than the one that could be built.
             EncoderError: an encoder's weights cannot be loaded, or the device not used.
         """
-        self.run = Run.load(run_folder)
+        self.run = run if isinstance(run, Run) else Run.load(run)
         start_decoders(1)  # which takes as long as the encoders do
         self.device = str(resolve_device(device))
         files = [weights] if isinstance(weights, str | Path) else list(weights)
