@@ -459,6 +459,8 @@ def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
     assert json.loads(ok("cache", "info", cache, "--json").stdout)["videos"]["ok"] == len(SPLITS)
 
 
-def test_a_missing_run_is_refused(tmp_path):
+def test_a_missing_run_is_refused_without_importing_torch(tmp_path):
     for command in (["predict", tmp_path / "none", "clip.mp4"], ["evaluate", tmp_path / "none"]):
-        assert f"there is no run folder {tmp_path}/none" in refused(1, *command)
+        done = in_a_process(*command, absent={"torch"})
+        assert done.returncode == 1
+        assert f"there is no run folder {tmp_path}/none" in done.stderr
