@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_extraction import FRAMES, clips, config, files, manifest, whole  # noqa: F401
+from extracting import FRAMES, config, files, manifest
 from test_ray import cluster  # noqa: F401
 
 from memfeat.cache import verify
@@ -28,7 +28,7 @@ def actors() -> list[int]:
     return found
 
 
-def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_path):  # noqa: F811
+def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_path):
     seen = []
     summary = extract(manifest(clips), config(tmp_path, **ON_RAY), on_video=seen.append)
     assert files(tmp_path) == files(whole)
@@ -36,7 +36,7 @@ def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_pat
     assert summary.rates.decoded == sum(FRAMES)
 
 
-def test_an_actor_that_is_killed_half_way_costs_at_most_its_shard(clips, whole, tmp_path):  # noqa: F811
+def test_an_actor_that_is_killed_half_way_costs_at_most_its_shard(clips, whole, tmp_path):
     killed: list[int] = []
 
     def kill(outcome) -> None:

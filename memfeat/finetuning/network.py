@@ -1,4 +1,4 @@
-"""The network that is finetuned: I3D with one output, the score's logit."""
+"""The network that is finetuned: I3D, whose last layer becomes one score."""
 
 from pathlib import Path
 

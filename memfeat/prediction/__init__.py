@@ -1,7 +1,7 @@
-"""Scores of new videos, and what each of their frames does to the score."""
+"""New videos to scores, and to which of their moments a score hangs on."""
 
+from memfeat.prediction.answers import Timeline, VideoPrediction
 from memfeat.prediction.clip import frames_at
 from memfeat.prediction.predictor import Predictor
-from memfeat.prediction.results import FrameEffects, VideoPrediction
 
-__all__ = ["FrameEffects", "Predictor", "VideoPrediction", "frames_at"]
+__all__ = ["Predictor", "Timeline", "VideoPrediction", "frames_at"]
