@@ -99,20 +99,21 @@ def test_the_overview_has_each_commands_own_first_sentence():
         assert re.search(rf"^  {command} +{re.escape(sentence)}$", page, re.MULTILINE), command
 
 
-@pytest.mark.parametrize(
-    ("command", "absent"),
-    [
-        (["--help"], {"numpy", "torch", "pydantic", "rich"}),
-        (["extract", "--help"], {"torch"}),
-    ],
-    ids=" ".join,
-)
-def test_a_help_page_imports_nothing_heavy(command, absent):
-    code = f"import sys; sys.argv[1:] = {command}; from memfeat.cli import main\n"
+def in_a_process(*arguments: object, absent: set[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which must import none of the modules `absent`."""
+    code = f"import sys; sys.argv = {['memfeat', *map(str, arguments)]}\n"
+    code += "from memfeat.cli import main\n"
     code += f"try: main()\nfinally: assert not {absent} & {{*sys.modules}}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_imports_nothing_heavy():
+    done = in_a_process("--help", absent={"numpy", "torch", "pydantic", "rich"})
     assert done.returncode == 0, done.stderr
-    assert "Example: memfeat" in done.stdout
+    assert "Commands:" in done.stdout
+    done = in_a_process("extract", "--help", absent={"torch"})
+    assert done.returncode == 0, done.stderr
 
 
 def test_list_counts_the_papers_parameters():
@@ -131,19 +132,26 @@ def test_list_counts_the_papers_parameters():
     assert ok("list", "heads").stdout.split() == ["linear", "mlp"]
 
 
-def test_list_asks_the_libraries_once_and_then_imports_none(tmp_path, monkeypatch):
+def test_names_are_asked_for_once_and_then_known_without_torch(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     expected = ok("list", "--json").stdout
-    assert list(tmp_path.iterdir()) == []  # for libraries that are loaded are asked themselves
+    assert list(tmp_path.iterdir()) == []  # for where torch is loaded the registries are asked
     monkeypatch.setattr(names, "sys", SimpleNamespace(modules={}))
     assert ok("list", "--json").stdout == expected
-    assert json.loads(ok("list", "--width", "8", "--json").stdout)["width"] == 8
-    (tmp_path / "memfeat" / "names.json").write_text("{")
-    assert ok("list", "--json").stdout == expected
-    code = "import sys; sys.argv[1:] = ['list', '--json']; from memfeat.cli import main\n"
-    code += "try: main()\nfinally: assert not {'torch', 'timm', 'open_clip'} & {*sys.modules}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    narrow = json.loads(ok("list", "--width", "8", "--json").stdout)
+    assert narrow["parameters"]["avg+linear"] == 9
+    heavy = {"torch", "timm", "open_clip"}
+    done = in_a_process("list", "--json", absent=heavy)
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    write_manifest(tmp_path / "m.csv", [["v", "v.mp4", 0.5, "train", "made up"]])
+    wrong = ["extract", "--manifest", tmp_path / "m.csv", "--cache", tmp_path / "cache"]
+    done = in_a_process(*wrong, "--encoder", "ViT-L/14-336", absent=heavy)
+    assert done.returncode == 2
+    assert "unknown encoder 'ViT-L/14-336'. Did you mean 'ViT-L-14-336'" in done.stderr
+    file = tmp_path / "memfeat" / "names.json"
+    for stale in ("{", "[]", json.dumps(json.loads(file.read_text()) | {"key": "", "names": {}})):
+        file.write_text(stale)
+        assert ok("list", "--json").stdout == expected
 
 
 def test_an_unknown_aggregator_is_a_usage_error_that_lists_the_choices(home):
@@ -451,6 +459,8 @@ def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
     assert json.loads(ok("cache", "info", cache, "--json").stdout)["videos"]["ok"] == len(SPLITS)
 
 
-def test_a_missing_run_is_refused(tmp_path):
+def test_a_missing_run_is_refused_without_importing_torch(tmp_path):
     for command in (["predict", tmp_path / "none", "clip.mp4"], ["evaluate", tmp_path / "none"]):
-        assert f"there is no run folder {tmp_path}/none" in refused(1, *command)
+        done = in_a_process(*command, absent={"torch"})
+        assert done.returncode == 1
+        assert f"there is no run folder {tmp_path}/none" in done.stderr

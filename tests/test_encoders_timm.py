@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from memfeat.cache import Cache
 from memfeat.cli import main
 from memfeat.encoders import create_encoder, encoder_tags, reachable_weights
-from memfeat.encoders.timm_tags import trained_on
+from memfeat.encoders.timm_weights import trained_on
 from memfeat.errors import EncoderError, UnknownNameError
 from memfeat.video import write_video
 

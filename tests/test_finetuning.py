@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from memfeat.cache import Cache
 from memfeat.cli import main
 from memfeat.config import FinetuneConfig
+from memfeat.devices import CPU
 from memfeat.encoders import create_encoder
 from memfeat.encoders.inception import InceptionI3d
 from memfeat.errors import RunError, TrainingError, VideoError
 from memfeat.finetuning import finetune
-from memfeat.finetuning.clips import Seen, ahead_of, read_clip, start_of_clip
-from memfeat.finetuning.data import Footage
+from memfeat.finetuning.clips import VideoCheck, ahead_of, read_clip, start_of_clip
+from memfeat.finetuning.data import UsableVideos
 from memfeat.finetuning.finetuning import resolved
 from memfeat.finetuning.fitting import Fitting
 from memfeat.finetuning.network import starting_network
@@ -264,12 +265,12 @@ def test_a_clip_is_16_frames_from_its_start_and_repeats_the_last_where_there_are
 def test_a_video_lost_during_training_is_left_out_and_ends_nothing(
     videos: Manifest, tmp_path: Path
 ) -> None:
-    config = resolved(settings(tmp_path, videos))
+    config = resolved(settings(tmp_path, videos), CPU)
     kept = [each for each in videos.records if each.video_id in ("v0", "v1", "v12", "v13")]
     lost = record(tmp_path / "lost.mp4"), record(tmp_path / "away.mp4", "dev")
     records = (*kept, *lost)
-    footage = Footage.of(records, {each.video_id: Seen(10, "ok") for each in records})
-    fitting = Fitting(starting_network(config)[0], footage, config)
+    usable = UsableVideos.of(records, {each.video_id: VideoCheck(10, "ok") for each in records})
+    fitting = Fitting(starting_network(config)[0], usable, config, CPU)
     notes, done = [], 0
 
     def on_videos(count: int, note: str) -> None:
@@ -306,7 +307,7 @@ def test_a_checkpoint_starts_it_with_all_but_a_last_layer_of_other_classes(
     given = InceptionI3d(classes)
     torch.save(given.state_dict(), tmp_path / "rgb.pt")
     config = resolved(
-        settings(tmp_path, videos, weights=str(tmp_path / "rgb.pt"), freeze_batch_norm=None)
+        settings(tmp_path, videos, weights=str(tmp_path / "rgb.pt"), freeze_batch_norm=None), CPU
     )
     network, origin = starting_network(config)
     assert config.freeze_batch_norm
@@ -328,7 +329,7 @@ def test_frozen_batch_norms_keep_their_statistics_and_others_gather_them(
     assert load_file(finished.run / "i3d.safetensors")[name].eq(0).all()
     few = [each for each in videos.records if each.video_id in ("v0", "v1", "v12")]
     config = settings(tmp_path, videos, freeze_batch_norm=None, max_epochs=1)
-    assert not resolved(config).freeze_batch_norm
+    assert not resolved(config, CPU).freeze_batch_norm
     finetune(Manifest(videos.path, tuple(few)), config)
     assert load_file(tmp_path / "i3d.safetensors")[name].ne(0).any()
 

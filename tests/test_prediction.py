@@ -41,52 +41,32 @@ def runs(tmp_path_factory):
     for number, (length, split) in enumerate(zip(LENGTHS, SPLITS, strict=True)):
         path = folder / f"clip-{number}.mp4"
         write_video(path, clip(length, number), fps=10)
-        records.append(
-            VideoRecord(
-                video_id=path.stem,
-                path=path,
-                score=0.4 + 0.08 * number,
-                split=split,
-                dataset="made up",
-            )
-        )
+        named = {"video_id": path.stem, "path": path, "dataset": "made up"}
+        records.append(VideoRecord(**named, score=0.4 + 0.08 * number, split=split))
     write_manifest(folder / "clips.csv", records)
     manifest = read_manifest(folder / "clips.csv")
-    extract(
-        manifest,
-        ExtractConfig(**ENCODER, manifest=manifest.path, cache=folder / "cache"),
-    )
-    early = ExtractConfig(**ENCODER, manifest=manifest.path, cache=folder / "early", max_frames=3)
-    extract(manifest, early)
-    table = Cache.open(folder / "cache").load()
-    settings = {
-        "manifest": manifest.path,
-        "cache": folder / "cache",
-        "aggregators": SMALL,
-        "max_epochs": 2,
-        "learning_rate": 0.01,
-        "bootstrap": 0,
-        "device": "cpu",
-    }
-    for name, changes in {
-        "bigru": {"aggregator": "bigru", "head": "mlp", "seeds": (0, 1, 2)},
-        "avg": {"aggregator": "avg", "head": "linear"},
-    }.items():
-        config = TrainConfig(**settings, run=folder / name, **changes)
-        train(table, manifest.records, config)
-    third = ExtractConfig(
-        **ENCODER, manifest=manifest.path, cache=folder / "third", sampler="stride:3"
-    )
-    extract(manifest, third)
-    config = TrainConfig(
-        **settings | {"cache": folder / "third", "run": folder / "third-run"}, aggregator="bigru"
-    )
-    train(Cache.open(folder / "third").load(), manifest.records, config)
-    caches = folder / "cache", folder / "early"
-    config = TrainConfig(
-        **settings | {"cache": caches, "run": folder / "both"}, aggregator=("bigru", "avg")
-    )
-    train([table, Cache.open(folder / "early").load()], manifest.records, config)
+    tables = {}
+    caches = {"cache": {}, "early": {"max_frames": 3}, "third": {"sampler": "stride:3"}}
+    for name, changes in caches.items():
+        cache = folder / name
+        extract(manifest, ExtractConfig(**ENCODER, manifest=manifest.path, cache=cache, **changes))
+        tables[name] = Cache.open(cache).load()
+    settings = {"aggregators": SMALL, "max_epochs": 2, "learning_rate": 0.01, "bootstrap": 0}
+    for name, used, changes in [
+        ("bigru", ["cache"], {"aggregator": "bigru", "head": "mlp", "seeds": (0, 1, 2)}),
+        ("avg", ["cache"], {"aggregator": "avg", "head": "linear"}),
+        ("third-run", ["third"], {"aggregator": "bigru"}),
+        ("both", ["cache", "early"], {"aggregator": ("bigru", "avg")}),
+    ]:
+        config = TrainConfig(
+            manifest=manifest.path,
+            cache=tuple(folder / each for each in used),
+            run=folder / name,
+            device="cpu",
+            **settings,
+            **changes,
+        )
+        train([tables[each] for each in used], manifest.records, config)
     return folder
 
 
@@ -267,8 +247,12 @@ def test_a_run_of_a_checkpoint_file_asks_for_it_by_name(runs, tmp_path):
 # A sampled clip: each third frame, standing for those after it
 
 
-def test_a_sampled_clip_gets_the_score_and_weights_of_its_frames_repeated(runs):
-    sampled = Predictor(runs / "third-run", device="cpu")
+@pytest.fixture(scope="module")
+def sampled(runs):
+    return Predictor(runs / "third-run", device="cpu")
+
+
+def test_a_sampled_clip_gets_the_score_and_weights_of_its_frames_repeated(runs, sampled):
     columns = Run.load(runs / "third-run").predictions()
     for name, expected in zip(columns.video_id, columns.prediction, strict=True):
         assert sampled.predict(runs / f"{name}.mp4").score == pytest.approx(expected, abs=1e-6)
@@ -285,8 +269,7 @@ def test_a_sampled_clip_gets_the_score_and_weights_of_its_frames_repeated(runs):
     assert found.weights == pytest.approx(means, abs=1e-6)
 
 
-def test_leaving_out_a_kept_frame_leaves_out_all_that_it_stands_for(runs):
-    sampled = Predictor(runs / "third-run", device="cpu")
+def test_leaving_out_a_kept_frame_leaves_out_all_that_it_stands_for(runs, sampled):
     found = sampled.timeline(runs / "clip-3.mp4")
     repeated = embeddings(runs, "clip-3")[::3].repeat([3, 3, 2], axis=0)
     assert found.window == 1

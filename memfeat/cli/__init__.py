@@ -26,10 +26,10 @@ COMMANDS = {
     "report": ("report", "Write a page of tables and plots."),
     "cache": ("cache", "Look into a cache, or move features in or out."),
     "status": ("status", "Say what became of a cache's videos, and what to do about it."),
-    "manifest": ("manifest", "Make a manifest of videos, or look into one."),
+    "manifest": ("manifest", "Make a manifest of videos, or check one."),
     "list": ("names", "Name encoders, aggregators, heads, and formats of labels."),
     "doctor": ("doctor", "Check versions, devices and weights."),
-    "demo": ("demo", "Render the demo clips and their manifest."),
+    "demo": ("demo", "Render the demo clips and write their manifest."),
 }
 
 

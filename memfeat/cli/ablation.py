@@ -1,22 +1,28 @@
 """`memfeat ablation`: a grid of systems from the cache."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from memfeat.cli.caches import make_caches
+from memfeat.cli.extract import fill_cache, say_summary
+from memfeat.cli.finetune import finetune_weights
 from memfeat.cli.options import (
     LOCAL_PATH,
     LOCATION,
     given,
     json_option,
     print_json,
+    read_settings,
     settings_options,
 )
-from memfeat.config import AblationConfig, build, read_pipeline
-from memfeat.errors import ConfigError, ExitCode
+from memfeat.config import AblationConfig, FinetuneConfig, build, read_pipeline
+from memfeat.errors import ConfigError, ExitCode, MemfeatError
 from memfeat.storage import Location
+
+if TYPE_CHECKING:
+    from memfeat.ablation import CacheRequest
 
 
 @click.command(
@@ -60,7 +66,7 @@ def ablation_command(
 
     cells = plan_cells(config, recipe)
     if extract:
-        make_caches(caches_of(config, cells, shared).values())
+        _make_caches(caches_of(config, cells, shared).values())
     with grid_progress() as show:
         result = run_ablation(config, cells, on_progress=show)
     if as_json:
@@ -70,3 +76,18 @@ def ablation_command(
     click.echo(f"table: {config.run}/ablation.json", err=True)
     broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
     return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR
+
+
+def _make_caches(requests: Iterable["CacheRequest"]) -> None:
+    """Make or complete caches; one that cannot be made is named with the reason, and skipped."""
+    for request in requests:
+        own = request.extract
+        click.echo(f"cache {own.cache}", err=True)
+        try:
+            if request.finetune:
+                flags = {"manifest": own.manifest, "device": own.device}
+                flags["run"] = request.finetune_run
+                finetune_weights(read_settings(FinetuneConfig, "finetune", request.finetune, flags))
+            say_summary(fill_cache(own), own)
+        except MemfeatError as error:
+            click.echo(f"cannot make {own.cache}: {error}", err=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     CommandOfSwitches,
     json_option,
@@ -39,7 +40,6 @@ def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
     it was. Exit code 3: done, but some videos failed.
     """
     config = read_settings(ExtractConfig, "extract", pipeline, flags)
-
     summary = fill_cache(config)
     if as_json:
         print_json(summary.as_dict())
@@ -50,12 +50,15 @@ def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
 
 
 def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
-    """Extract what a cache lacks, and show how far it is."""
-    from memfeat.cli.progress import video_progress
-    from memfeat.extraction import extract
+    """Extract what a cache lacks, and show the progress."""
     from memfeat.manifest import read_manifest
 
     manifest = read_manifest(config.manifest, config.root)
+    check_name("encoder", config.encoder)
+
+    from memfeat.cli.progress import video_progress
+    from memfeat.extraction import extract
+
     with video_progress(len(manifest.records[: config.limit])) as progress:
         return extract(
             manifest,

@@ -46,12 +46,14 @@ def finetune_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
 
 
 def finetune_weights(config: FinetuneConfig) -> "FinetuneSummary":
-    """Finetune as `config` says, or find it done, and show how far it is."""
-    from memfeat.cli.progress import finetune_progress
-    from memfeat.finetuning import finetune
+    """Finetune as `config` says, unless it is done already, and show the progress."""
     from memfeat.manifest import read_manifest
 
     manifest = read_manifest(config.manifest, config.root)
+
+    from memfeat.cli.progress import finetune_progress
+    from memfeat.finetuning import finetune
+
     with finetune_progress() as progress:
         return finetune(manifest, config, on_progress=progress.show, on_note=progress.say)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 
 import memfeat
 from memfeat.cli.options import json_option, print_json
+from memfeat.registry import unknown_name
 from memfeat.storage import user_cache, write_json
 
 PAPER_WIDTH = 1024
@@ -37,7 +39,7 @@ def list_command(what: str | None, width: int, as_json: bool) -> None:
 
     Without WHAT, also counts the parameters of each aggregator with each head.
     """
-    names, parameters = _cached(width)
+    names, parameters = _listed(width)
     if what:
         listed = names[what]
         print_json(listed) if as_json else click.echo("\n".join(listed))
@@ -53,28 +55,50 @@ def list_command(what: str | None, width: int, as_json: bool) -> None:
         click.echo(f"  {system:<20} {count:>12,}")
 
 
-def _cached(width: int) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Return names by kind, and parameters by system, without importing torch if it can be done.
+def check_name(kind: str, name: str) -> None:
+    """Refuse an unknown name before torch is imported, if an earlier process cached the names.
 
-    The answer of an earlier process is kept in the user's cache folder. It holds for the same
-    sources of memfeat, versions of the libraries, and width.
+    Raises:
+        UnknownNameError: no such name; the registry of that kind would raise the same.
     """
-    folder = user_cache()
-    if folder is None or "torch" in sys.modules:
-        return _names(), _parameters(width)
-    file, key = folder / "names.json", _key(width)
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if content["key"] == key:
-            return content["names"], content["parameters"]
+    names = _cached(_cache_file()).get("names", {}).get(f"{kind}s")
+    if names and name not in names:
+        raise unknown_name(kind, name, names)
+
+
+def _listed(width: int) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Return names by kind, and parameters by system, from the cache file or the registries."""
+    file, own = _cache_file(), str(width)
+    cached = _cached(file)
+    if own in cached.get("parameters", {}):
+        return cached["names"], cached["parameters"][own]
     names, parameters = _names(), _parameters(width)
-    with suppress(OSError):  # without a folder that can be written to, each process asks anew
-        write_json(file, {"key": key, "names": names, "parameters": parameters})
+    if file:
+        by_width = {**cached.get("parameters", {}), own: parameters}
+        with suppress(OSError):  # without a folder to write to, each process asks the registries
+            write_json(file, {"key": _key(), "names": names, "parameters": by_width})
     return names, parameters
 
 
-def _key(width: int) -> str:
-    digest = hashlib.sha256(str(width).encode())
+def _cached(file: Path | None) -> dict[str, Any]:
+    """Return what an earlier process cached, if it holds for these sources and libraries."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        if content and content["key"] == _key():
+            return content
+    return {}
+
+
+def _cache_file() -> Path | None:
+    """Return the file; None if torch is imported anyway, and the registries may hold more names."""
+    folder = None if "torch" in sys.modules else user_cache()
+    return folder and folder / "names.json"
+
+
+@cache
+def _key() -> str:
+    """Return a hash of memfeat's sources and of the versions of the libraries that bring names."""
+    digest = hashlib.sha256()
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
             digest.update(f"{library} {version(library)}\n".encode())

@@ -47,9 +47,13 @@ def predict_command(
     Prints a line per video: score in [0, 1], path or URL. A video that cannot be used is named on
     stderr, the others are still scored, and the exit code is 3.
     """
+    from memfeat.runs import Run
+
+    run = Run.load(run_folder)  # tells what is wrong with it before torch is imported
+
     from memfeat.prediction import Predictor
 
-    predictor = Predictor(run_folder, device=device, weights=weights)
+    predictor = Predictor(run, device=device, weights=weights)
     predictions = []
     for video, picture in zip(videos, _pictures(videos, timeline), strict=True):
         predictions.append(predictor.predict(video))

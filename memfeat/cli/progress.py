@@ -20,7 +20,6 @@ from rich.progress import (
 if TYPE_CHECKING:
     from memfeat.ablation import Progress as GridProgress
     from memfeat.extraction import Rates, VideoOutcome
-    from memfeat.finetuning import Progress as Finetuned
     from memfeat.training import EpochReport
 
 SPEED_FROM_SECONDS = 3600.0  # there may be minutes between two epochs, and it takes several
@@ -134,11 +133,9 @@ class FinetuneProgress:
         self._progress = progress
         self._task = progress.add_task("finetune", total=None, note="")
 
-    def show(self, news: "Finetuned") -> None:
+    def show(self, done: int, total: int, note: str) -> None:
         """Show the videos done, over all epochs that there may be, and the latest figures."""
-        self._progress.update(
-            self._task, completed=news.done, total=news.total, note=escape(news.note)
-        )
+        self._progress.update(self._task, completed=done, total=total, note=escape(note))
 
     def say(self, note: str) -> None:
         """Print a line above."""

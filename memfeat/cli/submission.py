@@ -62,16 +62,18 @@ def submission_command(
     in [0, 1]. No official text says how run files look: the layouts are those of participants of
     2018 and 2019, of 2021, and of 2026; the confidence of the first is always 1 (ours).
     """
-    from memfeat.datasets.submission import write_submission
     from memfeat.manifest import read_manifest
     from memfeat.runs import Run, mean_over_seeds
-    from memfeat.training import predict_run, read_features
 
     run = Run.load(run_folder)
     found = read_manifest(manifest or run.config.manifest)
     wanted = [record.video_id for record in found.records if record.split == split]
     if not wanted:
         raise ConfigError(f"{found.path} has no video in split {split!r}; give another --split")
+
+    from memfeat.datasets.submission import write_submission
+    from memfeat.training import predict_run, read_features
+
     features = read_features(found, caches or run.config.cache, split=split, partial=True)
     say_notes(features.notes)
     scored = mean_over_seeds(predict_run(run, features.tables, features.records))

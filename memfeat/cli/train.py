@@ -76,13 +76,15 @@ def evaluate_command(
     Scores cached videos with a trained run. Without options it repeats the run's own figures; with
     another dataset's manifest and cache it shows how well the run carries over.
     """
-    from memfeat.cli.tables import print_metrics
     from memfeat.manifest import read_manifest
     from memfeat.runs import Run
-    from memfeat.training import evaluate_run, read_features
 
     run = Run.load(run_folder)
     found = read_manifest(manifest or run.config.manifest)
+
+    from memfeat.cli.tables import print_metrics
+    from memfeat.training import evaluate_run, read_features
+
     features = read_features(found, caches or run.config.cache, split=split)
     say_notes(features.notes)
     if not any(record.score is not None for record in features.records):

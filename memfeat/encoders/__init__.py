@@ -1,18 +1,17 @@
 """Frame encoders: frozen image models, by name, that turn frames into unit vectors.
 
-Each family imports the library that it wraps when one of its encoders is asked for.
+A family of encoders imports the library that it wraps when one of its encoders is asked for.
 """
 
 from memfeat.encoders import efficientnet, i3d, openclip, timm_models  # registers the families
-from memfeat.encoders.base import (
-    Encoding,
-    FrameEncoder,
+from memfeat.encoders.choosing import (
     create_encoder,
     encoder_names,
     encoder_tags,
     reachable_weights,
     vector_shape,
 )
+from memfeat.encoders.encoder import Encoding, FrameEncoder
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 
 __all__ = [

@@ -1,7 +1,6 @@
-"""EfficientNet-Lite0 trained on ImageNet: real weights that ship inside a package.
+"""EfficientNet-Lite0 trained on ImageNet, whose weights ship inside a package.
 
-It is the kind of encoder that the paper argues against, and serves as a baseline and where CLIP's
-weights cannot be had.
+It is a baseline to CLIP, and the encoder to use where CLIP's weights cannot be had.
 """
 
 import importlib
@@ -18,6 +17,7 @@ from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tenso
 from memfeat.encoders.family import (
     ENCODERS,
     RANDOM,
+    UNSTATED,
     UNTRAINED,
     EncoderFamily,
     Tower,
@@ -59,11 +59,7 @@ class EfficientNetLite(EncoderFamily):
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a frame gives.
-
-        Raises:
-            ConfigError: tokens other than `cls`.
-        """
+        """Return what a frame gives."""
         refuse_tokens(name, tokens)
         return VectorShape(DIM)
 
@@ -71,14 +67,7 @@ class EfficientNetLite(EncoderFamily):
     def build(
         name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
     ) -> Tower:
-        """Build the tower: the pooled feature (1280,) that the classifier would see.
-
-        Raises:
-            UnknownNameError: weights other than `imagenet`, `random` or a file.
-            EncoderError: the extra is not installed, the weights do not fit, or another activation
-                than its own is asked for.
-            ConfigError: tokens other than `cls`.
-        """
+        """Build the tower: the pooled feature (1280,) that the classifier would see."""
         refuse_tokens(name, tokens)
         with seeded(seed):
             network = _package("efficientnet_lite_pytorch").EfficientNet.from_name(name)
@@ -89,7 +78,7 @@ class EfficientNetLite(EncoderFamily):
         elif means_file(weights):
             path = Path(weights).expanduser()
             fit(network, read_checkpoint(path), name, str(path))
-            label, trained_on = f"file:{path.name}", "not stated: a checkpoint file"
+            label, trained_on = f"file:{path.name}", UNSTATED
         elif weights != RANDOM:
             raise UnknownNameError(
                 f"{name} has no weights {weights!r}; give {TAG}, the path of a checkpoint, "

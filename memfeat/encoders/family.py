@@ -1,4 +1,4 @@
-"""What a family of encoders is: names, the weights known for them, and how to build a tower."""
+"""A family of encoders: their names, the weights known for them, and how a model is built."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from memfeat.errors import ConfigError, EncoderError
 from memfeat.registry import Registry
 
 RANDOM = "random"
-UNTRAINED = "nothing: random weights"
+UNTRAINED = "nothing: random weights"  # what they were trained on
+UNSTATED = "not stated: a checkpoint file"
 _ACTIVATIONS = {
     "GELU": "gelu",
     "GELUTanh": "gelu-tanh",
@@ -85,9 +86,9 @@ class EncoderFamily(ABC):
     """Encoders that are built alike. Registering a family makes its names choices everywhere.
 
     Attributes:
-        default_weights: where none are asked for.
-        prefix: what all of its names start with and no other's, so that these can be told apart
-            without asking every family's library for its names; empty if they share nothing.
+        default_weights: used if none are asked for.
+        prefix: the start of all its names and of no other family's, so that a name is found without
+            importing every family's library; empty if its names have none.
     """
 
     default_weights: ClassVar[str]
@@ -99,26 +100,38 @@ class EncoderFamily(ABC):
         """Return the names of its encoders."""
 
     @staticmethod
-    @abstractmethod
-    def tags(name: str) -> tuple[str, ...]:
+    def tags(name: str) -> tuple[str, ...]:  # noqa: ARG004
         """Return the pretrained weights known for an encoder, best-known first."""
+        return ()
 
     @staticmethod
-    @abstractmethod
-    def locate(name: str, tag: str) -> Path | None:
+    def locate(name: str, tag: str) -> Path | None:  # noqa: ARG004
         """Return the file that holds the weights, if it is on this machine. Touches no network."""
+        return None
 
     @staticmethod
     @abstractmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what an encoder gives, without its weights."""
+        """Return what an encoder gives, without its weights.
+
+        Raises:
+            EncoderError, ConfigError: as `build` does of the architecture.
+        """
 
     @staticmethod
     @abstractmethod
     def build(
         name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
     ) -> Tower:
-        """Build an encoder's tower with the weights asked for."""
+        """Build an encoder's tower with the weights asked for.
+
+        Raises:
+            UnknownNameError: weights that are no tag of this encoder, no file and not `random`.
+            EncoderError: the weights cannot be had or do not fit, they were trained with another
+                activation or do not tell with which, the architecture has another than was asked
+                for, or it does not turn a square image into one vector.
+            ConfigError: patch tokens that it does not have.
+        """
 
 
 ENCODERS: Registry[type[EncoderFamily]] = Registry("encoder family")
@@ -131,7 +144,7 @@ def built_activation(module: nn.Module) -> str:
 
 
 def refuse_activation(name: str, built: str, asked: str) -> None:
-    """Refuse an activation asked for where the architecture alone decides which it is.
+    """Refuse an activation where the architecture alone decides which it is.
 
     Raises:
         EncoderError: `asked` is neither `auto` nor what was built.
@@ -143,7 +156,7 @@ def refuse_activation(name: str, built: str, asked: str) -> None:
 
 
 def refuse_tokens(name: str, tokens: Tokens) -> None:
-    """Refuse patch tokens where the architecture has none to give.
+    """Refuse patch tokens of an architecture that has none.
 
     Raises:
         ConfigError: `tokens` is not `cls`.

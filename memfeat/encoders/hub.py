@@ -1,4 +1,4 @@
-"""The hub's cache of published weights, and downloads into it that fail soon and say why."""
+"""Published weights: in the Hugging Face hub's cache, downloaded into it, or unknown."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 
+from memfeat.encoders.checkpoints import SUFFIXES
 from memfeat.encoders.family import RANDOM
-from memfeat.errors import EncoderError
+from memfeat.errors import EncoderError, UnknownNameError
 
 TIMEOUT_SECONDS = 5
 
@@ -38,7 +39,7 @@ def fetch(name: str, tag: str, wanted: str, download: Callable[[], str | Path]) 
         EncoderError: they cannot be had; the message says what to do.
     """
     try:
-        # One question first: the hub's client would try for most of a minute to reach nobody.
+        # One request first: without a connection the hub's client retries for most of a minute.
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
         return Path(download())
     except Exception as error:  # whatever HTTP library the hub's client is built on
@@ -50,3 +51,14 @@ def fetch(name: str, tag: str, wanted: str, download: Callable[[], str | Path]) 
             f"--weights {RANDOM}, for features without learned content. `memfeat doctor` shows "
             "which weights are there"
         ) from error
+
+
+def unknown_weights(
+    name: str, weights: str, library: str, known: Iterable[str]
+) -> UnknownNameError:
+    """Build the error for weights that are no tag of an encoder, no file and not `random`."""
+    return UnknownNameError(
+        f"{name} has no weights {weights!r}; {library} knows for it: {', '.join(known) or 'none'}. "
+        f"Give one of these, the path of a checkpoint ({', '.join(SUFFIXES)}), or {RANDOM} for "
+        "features without learned content"
+    )

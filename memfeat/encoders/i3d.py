@@ -19,6 +19,7 @@ from memfeat.encoders.checkpoints import (
 from memfeat.encoders.family import (
     ENCODERS,
     RANDOM,
+    UNSTATED,
     UNTRAINED,
     EncoderFamily,
     Tower,
@@ -52,22 +53,8 @@ class I3d(EncoderFamily):
         return (NAME,)
 
     @staticmethod
-    def tags(name: str) -> tuple[str, ...]:  # noqa: ARG004
-        """Return nothing: weights come from files."""
-        return ()
-
-    @staticmethod
-    def locate(name: str, tag: str) -> Path | None:  # noqa: ARG004
-        """Return None: where the files are, only the user knows."""
-        return None
-
-    @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a clip gives.
-
-        Raises:
-            ConfigError: tokens other than `cls`.
-        """
+        """Return what a clip gives."""
         refuse_tokens(name, tokens)
         return VectorShape(FEATURE_DIM, clip_frames=CLIP_FRAMES)
 
@@ -79,12 +66,6 @@ class I3d(EncoderFamily):
 
         A file may have any number of classes. One that `memfeat finetune` wrote also tells what
         it was trained on and at which image size, and that size is used.
-
-        Raises:
-            UnknownNameError: weights other than `random` or a file.
-            EncoderError: no file is given, it does not fit, or another activation than ReLU is
-                asked for.
-            ConfigError: tokens other than `cls`.
         """
         refuse_tokens(name, tokens)
         label, origin, image_size = weights, UNTRAINED, IMAGE_SIZE
@@ -156,7 +137,7 @@ def trained_on(path: Path, network: InceptionI3d) -> str:
     classes = network.logits.conv3d.out_channels
     plural = "" if classes == 1 else "es"
     known = CLASSES.get(classes, "")
-    unstated = f"not stated: a checkpoint file with {classes} class{plural}{known}"
+    unstated = f"{UNSTATED} with {classes} class{plural}{known}"
     return str(read_statements(path).get("trained_on", unstated))
 
 

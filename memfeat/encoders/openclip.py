@@ -1,12 +1,10 @@
 """Every image tower of open_clip, with its pooled feature before the projection.
 
-The activation follows from the weights, never from a guess: OpenAI's CLIP and some others were
-trained with QuickGELU, `x * sigmoid(1.702 x)`, and give wrong features with GELU without any sign
-of it. open_clip goes by the model's name; here the name is one statement of several, statements
-that contradict each other are refused, and what was built is read back from its modules.
+OpenAI's CLIP and some others were trained with QuickGELU, `x * sigmoid(1.702 x)`, and give wrong
+features with GELU without any sign of it. open_clip goes by the model's name. Here the weights, the
+name and --activation must agree, and the activation is read back from the modules built.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,24 +44,12 @@ class OpenClip(EncoderFamily):
         """Return open_clip's model names."""
         return tuple(library().list_models())
 
-    @staticmethod
-    def tags(name: str) -> tuple[str, ...]:
-        """Return the weights that open_clip knows for a model."""
-        return openclip_weights.tags(name)
-
-    @staticmethod
-    def locate(name: str, tag: str) -> Path | None:
-        """Return the weights' file in the hub's cache if it is there."""
-        return openclip_weights.locate(name, tag)
+    tags = staticmethod(openclip_weights.tags)
+    locate = staticmethod(openclip_weights.locate)
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a model gives, as far as `build` does not need its weights.
-
-        Raises:
-            EncoderError: the tower does not end in one vector an image.
-            ConfigError: patch tokens that the tower does not have.
-        """
+        """Return what a model gives."""
         return VectorShape(_plan(name, tokens)[0], count_tokens(tokens))
 
     @staticmethod
@@ -75,12 +61,6 @@ class OpenClip(EncoderFamily):
         For a vision transformer that is the class token after the last layer norm: 1024 wide for
         ViT-L-14-336 and 768 for ViT-B-32 (paper, section 2.1). Attention pools, averages and
         maps of other towers are kept, and what follows them is dropped.
-
-        Raises:
-            UnknownNameError: weights that are no tag of this model, no file and not `random`.
-            EncoderError: the weights cannot be had or do not fit, their activation is not known
-                or contradicted, or the tower does not end in one vector an image.
-            ConfigError: patch tokens that the tower does not have.
         """
         dim, image_size = _plan(name, tokens)  # refuse before anything is loaded
         source = openclip_weights.source(name, weights)

@@ -1,4 +1,4 @@
-"""Where an open_clip model's weights come from, and what they tell of how they were trained."""
+"""The weights of open_clip's models: where they come from, and how they were trained."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from memfeat.encoders import hub
-from memfeat.encoders.checkpoints import SUFFIXES, means_file, read_checkpoint
-from memfeat.encoders.family import RANDOM, UNTRAINED
-from memfeat.errors import EncoderError, UnknownNameError
+from memfeat.encoders.checkpoints import means_file, read_checkpoint
+from memfeat.encoders.family import RANDOM, UNSTATED, UNTRAINED
+from memfeat.errors import EncoderError
 
 OPENAI_MARKS = {"input_resolution", "context_length", "vocab_size"}  # in its state dicts alone
 
@@ -80,11 +80,7 @@ def source(name: str, weights: str) -> Source:
         return _from_tag(name, weights)
     if means_file(weights):
         return _from_file(name, Path(weights).expanduser())
-    raise UnknownNameError(
-        f"{name} has no weights {weights!r}; open_clip knows for it: "
-        f"{', '.join(tags(name)) or 'none'}. Give one of these, the path of a checkpoint "
-        f"({', '.join(SUFFIXES)}), or {RANDOM} for features without learned content"
-    )
+    raise hub.unknown_weights(name, weights, "open_clip", tags(name))
 
 
 def _from_tag(name: str, tag: str) -> Source:
@@ -108,12 +104,11 @@ def _from_tag(name: str, tag: str) -> Source:
 def _from_file(name: str, path: Path) -> Source:
     """Read a checkpoint and look for marks of how it was trained, the surest first."""
     tensors = read_checkpoint(path)
-    trained_on = "not stated: a checkpoint file"
+    trained_on, quick_gelu, evidence = UNSTATED, None, ""
     mean, std = _normalisation(name)
-    quick_gelu, evidence = None, ""
     config = path.with_name("open_clip_config.json")
     if tensors.keys() >= OPENAI_MARKS:
-        trained_on = "not stated: a checkpoint file in OpenAI's CLIP format"
+        trained_on = f"{UNSTATED} in OpenAI's CLIP format"
         mean, std = library().OPENAI_DATASET_MEAN, library().OPENAI_DATASET_STD
         quick_gelu, evidence = True, f"the format of {path.name}, OpenAI's own,"
     elif config.is_file():

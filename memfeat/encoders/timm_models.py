@@ -45,24 +45,12 @@ class Timm(EncoderFamily):
         """Return timm's model names, each with the prefix `timm/`."""
         return tuple(PREFIX + model for model in library().list_models())
 
-    @staticmethod
-    def tags(name: str) -> tuple[str, ...]:
-        """Return the weights that timm knows for a model, its default ones first."""
-        return tuple(timm_weights.records(name))
-
-    @staticmethod
-    def locate(name: str, tag: str) -> Path | None:
-        """Return the weights' file in the hub's cache if it is there."""
-        return timm_weights.locate(name, tag)
+    tags = staticmethod(timm_weights.tags)
+    locate = staticmethod(timm_weights.locate)
 
     @staticmethod
     def shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-        """Return what a model gives, as far as `build` does not need its weights.
-
-        Raises:
-            EncoderError: it does not turn a square image into one vector.
-            ConfigError: patch tokens that the model does not have.
-        """
+        """Return what a model gives."""
         _, dim = _plan(name, timm_weights.find(name, RANDOM).record, tokens)
         return VectorShape(dim, count_tokens(tokens))
 
@@ -70,14 +58,7 @@ class Timm(EncoderFamily):
     def build(
         name: str, weights: str, activation: str, seed: int, *, tokens: Tokens = "cls"
     ) -> Tower:
-        """Build the model without its classifier, for the image size that its weights expect.
-
-        Raises:
-            UnknownNameError: weights that are no tag of this model, no file and not `random`.
-            EncoderError: the weights cannot be had or do not fit, were trained with another
-                activation than the model's, or it does not turn a square image into one vector.
-            ConfigError: patch tokens that the model does not have.
-        """
+        """Build the model without its classifier, for the image size that its weights expect."""
         found = timm_weights.find(name, weights)
         image_size = square_size(name, found.record.input_size[1:])
         plan, dim = _plan(name, found.record, tokens)  # refuse before anything is loaded

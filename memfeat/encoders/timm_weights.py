@@ -1,4 +1,4 @@
-"""Where a timm model's weights come from, and what timm records about them."""
+"""The weights of timm's models: where they come from, and what timm records about them."""
 
 import json
 from dataclasses import dataclass, replace
@@ -6,15 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.encoders import hub
-from memfeat.encoders.checkpoints import SUFFIXES, means_file
-from memfeat.encoders.family import RANDOM, UNTRAINED
-from memfeat.encoders.timm_tags import trained_on
-from memfeat.errors import EncoderError, UnknownNameError
+from memfeat.encoders.checkpoints import means_file
+from memfeat.encoders.family import RANDOM, UNSTATED, UNTRAINED
+from memfeat.errors import EncoderError
 
 PREFIX = "timm/"  # many of timm's names are open_clip's too, or nearly
 DEFAULT = "default"
 FILES = ("model.safetensors", "pytorch_model.bin")  # in the order that timm tries them
 QUICK_GELU_NOTE = "natively QuickGELU"
+CLASSES = {
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+}
+TEXT = (
+    "openai laion2b laion400m laiona datacomp1b datacompxl dfn2b dfn5b dfndr2b metaclip metaclip2 "
+    "mclip mclip2 webli cc12m yfcc15m"
+)
+# Recipes, makers, sizes and durations of training to classify, which say nothing of other data.
+RECIPES = (
+    "ft augreg augreg2 orig ra ra2 ra3 ra4 a1 a1h a2 a2h a3 ah am ram ad ap aa bt b1k b2k c c1 c2 "
+    "c3 ch d d1 d1h d2 agc rmsp lamb adv dist distilled deit rsb tv tv2 tf gluon goog fb ms msft "
+    "sw miil pycls rvgg nav nv mx bd naver apple paddle snap sail cvnets sbb sbb2 usi lion "
+    "nadamuon racm e150 e200 e250 e300 e450 e500 e600 e1200 e2400 e3000 e3600 300e 450e "
+    "r160 r208 r224 r240 r256 r288 r320 r384 r448 r512 288 320 384 475 512"
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,11 @@ def locate(name: str, tag: str) -> Path | None:
     return hub.cached(record.hf_hub_id, FILES) if record and record.hf_hub_id else None
 
 
+def tags(name: str) -> tuple[str, ...]:
+    """Return the weights that timm knows for a model, its default ones first."""
+    return tuple(records(name))
+
+
 def records(name: str) -> dict[str, Any]:
     """Return what timm records of each of a model's published weights, by tag, its own first."""
     known = library().models.get_arch_pretrained_cfgs(name.removeprefix(PREFIX))
@@ -77,12 +99,8 @@ def find(name: str, weights: str) -> Weights:
     if means_file(weights):
         path = Path(weights).expanduser()
         record = _described(path, default)
-        return Weights(f"file:{path.name}", "not stated: a checkpoint file", record, path)
-    raise UnknownNameError(
-        f"{name} has no weights {weights!r}; timm knows for it: {', '.join(known) or 'none'}. "
-        f"Give one of these, the path of a checkpoint ({', '.join(SUFFIXES)}), or {RANDOM} for "
-        "features without learned content"
-    )
+        return Weights(f"file:{path.name}", UNSTATED, record, path)
+    raise hub.unknown_weights(name, weights, "timm", known)
 
 
 def _described(path: Path, default: Any) -> Any:
@@ -117,3 +135,25 @@ def file_of(name: str, found: Weights) -> Path:
         )
     wanted = f"{FILES[0]} of {repository}"
     return hub.fetch(name, found.label, wanted, lambda: hub.download(repository, FILES))
+
+
+def trained_on(tag: str) -> str:
+    """Say in words what weights were trained on, as far as their tag says it.
+
+    Classification is claimed only where every part of the tag is known: the others stand for
+    training without labels, on labels of another kind, or by distilling them.
+
+    >>> trained_on("augreg_in21k_ft_in1k")
+    'ImageNet-21k, then ImageNet-1k classification'
+    >>> trained_on("laion2b_ft_in1k")
+    'image-text pairs, then ImageNet-1k classification'
+    >>> trained_on("mae")
+    'see the tag mae in timm'
+    """
+    marks, text = tag.split("_"), set(TEXT.split())
+    stages = ["image-text pairs"] if text.intersection(marks) else []
+    classes = [CLASSES[mark] for mark in marks if mark in CLASSES]
+    if classes and text.union(CLASSES, RECIPES.split()).issuperset(marks):
+        return ", then ".join([*stages, *classes]) + " classification"
+    understood = stages and not classes and "ft" not in marks
+    return stages[0] if understood else f"see the tag {tag} in timm"

@@ -16,7 +16,7 @@ GUTTER = 0.07  # inches between frames
 
 
 class Timeline(Protocol):
-    """What the picture needs; `memfeat.prediction.Timeline` is one. Arrays are (time,)."""
+    """What the picture needs; `memfeat.prediction.FrameEffects` is one. Arrays are (time,)."""
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:

@@ -1,5 +1,5 @@
 """Training I3D end to end, from videos and scores: the paper's "finetuned for memorability"."""
 
-from memfeat.finetuning.finetuning import FinetuneSummary, Progress, finetune
+from memfeat.finetuning.finetuning import FinetuneSummary, finetune
 
-__all__ = ["FinetuneSummary", "Progress", "finetune"]
+__all__ = ["FinetuneSummary", "finetune"]

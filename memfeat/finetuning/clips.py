@@ -1,4 +1,4 @@
-"""Clips of 16 frames: which there are, one at random for training, all of them for scoring."""
+"""Clips of 16 frames: a random one of each video for training, all of them for scoring."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +26,8 @@ B = TypeVar("B")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a first look at a video found: `message` says in words why it is not `ok`."""
+class VideoCheck:
+    """What decoding a video once found; `message` says in words why it is not `ok`."""
 
     frames: int
     status: Status
@@ -35,21 +35,21 @@ class Seen:
     message: str = ""
 
 
-def look_at(
+def check_videos(
     records: Sequence[VideoRecord],
     max_frames: int | None,
     decoders: int,
-    on_video: Callable[[VideoRecord, Seen], None],
-) -> dict[str, Seen]:
+    on_video: Callable[[VideoRecord, VideoCheck], None],
+) -> dict[str, VideoCheck]:
     """Decode every video once, to learn how many frames it has and whether it can be used."""
     found = {}
     settings = DecodeSettings(SMALLEST_IMAGE, max_frames=max_frames)
     with decode_ahead(records, settings, decoders=decoders) as videos:
         for video in videos:
             frames = sum(1 for _ in video)
-            seen = Seen(frames, video.end.status, video.end.reason, video.end.message)
-            found[video.record.video_id] = seen
-            on_video(video.record, seen)
+            check = VideoCheck(frames, video.end.status, video.end.reason, video.end.message)
+            found[video.record.video_id] = check
+            on_video(video.record, check)
     return found
 
 
@@ -79,7 +79,7 @@ def read_clip(record: VideoRecord, start: int, size: int) -> NDArray[np.uint8]:
     except RemoteError as error:
         raise VideoError(error.reason, str(error)) from error
     except Exception as error:
-        # Whatever a decoder library throws at one video must not cost the others theirs.
+        # Whatever a decoder library raises for one video must not end the others' training.
         raise VideoError(
             "error", f"{str(record.path)!r}: {type(error).__name__}: {error}"
         ) from error
@@ -103,7 +103,10 @@ def clips_in_order(
 def ahead_of(
     work: Callable[[A], B], items: Iterable[A], *, threads: int, most: int
 ) -> Iterator[Future[B]]:
-    """Work off items in the background, in order and at most `most` ahead; yield what is done."""
+    """Yield `work(item)` of each item in order, as futures that are done; threads do the work.
+
+    At most `most` items are begun before their turn, which bounds the memory.
+    """
     waiting: deque[Future[B]] = deque()
     left = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -1,4 +1,4 @@
-"""Which videos are trained on, stopped by and scored: those that can be decoded whole."""
+"""The videos of each split that can be used: those that decode without a fault."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from memfeat.config import Split
 from memfeat.errors import TrainingError
-from memfeat.finetuning.clips import Seen
+from memfeat.finetuning.clips import VideoCheck
 from memfeat.manifest import VideoRecord
 
 
-def wanted(records: Sequence[VideoRecord]) -> tuple[VideoRecord, ...]:
-    """Return the videos that finetuning has a use for: those with a score, and the test split's.
+def select_videos(records: Sequence[VideoRecord]) -> tuple[VideoRecord, ...]:
+    """Return the videos with a score, and the test split's.
 
     Raises:
         TrainingError: none with a score in train or dev.
@@ -41,36 +41,36 @@ def labels_sha256(records: Sequence[VideoRecord]) -> str:
 
 
 @dataclass(frozen=True)
-class Footage:
+class UsableVideos:
     """The videos that can be used, and why the others cannot.
 
     Attributes:
         records: in the manifest's order.
-        seen: what a first look found, for those and the others.
+        checks: of those and the others, by video id.
     """
 
     records: tuple[VideoRecord, ...]
-    seen: Mapping[str, Seen]
+    checks: Mapping[str, VideoCheck]
 
     @classmethod
-    def of(cls, records: Sequence[VideoRecord], seen: Mapping[str, Seen]) -> Self:
-        """Keep the videos that were decoded whole.
+    def of(cls, records: Sequence[VideoRecord], checks: Mapping[str, VideoCheck]) -> Self:
+        """Keep the videos that are `ok`.
 
         Raises:
             TrainingError: none is left in train or dev; the message counts the reasons.
         """
-        kept = tuple(each for each in records if seen[each.video_id].status == "ok")
+        kept = tuple(each for each in records if checks[each.video_id].status == "ok")
         for split in ("train", "dev"):
             if not any(each.split == split for each in kept):
                 reasons = Counter(
-                    seen[each.video_id].reason for each in records if each.split == split
+                    checks[each.video_id].reason for each in records if each.split == split
                 )
                 listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
                 raise TrainingError(
                     f"no scored video of the {split} split can be decoded whole ({listed}); mend "
                     "them, or check --manifest and --root"
                 )
-        return cls(kept, seen)
+        return cls(kept, checks)
 
     def split(self, split: Split) -> list[VideoRecord]:
         """Return a split's videos."""
@@ -78,19 +78,21 @@ class Footage:
 
     def frames(self, record: VideoRecord) -> int:
         """Return how many frames a video has."""
-        return self.seen[record.video_id].frames
+        return self.checks[record.video_id].frames
 
     @property
     def unused(self) -> dict[str, dict[str, str]]:
         """By `failed` and `partial`: video id to reason."""
         return {
-            status: {name: each.reason for name, each in self.seen.items() if each.status == status}
+            status: {
+                name: each.reason for name, each in self.checks.items() if each.status == status
+            }
             for status in ("failed", "partial")
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `seen` holds, ready for JSON."""
-        return {video_id: asdict(each) for video_id, each in self.seen.items()}
+        """Return `checks` ready for JSON."""
+        return {video_id: asdict(each) for video_id, each in self.checks.items()}
 
 
 def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Finetuning as a whole: look at the videos, train, keep the best epoch, score with it."""
+"""Finetuning as a whole: check the videos, train, keep the best epoch, score with it."""
 
 import time
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from memfeat.encoders.checkpoints import write_checkpoint
 from memfeat.encoders.family import RANDOM
 from memfeat.errors import TrainingError
 from memfeat.finetuning import folder
-from memfeat.finetuning.clips import Seen, look_at
-from memfeat.finetuning.data import Footage, labels_sha256, scores_of, wanted
+from memfeat.finetuning.clips import VideoCheck, check_videos
+from memfeat.finetuning.data import UsableVideos, labels_sha256, scores_of, select_videos
 from memfeat.finetuning.fitting import Fitting
 from memfeat.finetuning.network import starting_network
 from memfeat.manifest import Manifest, VideoRecord
@@ -26,16 +26,7 @@ from memfeat.runs import FINETUNED, METRICS, PROVENANCE, Predictions, read_objec
 from memfeat.storage import write_json
 from memfeat.training import git_commit, versions
 
-
-class Progress(NamedTuple):
-    """How far a run has come: videos `done` of the most there may be, and the latest news."""
-
-    done: int
-    total: int
-    note: str
-
-
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[int, int, str], None]  # videos done, the most there may be, latest news
 OnNote = Callable[[str], None]
 
 
@@ -94,15 +85,15 @@ def finetune(
 ) -> FinetuneSummary:
     """Train I3D end to end and write the run folder `config.run`.
 
-    Stopping this at any moment, by any means, costs at most the epoch being worked on: the next
-    call goes on from there, on one CPU to the same bytes, but for `provenance.json`. A complete run
-    is kept. Videos that fail to decode, or decode only in part, are left out.
+    If it is stopped, by any means, the next call resumes after the last complete epoch, on one CPU
+    to the same bytes but for `provenance.json`. A complete run is kept. Videos that fail to decode,
+    or decode only in part, are left out.
 
     Args:
         manifest: videos, splits and scores.
         config: the settings.
-        on_progress: told how far it has come, every few videos.
-        on_note: told in words of each video that is left out.
+        on_progress: called every few videos with those done, the most there may be, and the news.
+        on_note: called with a line on each video that is left out.
 
     Raises:
         TrainingError: no scored videos in train or dev, a loss that is no longer a number, or too
@@ -112,8 +103,9 @@ def finetune(
         RunError: the folder holds another run, or a damaged one.
         OSError: the folder cannot be written to.
     """
-    config = resolved(config)
-    records = wanted(manifest.records[: config.limit])
+    device = resolve_device(config.device)
+    config = resolved(config, device)
+    records = select_videos(manifest.records[: config.limit])
     network, origin = starting_network(config)
     facts = {
         **origin,
@@ -124,34 +116,35 @@ def finetune(
         return FinetuneSummary.read(config.run)
     started = time.perf_counter()
     state = folder.begin(config, facts)
-    meter = _Meter(config, records, on_progress, on_note)
+    progress = _Progress(config, records, on_progress, on_note)
     with _memory_errors(config):
         if state:
-            seen = {name: Seen(**each) for name, each in state["seen"].items()}
-            meter.videos(len(records))
+            checks = {name: VideoCheck(**each) for name, each in state["seen"].items()}
+            progress.advance(len(records))
         else:
-            seen = look_at(records, config.max_frames, config.decoders, meter.look)
-        footage = Footage.of(records, seen)
-        fitting = Fitting(network, footage, config)
+            checks = check_videos(records, config.max_frames, config.decoders, progress.checked)
+        videos = UsableVideos.of(records, checks)
+        fitting = Fitting(network, videos, config, device)
         if state:
             fitting.restore(state)
-        _fit(fitting, footage, config, facts, meter)
+        _fit(fitting, videos, config, facts, progress)
         network.load_state_dict(fitting.weights)
         trained_on = _trained_on(facts)
         statements = {"trained_on": trained_on, "image_size": config.image_size}
         write_checkpoint(config.run / FINETUNED, network.cpu(), statements)
-        predictions = _predictions(fitting, footage, config, meter)
+        network.to(device)
+        predictions = _predictions(fitting, videos, progress)
     provenance = {
         **facts,
         "trained_on": trained_on,
         "versions": versions(),
         "git_commit": git_commit(),
-        "device": str(resolve_device(config.device)),
+        "device": str(device),
         "parameters": sum(each.numel() for each in network.parameters()),
         "best_epoch": fitting.best_epoch,
         "stopped_because": fitting.stopped_because,
         "seconds": round(time.perf_counter() - started, 3),
-        **footage.unused,
+        **videos.unused,
     }
     write_json(config.run / PROVENANCE, provenance)
     write_scores(config.run, predictions, bootstrap=config.bootstrap)
@@ -159,13 +152,9 @@ def finetune(
     return FinetuneSummary.read(config.run)
 
 
-def resolved(config: FinetuneConfig) -> FinetuneConfig:
-    """Return `config` with all that depends on device and weights decided.
-
-    Raises:
-        ConfigError: the device is not here.
-    """
-    on_gpu = resolve_device(config.device).type == "cuda"
+def resolved(config: FinetuneConfig, device: torch.device) -> FinetuneConfig:
+    """Return `config` with all that depends on device and weights decided."""
+    on_gpu = device.type == "cuda"
     choices = {
         "precision": "bfloat16" if on_gpu else "float32",
         "gradient_checkpointing": on_gpu,
@@ -175,8 +164,8 @@ def resolved(config: FinetuneConfig) -> FinetuneConfig:
     return config.model_copy(update=undecided)
 
 
-class _Meter:
-    """Counts videos looked at, trained on and scored, over all epochs that there may be."""
+class _Progress:
+    """Counts videos checked, trained on and scored, over all epochs that there may be."""
 
     def __init__(
         self,
@@ -186,60 +175,56 @@ class _Meter:
         on_note: OnNote | None,
     ) -> None:
         splits = Counter(each.split for each in records)
-        self.epoch_videos = splits["train"] + splits["dev"]
+        self._checks, self._epoch = len(records), splits["train"] + splits["dev"]
         self._last = splits["dev"] + splits["test"]
-        self._looks = len(records)
-        self._total = self._looks + config.max_epochs * self.epoch_videos + self._last
+        self._total = self._checks + config.max_epochs * self._epoch + self._last
         self._done, self._news = 0, "looking at every video once"
         self._on_progress, self._on_note = on_progress, on_note
 
-    def look(self, record: VideoRecord, seen: Seen) -> None:
-        kind = "note" if seen.status == "ok" else seen.status
-        self.videos(1, f"{kind}: {record.video_id}: {seen.message}" if seen.message else "")
+    def checked(self, record: VideoRecord, check: VideoCheck) -> None:
+        kind = "note" if check.status == "ok" else check.status
+        self.advance(1, f"{kind}: {record.video_id}: {check.message}" if check.message else "")
 
-    def videos(self, count: int, note: str = "") -> None:
+    def advance(self, count: int, note: str = "") -> None:
         self._done += count
         if note and self._on_note:
             self._on_note(note)
         if self._on_progress:
-            self._on_progress(Progress(min(self._done, self._total), self._total, self._news))
+            self._on_progress(min(self._done, self._total), self._total, self._news)
 
     def begin_epoch(self, epoch: int, news: str) -> None:
-        self._done, self._news = self._looks + epoch * self.epoch_videos, news
-        self.videos(0)
+        self._done, self._news = self._checks + epoch * self._epoch, news
+        self.advance(0)
 
-    def begin_last_look(self) -> None:
+    def begin_scoring(self) -> None:
         self._done, self._news = self._total - self._last, "scoring with the best epoch"
-        self.videos(0)
+        self.advance(0)
 
 
 def _fit(
     fitting: Fitting,
-    footage: Footage,
+    videos: UsableVideos,
     config: FinetuneConfig,
     facts: Mapping[str, Any],
-    meter: _Meter,
+    progress: _Progress,
 ) -> None:
-    """Run the epochs that are left, and keep the state after each."""
+    """Run the epochs that are left, and save the state after each."""
     folder.write_history(config, fitting.history)
     news = f"epoch {len(fitting.history)}"
     while not fitting.stopped_because:
-        meter.begin_epoch(len(fitting.history), news)
-        report = fitting.run_epoch(meter.videos)
-        folder.save_state(config, facts, {"seen": footage.as_json(), **fitting.state()})
+        progress.begin_epoch(len(fitting.history), news)
+        report = fitting.run_epoch(progress.advance)
+        folder.save_state(config, facts, {"seen": videos.as_json(), **fitting.state()})
         folder.write_history(config, fitting.history)
         srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
         news = f"epoch {report.epoch}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
 
 
-def _predictions(
-    fitting: Fitting, footage: Footage, config: FinetuneConfig, meter: _Meter
-) -> Predictions:
-    """Score the dev and test splits; training videos would say nothing of other ones."""
-    meter.begin_last_look()
-    fitting.network.to(resolve_device(config.device))
-    records = footage.split("dev") + footage.split("test")
-    predicted = fitting.predict(records, meter.videos)
+def _predictions(fitting: Fitting, videos: UsableVideos, progress: _Progress) -> Predictions:
+    """Score the dev and test splits; scores of training videos would say nothing of new ones."""
+    progress.begin_scoring()
+    records = videos.split("dev") + videos.split("test")
+    predicted = fitting.predict(records, progress.advance)
     kept = np.flatnonzero(~np.isnan(predicted))
     records = [records[index] for index in kept]
     return Predictions(

@@ -14,34 +14,40 @@ from torch import Tensor
 from torch.optim import Adam
 
 from memfeat.config import FinetuneConfig
-from memfeat.devices import resolve_device, seeded
+from memfeat.devices import seeded
 from memfeat.encoders.inception import InceptionI3d
 from memfeat.errors import TrainingError, VideoError
 from memfeat.finetuning.clips import ahead_of, clips_in_order, read_clip, start_of_clip
-from memfeat.finetuning.data import Footage, scores_of
+from memfeat.finetuning.data import UsableVideos, scores_of
 from memfeat.finetuning.network import clip_logits, train_mode
 from memfeat.manifest import VideoRecord
 from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
 
 ORDER, DROPOUT = 0x04DE4, 0xD120  # keep uses of the same seed apart
 
-OnVideos = Callable[[int, str], None]  # how many videos more were done, and a note or nothing
+OnVideos = Callable[[int, str], None]  # the number of videos just done, and a note or ""
 
 
 class Fitting:
-    """A network on its way, whose whole state can be saved after an epoch and taken up again.
+    """The training of a network, whose state can be saved after an epoch and restored.
 
     Attributes:
         history: one report per epoch done.
         weights: the best epoch's, on the network's device.
     """
 
-    def __init__(self, network: InceptionI3d, footage: Footage, config: FinetuneConfig) -> None:
-        self.network = network.to(resolve_device(config.device))
+    def __init__(
+        self,
+        network: InceptionI3d,
+        videos: UsableVideos,
+        config: FinetuneConfig,
+        device: torch.device,
+    ) -> None:
+        self.network = network.to(device)
         self.network.to(memory_format=torch.channels_last_3d)
         self.history: list[EpochReport] = []
         self.weights: dict[str, Tensor] = {}
-        self._footage, self._config = footage, config
+        self._videos, self._config, self._device = videos, config, device
         self._optimizer = Adam(network.parameters(), weight_decay=config.weight_decay, fused=True)
         self._best = BestEpoch(config.monitor, config.patience_epochs)
 
@@ -59,7 +65,7 @@ class Fitting:
         return f"all {done} epochs done" if done == self._config.max_epochs else ""
 
     def run_epoch(self, on_videos: OnVideos) -> EpochReport:
-        """Train for an epoch, and see how well the dev split is predicted.
+        """Train for an epoch, then score the dev split.
 
         Raises:
             TrainingError: the loss is no longer a number.
@@ -68,9 +74,9 @@ class Fitting:
         rate = learning_rate(config, epoch)
         self._optimizer.param_groups[0]["lr"] = rate
         dropout = int(np.random.default_rng([config.seed, epoch, DROPOUT]).integers(2**62))
-        with seeded(dropout, resolve_device(config.device)):
+        with seeded(dropout, self._device):
             loss = self._train(epoch, on_videos)
-        dev = self._footage.split("dev")
+        dev = self._videos.split("dev")
         predicted = self.predict(dev, on_videos)
         scored = ~np.isnan(predicted)
         if not (np.isfinite(loss) and scored.any()):
@@ -111,7 +117,7 @@ class Fitting:
         return scores
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on from here: tensors and plain values."""
+        """Return all that is needed to resume from here: tensors and plain values."""
         return {
             "history": [asdict(report) for report in self.history],
             "network": self.network.state_dict(),
@@ -120,7 +126,7 @@ class Fitting:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Resume from what `state` returned."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.weights = dict(state["weights"])
@@ -133,7 +139,7 @@ class Fitting:
         train_mode(self.network, frozen=bool(self._config.freeze_batch_norm))
         total, videos = 0.0, 0
         for pixels, scores in self._batches(epoch, on_videos):
-            truth = scores.to(self.network.logits.conv3d.weight.device)
+            truth = scores.to(self._device)
             loss = (clip_logits(self.network, pixels, self._config).sigmoid() - truth).abs().mean()
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -144,12 +150,12 @@ class Fitting:
 
     def _batches(self, epoch: int, on_videos: OnVideos) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield clips uint8 (batch, 16, size, size, 3) and scores (batch,), in a new order."""
-        config, records = self._config, self._footage.split("train")
+        config, records = self._config, self._videos.split("train")
         order = np.random.default_rng([config.seed, epoch, ORDER]).permutation(len(records))
 
         def read(number: int) -> NDArray[np.uint8]:
             record = records[number]
-            start = start_of_clip(config.seed, epoch, number, self._footage.frames(record))
+            start = start_of_clip(config.seed, epoch, number, self._videos.frames(record))
             return read_clip(record, start, config.image_size)
 
         size = config.batch_size
@@ -164,7 +170,7 @@ class Fitting:
 
 
 def _usable(clip: Future[NDArray[np.uint8]], on_videos: OnVideos) -> bool:
-    """Whether a clip could be read; tell it if not, and let other errors through."""
+    """Whether a clip could be read. Reports a VideoError; other errors are raised by `result`."""
     error = clip.exception()
     if isinstance(error, VideoError):
         on_videos(0, f"left out of this epoch: {error}")

@@ -1,4 +1,4 @@
-"""The run folder: what was finished in it, what can be gone on with, and whose run it is."""
+"""The run folder of finetuning: finished, to be resumed, or another run's."""
 
 import io
 import json
@@ -19,7 +19,7 @@ CONFIG = "config.json"
 HISTORY = "history.jsonl"
 STATE = "state.pt"  # of an unfinished run
 
-# Not compared: places, which the hashes of labels and weights stand for, and speed.
+# Not compared: paths, for the hashes of labels and weights are, and what only changes the speed.
 IGNORED = {"manifest", "root", "run", "weights", "decoders"}
 
 
@@ -41,7 +41,7 @@ def is_finished(config: FinetuneConfig, facts: Mapping[str, Any]) -> bool:
 
 
 def begin(config: FinetuneConfig, facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Make the folder this run's; return what an earlier attempt left to go on with.
+    """Make the folder this run's; return the state that an earlier attempt left, if it did.
 
     Raises:
         RunError: the folder holds another unfinished run, a damaged one, or cannot be written to.
@@ -71,10 +71,10 @@ def begin(config: FinetuneConfig, facts: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def save_state(config: FinetuneConfig, facts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Keep what is needed to go on from here, whole or not at all.
+    """Save what is needed to resume from here, atomically.
 
     Raises:
-        OSError: the disk is full, and so on; what was kept before still is.
+        OSError: the disk is full, and so on; the state saved before remains.
     """
     whole = {"config": config.model_dump(mode="json"), "facts": dict(facts), **state}
     content = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The network that is finetuned: I3D, whose last layer becomes one score."""
+"""The network that is finetuned: I3D with one output, the score's logit."""
 
 from pathlib import Path
 

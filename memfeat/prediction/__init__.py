@@ -1,7 +1,7 @@
-"""New videos to scores, and to which of their moments a score hangs on."""
+"""Scores of new videos, and what each of their frames does to the score."""
 
-from memfeat.prediction.answers import Timeline, VideoPrediction
 from memfeat.prediction.clip import frames_at
 from memfeat.prediction.predictor import Predictor
+from memfeat.prediction.results import FrameEffects, VideoPrediction
 
-__all__ = ["Predictor", "Timeline", "VideoPrediction", "frames_at"]
+__all__ = ["FrameEffects", "Predictor", "VideoPrediction", "frames_at"]

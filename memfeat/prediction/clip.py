@@ -1,4 +1,4 @@
-"""A video as a run's encoders see it, and the stretches of it that can be left out."""
+"""A video encoded by a run's encoders, and the windows of it that are left out in turn."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -18,12 +18,12 @@ MAX_VARIANTS = 256  # clips scored for one timeline; longer ones lose several fr
 
 @dataclass(frozen=True)
 class Clip:
-    """A video as each of a run's encoders sees it.
+    """A video, encoded by each of a run's encoders.
 
     Attributes:
-        encoded: by each encoder, (rows, width) each.
+        encoded: (rows, width) each.
         covers: int32 (rows,) each, how many frames a row stands for.
-        frames: float32 (time, dim) each, on the device, a row as often as it stands for a frame.
+        frames: float32 (time, dim) each, on the device, with a row repeated for each of its frames.
     """
 
     encoded: tuple[EncodedVideo, ...]
@@ -32,7 +32,7 @@ class Clip:
 
     @classmethod
     def of(cls, encoded: Sequence[EncodedVideo], columns: Sequence[int], device: str) -> "Clip":
-        """Take of each row the first `columns` numbers, as the aggregators want them."""
+        """Take the first `columns` numbers of each row, which the aggregators need."""
         covers = [
             np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
             for each in encoded
@@ -58,11 +58,11 @@ class Clip:
 
     @property
     def worst(self) -> EncodedVideo:
-        """What the first encoder that could not decode all of it, or else the first, sees."""
+        """The first encoding that is not `ok`, or else the first."""
         return next((each for each in self.encoded if each.status != "ok"), self.encoded[0])
 
     def windows(self) -> list[NDArray[np.int64]]:
-        """Return for each stream which window each row is in, int64 (time,), from 0 upwards."""
+        """Return for each stream the window of each row, int64 (time,), from 0 upwards."""
         times = [each.pts_seconds for each in self.encoded]
         coarsest = min(range(len(times)), key=lambda stream: len(times[stream]))
         step = math.ceil(len(times[coarsest]) / MAX_VARIANTS)
@@ -73,7 +73,7 @@ class Clip:
 
     @property
     def duration_seconds(self) -> float:
-        """How long the frames are shown; the last one as long as they usually are."""
+        """How long the frames are shown; the last one for the median of the others."""
         pts_seconds, covers = self.pts_seconds, self.covers[0]
         if len(pts_seconds) < 2:
             return 0.0
@@ -82,11 +82,11 @@ class Clip:
 
 
 def frames_at(place: Location, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
-    """Decode the frames that appear at these very times, uint8 (height, width, 3) RGB each.
+    """Decode the frames with exactly these times, uint8 (height, width, 3) RGB each.
 
     Raises:
         VideoError: the video cannot be used.
-        RemoteError: it is remote, and cannot be fetched.
+        RemoteError: it cannot be fetched.
     """
     wanted, found = set(pts_seconds), dict[float, NDArray[np.uint8]]()
     with local_copy(place) as path, VideoReader(path) as reader:

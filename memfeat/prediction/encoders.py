@@ -1,4 +1,4 @@
-"""The encoders that a run was trained on, built again or refused."""
+"""Building the encoders that a run was trained on; any other is refused."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def build_encoders(
                 "video's features, and use `memfeat evaluate`"
             )
     from_file = [spec for spec in wanted if spec.weights.startswith(_FILE)]
-    # A single encoder may be given any weights: that they are others is told with both values.
+    # A single encoder may be given any weights: other ones are refused below, with both values.
     given = dict(zip(from_file or wanted, weights, strict=False))
     for spec in from_file:
         if spec not in given:

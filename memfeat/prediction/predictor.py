@@ -1,4 +1,4 @@
-"""A run's models behind its encoders: new videos to scores and timelines."""
+"""A run's encoders and models, applied to new videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ from memfeat.devices import resolve_device
 from memfeat.errors import VideoError
 from memfeat.extraction import encode_video
 from memfeat.models import AGGREGATORS, Padded
-from memfeat.prediction.answers import Timeline, VideoPrediction
 from memfeat.prediction.clip import MAX_VARIANTS, Clip
 from memfeat.prediction.encoders import build_encoders
+from memfeat.prediction.results import FrameEffects, VideoPrediction
 from memfeat.runs import Run
 from memfeat.storage import Location
 
-_BATCH = 64  # variants scored at once
-_BATCH_FRAMES = _BATCH * MAX_VARIANTS  # and their frames, so memory does not grow with the clip
+_BATCH = 64  # variants of a clip scored at once
+_BATCH_FRAMES = _BATCH * MAX_VARIANTS  # and their frames, which bounds the memory
 
 
 class Predictor:
-    """A run's models behind the encoders that they were trained on.
+    """A run's models, and the encoders that they were trained on.
 
     Attributes:
         run: the run.
@@ -35,7 +35,7 @@ class Predictor:
 
     def __init__(
         self,
-        run_folder: Path,
+        run: Run | Path,
         *,
         device: str = "auto",
         weights: str | Path | Sequence[str | Path] = (),
@@ -43,7 +43,7 @@ class Predictor:
         """Load the run and its encoders.
 
         Args:
-            run_folder: of one seed, or of several: their mean is the score.
+            run: a run, or its folder; of several seeds, the score is the mean over them.
             device: `auto`, `cpu` or `cuda:N`.
             weights: the checkpoint files of those encoders that came from one, in the order of
                 the run's caches.
@@ -53,7 +53,7 @@ class Predictor:
                 given, or was trained on an encoder other than the one that could be built.
             EncoderError: an encoder's weights cannot be loaded, or the device not used.
         """
-        self.run = Run.load(run_folder)
+        self.run = run if isinstance(run, Run) else Run.load(run)
         start_decoders(1)  # which takes as long as the encoders do
         self.device = str(resolve_device(device))
         files = [weights] if isinstance(weights, str | Path) else list(weights)
@@ -63,9 +63,9 @@ class Predictor:
         self._latest: tuple[Location, Clip] | None = None
 
     def predict(self, path: Location) -> VideoPrediction:
-        """Score one video, which may be elsewhere.
+        """Score one video, given by path or URL.
 
-        A video that cannot be had or used is an entry that says why, not an error.
+        A video that cannot be read gives a prediction with the reason, not an error.
 
         Raises:
             RemoteError: nothing of its storage can be had.
@@ -75,14 +75,9 @@ class Predictor:
         except VideoError as error:
             return VideoPrediction(
                 path=path,
-                score=None,
-                score_std=None,
-                num_frames=0,
-                duration_seconds=0.0,
                 status="failed",
                 reason=error.reason,
                 message=str(error),
-                weights=None,
                 pts_seconds=np.empty(0),
                 sources=self.sources,
             )
@@ -104,10 +99,10 @@ class Predictor:
             sources=self.sources,
         )
 
-    def timeline(self, path: Location) -> Timeline:
-        """Find out what each frame of one video does to its score, by leaving it out.
+    def timeline(self, path: Location) -> FrameEffects:
+        """Score one video without each of its frames in turn.
 
-        After `predict` on the same path, its embeddings are used again.
+        After `predict` of the same path, its embeddings are used again.
 
         Raises:
             VideoError: the video cannot be had or used.
@@ -123,7 +118,7 @@ class Predictor:
         effect = None
         if undefined is None:
             effect = (scores.mean() - self._scores_without(clip, windows))[windows[0]]
-        return Timeline(
+        return FrameEffects(
             pts_seconds=clip.pts_seconds,
             weights=None if weights is None else clip.by_row(weights[:, 0].mean(0)),
             effect=effect,
@@ -146,7 +141,7 @@ class Predictor:
         return Clip.of(encoded, columns, self.device)
 
     def _undefined(self, windows: Sequence[NDArray[np.int64]]) -> str | None:
-        """Say why nothing can be left out, if so: a stream has rows in one window only."""
+        """Say why nothing can be left out, if a stream has all its rows in one window."""
         if len(windows) == 1 and len(windows[0]) == 1:
             return "the clip has one frame: without it there is nothing to score"
         for rows, spec in zip(windows, self.run.specs, strict=True):

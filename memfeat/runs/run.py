@@ -3,17 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor
 
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig, build
 from memfeat.errors import CacheError, ConfigError, RunError
-from memfeat.models import Regressor, regressor_of
 from memfeat.runs.files import (
     CONFIG,
     FINETUNED,
@@ -31,6 +27,11 @@ from memfeat.runs.files import (
     seed_folder,
 )
 from memfeat.runs.predictions import Predictions, read_predictions
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a run that is refused needs none of it
+    from torch import Tensor
+
+    from memfeat.models import Regressor
 
 
 class Run:
@@ -90,7 +91,7 @@ class Run:
         """
         return read_predictions(self.folder / PREDICTIONS)
 
-    def regressors(self) -> list[Regressor]:
+    def regressors(self) -> "list[Regressor]":
         """Build every seed's model with its trained weights, on the CPU, in evaluation mode.
 
         Raises:
@@ -98,7 +99,11 @@ class Run:
         """
         return [self._regressor(member) for member in self.members]
 
-    def _regressor(self, member: Path) -> Regressor:
+    def _regressor(self, member: Path) -> "Regressor":
+        import torch  # noqa: PLC0415
+
+        from memfeat.models import regressor_of  # noqa: PLC0415
+
         path, dims = member / MODEL, [spec.dim for spec in self.specs]
         weights = _read_weights(path, read_provenance(member).get("model_sha256"))
         try:
@@ -146,8 +151,10 @@ class Run:
         return lines
 
 
-def _read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+def _read_weights(path: Path, sha256: str | None) -> "dict[str, Tensor]":
     """Read a checkpoint; one of an early memfeat, which noted down no hash, is believed."""
+    from safetensors.torch import load  # noqa: PLC0415
+
     try:
         content = path.read_bytes()
         if sha256 and hashlib.sha256(content).hexdigest() != sha256:

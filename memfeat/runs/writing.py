@@ -4,14 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save
+from typing import TYPE_CHECKING, Any
 
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
 from memfeat.errors import RunError
-from memfeat.models import Regressor
 from memfeat.runs.files import (
     CONFIG,
     HISTORY,
@@ -32,6 +29,9 @@ from memfeat.runs.predictions import (
     split_metrics,
 )
 from memfeat.storage import remove_stale_parts, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from memfeat.models import Regressor
 
 
 def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
@@ -61,7 +61,7 @@ def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
 def finish_seed(
     config: TrainConfig,
     history: Iterable[Mapping[str, Any]],
-    regressor: Regressor,
+    regressor: "Regressor",
     predictions: Predictions,
     provenance: Mapping[str, Any],
 ) -> None:
@@ -77,6 +77,8 @@ def finish_seed(
     Raises:
         OSError: the disk is full, and so on; the run stays incomplete.
     """
+    from safetensors.torch import save  # noqa: PLC0415
+
     folder = config.run
     lines = [json.dumps(epoch, allow_nan=False) + "\n" for epoch in history]
     weights = {name: value.contiguous() for name, value in regressor.state_dict().items()}

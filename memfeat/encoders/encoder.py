@@ -1,14 +1,12 @@
-"""The frame encoder: a frozen tower behind uint8 frames in, unit vectors out."""
-
-from pathlib import Path
+"""The frame encoder: a frozen image model that turns uint8 frames into unit vectors."""
 
 import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
-from memfeat.config import Tokens, build, token_grid
-from memfeat.devices import resolve_device
-from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
+from memfeat.config import build
+from memfeat.devices import CPU
+from memfeat.encoders.family import Tower, count_tokens
 from memfeat.errors import EncoderError
 from memfeat.registry import unknown_name
 
@@ -18,6 +16,11 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# What a cache records of an encoder under the attribute's own name.
+RECORDED = (
+    *("weights", "weights_sha256", "trained_on", "activation", "dim", "tokens", "clip_frames"),
+    *("image_size", "mean", "std", "precision", "compiled"),
+)
 
 
 class FrameEncoder:
@@ -38,7 +41,7 @@ class FrameEncoder:
         tower: Tower,
         *,
         precision: str = "auto",
-        device: str = "cpu",
+        device: torch.device = CPU,
         compiled: bool = False,
     ) -> None:
         self.name = tower.name
@@ -53,8 +56,8 @@ class FrameEncoder:
         self.mean = tower.mean
         self.std = tower.std
         self.inputs = "frames" if self.clip_frames == 1 else f"clips of {self.clip_frames} frames"
-        self.device = resolve_device(device)
-        self.precision = _precision(precision, self.device)
+        self.device = device
+        self.precision = choose_precision(precision, device)
         self._dtype = PRECISIONS[self.precision]
         self._module = tower.module.eval().requires_grad_(False).to(self.device, self._dtype)
         if self.clip_frames == 1:
@@ -69,8 +72,7 @@ class FrameEncoder:
     @property
     def width(self) -> int:
         """Numbers in a row: `dim` for each token."""
-        rows, columns = token_grid(self.tokens)
-        return self.dim * (1 + rows * columns)
+        return self.dim * count_tokens(self.tokens)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -143,23 +145,11 @@ class FrameEncoder:
         Raises:
             ConfigError: something that cannot be recorded, such as a checkpoint's unprintable name.
         """
-        values = {
+        values = {name: getattr(self, name) for name in RECORDED} | {
             "encoder": self.name,
-            "weights": self.weights,
-            "weights_sha256": self.weights_sha256,
-            "trained_on": self.trained_on,
-            "activation": self.activation,
-            "dim": self.dim,
-            "tokens": self.tokens,
-            "clip_frames": self.clip_frames,
-            "image_size": self.image_size,
-            "mean": self.mean,
-            "std": self.std,
             "sampling": sampling,
             "max_frames": max_frames,
             "max_seconds": max_seconds,
-            "precision": self.precision,
-            "compiled": self.compiled,
             "batch_size": batch_size,
         }
         return build(CacheSpec, values, source=f"what is known of {self.name}")
@@ -180,7 +170,7 @@ class FrameEncoder:
 
 
 class Encoding:
-    """A batch on its way through an encoder, and to the CPU.
+    """A batch that is being encoded, and copied to the CPU.
 
     Args:
         encoder: which one.
@@ -193,7 +183,7 @@ class Encoding:
         self._event: torch.cuda.Event | None = None
         self._vectors, self._norms = vectors, norms
         if vectors.is_cuda:
-            # To pinned memory, so that the copies go on by themselves as the encoder does.
+            # To pinned memory, so that the copies run asynchronously.
             self._vectors, self._norms = (
                 torch.empty(each.shape, pin_memory=True).copy_(each, non_blocking=True)
                 for each in (vectors, norms)
@@ -224,93 +214,12 @@ class Encoding:
         return self._vectors.clone()  # a tensor of inference mode could not be trained on
 
 
-def encoder_names() -> tuple[str, ...]:
-    """Return every encoder name, family by family."""
-    return tuple(name for family in ENCODERS for name in ENCODERS.get(family).names())
-
-
-def create_encoder(
-    name: str,
-    weights: str | None = None,
-    *,
-    activation: str = "auto",
-    tokens: Tokens = "cls",
-    precision: str = "auto",
-    device: str = "cpu",
-    compiled: bool = False,
-    seed: int = 0,
-) -> FrameEncoder:
-    """Build a frame encoder by name.
-
-    Args:
-        name: one of `encoder_names()`.
-        weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
-        activation: `gelu` or `quickgelu` for a checkpoint file that does not tell; else `auto`.
-        tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
-        precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
-        device: such as `cpu`, `cuda` or `cuda:1`.
-        compiled: whether torch compiles it.
-        seed: of the weights if they are random.
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return the precision called `name`; `auto` is bfloat16 on a GPU and float32 on the CPU.
 
     Raises:
-        UnknownNameError: no such encoder, or no such weights for it.
-        EncoderError: the weights cannot be had, do not fit, or contradict `activation`; or the
-            device or precision cannot be used.
-        ConfigError: `tokens` that the encoder cannot give.
+        UnknownNameError: no such precision.
     """
-    family = _family_of(name)
-    _precision(
-        precision, resolve_device(device)
-    )  # a mistake here should not cost a model's loading
-    if activation not in ("auto", "gelu", "quickgelu"):
-        raise unknown_name("activation", activation, ("auto", "gelu", "quickgelu"))
-    weights = weights or family.default_weights
-    tower = family.build(name, weights, activation, seed, tokens=tokens)
-    return FrameEncoder(tower, precision=precision, device=device, compiled=compiled)
-
-
-def vector_shape(name: str, tokens: Tokens = "cls") -> VectorShape:
-    """Return what an encoder gives, at once and without its weights.
-
-    Raises:
-        UnknownNameError: no such encoder.
-        EncoderError: it does not turn a square image into one vector.
-        ConfigError: `tokens` that the encoder cannot give.
-    """
-    return _family_of(name).shape(name, tokens)
-
-
-def encoder_tags(name: str) -> tuple[str, ...]:
-    """Return the pretrained weights known for an encoder.
-
-    Raises:
-        UnknownNameError: no such encoder.
-    """
-    return _family_of(name).tags(name)
-
-
-def reachable_weights(name: str, weights: str | None = None) -> Path | None:
-    """Return the file of an encoder's pretrained weights if it is on this machine, else None.
-
-    Touches no network. `weights` is a tag, by default the family's.
-
-    Raises:
-        UnknownNameError: no such encoder.
-    """
-    family = _family_of(name)
-    return family.locate(name, weights or family.default_weights)
-
-
-def _family_of(name: str) -> type[EncoderFamily]:
-    families = [ENCODERS.get(key) for key in ENCODERS]
-    owners = [family for family in families if family.prefix and name.startswith(family.prefix)]
-    for family in owners or [family for family in families if not family.prefix]:
-        if name in family.names():
-            return family
-    raise unknown_name("encoder", name, encoder_names())
-
-
-def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
     if name not in PRECISIONS:

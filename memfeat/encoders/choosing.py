@@ -1,0 +1,95 @@
+"""Encoders by name: which there are, what is known of them, and how one is built."""
+
+from pathlib import Path
+
+from memfeat.config import Tokens
+from memfeat.devices import resolve_device
+from memfeat.encoders.encoder import FrameEncoder, choose_precision
+from memfeat.encoders.family import ENCODERS, EncoderFamily, VectorShape
+from memfeat.registry import unknown_name
+
+ACTIVATIONS = ("auto", "gelu", "quickgelu")
+
+
+def encoder_names() -> tuple[str, ...]:
+    """Return every encoder name, family by family."""
+    return tuple(name for family in ENCODERS for name in ENCODERS.get(family).names())
+
+
+def create_encoder(
+    name: str,
+    weights: str | None = None,
+    *,
+    activation: str = "auto",
+    tokens: Tokens = "cls",
+    precision: str = "auto",
+    device: str = "cpu",
+    compiled: bool = False,
+    seed: int = 0,
+) -> FrameEncoder:
+    """Build a frame encoder by name.
+
+    Args:
+        name: one of `encoder_names()`.
+        weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
+        activation: `gelu` or `quickgelu` for a checkpoint file that does not tell; else `auto`.
+        tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
+        precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
+        device: such as `cpu`, `cuda` or `cuda:1`.
+        compiled: whether torch compiles it.
+        seed: of the weights if they are random.
+
+    Raises:
+        UnknownNameError: no such encoder, or no such weights for it.
+        EncoderError: the weights cannot be had, do not fit, or contradict `activation`; or the
+            device or precision cannot be used.
+        ConfigError: `tokens` that the encoder cannot give.
+    """
+    family = _family_of(name)
+    on = resolve_device(device)
+    choose_precision(precision, on)  # a mistake should not cost the loading of a model
+    if activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
+    tower = family.build(name, weights or family.default_weights, activation, seed, tokens=tokens)
+    return FrameEncoder(tower, precision=precision, device=on, compiled=compiled)
+
+
+def vector_shape(name: str, tokens: Tokens = "cls") -> VectorShape:
+    """Return what an encoder gives, at once and without its weights.
+
+    Raises:
+        UnknownNameError: no such encoder.
+        EncoderError: it does not turn a square image into one vector.
+        ConfigError: `tokens` that the encoder cannot give.
+    """
+    return _family_of(name).shape(name, tokens)
+
+
+def encoder_tags(name: str) -> tuple[str, ...]:
+    """Return the pretrained weights known for an encoder.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    return _family_of(name).tags(name)
+
+
+def reachable_weights(name: str, weights: str | None = None) -> Path | None:
+    """Return the file of an encoder's pretrained weights if it is on this machine, else None.
+
+    Touches no network. `weights` is a tag, by default the family's.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    family = _family_of(name)
+    return family.locate(name, weights or family.default_weights)
+
+
+def _family_of(name: str) -> type[EncoderFamily]:
+    families = [ENCODERS.get(key) for key in ENCODERS]
+    owners = [family for family in families if family.prefix and name.startswith(family.prefix)]
+    for family in owners or [family for family in families if not family.prefix]:
+        if name in family.names():
+            return family
+    raise unknown_name("encoder", name, encoder_names())
