@@ -1,4 +1,4 @@
-"""Which videos there are, in which split, with which score: the record, its file, its checks."""
+"""Manifests: which videos there are, in which split, with which score, and their checks."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def check_id(value: str) -> str:
         raise ValueError("is empty; every video needs an id")
     if value in {".", ".."} or "/" in value or "\\" in value:
         raise ValueError("is not a plain name: ids hold no slashes; folders belong in `path`")
-    # What is printable, as nearly all ids are, is told fast, and holds none of these.
+    # Nearly all ids are printable, which is quick to check and rules these categories out.
     if not value.isprintable() and any(
         unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value
     ):
@@ -66,7 +66,7 @@ def check_id(value: str) -> str:
 
 
 def folded_id(video_id: str) -> str:
-    """Return what ids have in common that differ only in case or Unicode form: they are twins."""
+    """Return an id without differences of case and Unicode form, which file systems may ignore."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", video_id).casefold())
 
 
@@ -113,11 +113,11 @@ class VideoRecord(BaseModel):
         score: memorability in [0, 1], the share of viewers who recognise the video when they see
             it again (paper, section 1); None where it is withheld.
         split: `train`, `dev` or `test`.
-        dataset: where the scores come from, in words; every table and picture repeats it.
-        n_annotations: how many people's answers the score rests on.
-        noise_free_score: the score before noise, in [0, 1], where a simulation knows it.
+        dataset: where the scores come from, in words; every table and figure repeats it.
+        n_annotations: how many people's answers the score is the share of.
+        noise_free_score: the score before noise, in [0, 1]; only simulations have it.
         caption: a sentence about the video.
-        group: what videos cut from one source share; a group should not span splits.
+        group: a name shared by videos cut from one source; a group should not span splits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -152,7 +152,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class ManifestSummary:
-    """What `memfeat manifest check` tells: a row per split, the sources, and what looks wrong."""
+    """The output of `memfeat manifest check`: a row per split, the sources, and warnings."""
 
     splits: tuple[SplitSummary, ...]
     datasets: tuple[str, ...]
@@ -161,7 +161,7 @@ class ManifestSummary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that passed every check, in the order of its file."""
+    """A manifest that passed every check; its records are in the order of the file."""
 
     path: Location
     records: tuple[VideoRecord, ...]
@@ -182,12 +182,12 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over ids, splits and scores, in order: equal wherever the videos lie."""
+        """SHA-256 of ids, splits and scores, in order; independent of where the videos are."""
         content = [[record.video_id, record.split, record.score] for record in self.records]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def summary(self) -> ManifestSummary:
-        """Count each split, look whether its files are there, and collect warnings."""
+        """Count each split, check that its files exist, and collect warnings."""
         warnings = list(_warnings_across(self.records))
         splits = []
         for split in SPLITS:
@@ -215,7 +215,7 @@ def read_manifest(path: Location, root: Location | None = None) -> Manifest:
 
     Args:
         path: the file. Its columns are all of `REQUIRED` and any of `OPTIONAL`; an empty cell is
-            a value not known.
+            an unknown value.
         root: folder that relative video paths start from; by default the manifest's own.
 
     Raises:
@@ -230,18 +230,18 @@ def read_manifest(path: Location, root: Location | None = None) -> Manifest:
 
 
 def find_problems(path: Location, root: Location | None = None) -> tuple[str, ...]:
-    """Return what `read_manifest` would refuse the file for, one line each, in file order."""
+    """Return every problem of a manifest file, one line each, in the order of the file."""
     return _read(path, root)[1]
 
 
 def write_manifest(path: Path, records: Sequence[VideoRecord]) -> None:
-    """Write records as CSV, `.tsv` or `.jsonl`, atomically; an identical file stays untouched.
+    """Write records as CSV, `.tsv` or `.jsonl`, atomically; an identical file is not touched.
 
-    Video paths become relative to the manifest's folder, with forward slashes, and URLs stay;
-    optional columns appear only where some record fills them. The same records give the same bytes.
+    Video paths become relative to the manifest's folder, with forward slashes; URLs are kept.
+    Optional columns that no record fills are left out. The same records give the same bytes.
 
     Raises:
-        ManifestError: no records, or records that may not stand in one manifest.
+        ManifestError: no records, or records that may not be in one manifest.
         OSError: the file cannot be written.
     """
     if not records:
@@ -290,7 +290,7 @@ def _read(path: Location, root: Location | None) -> tuple[tuple[VideoRecord, ...
 
 
 def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Turn pydantic's findings about a record into (field, the value and what is wrong with it)."""
+    """Turn pydantic's errors about a record into (field, the value and what is wrong with it)."""
     for problem in error.errors(include_url=False):
         reason = problem["msg"]
         if problem["type"] == "value_error":
@@ -303,7 +303,7 @@ def explain(error: ValidationError) -> Iterator[tuple[str, str]]:
 
 
 def _clashes(records: Sequence[tuple[int, VideoRecord]]) -> Iterator[tuple[int, str]]:
-    """Find records that may not stand in one manifest: id twins, and a file in two splits."""
+    """Find records that may not be in one manifest: equal ids, and a file in two splits."""
     ids: dict[str, tuple[int, str]] = {}
     splits: dict[str, tuple[int, str]] = {}
     for line, record in records:

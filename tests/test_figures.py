@@ -18,7 +18,7 @@ from memfeat.figures import (
     draw_timeline,
     inline_svg,
     intervals,
-    is_loud,
+    is_warning,
     picture_format,
     save,
     scatter,
@@ -178,7 +178,7 @@ def test_sources_stand_beneath_and_those_not_from_people_are_loud(tmp_path):
     ],
 )
 def test_loud_is_what_must_not_pass_for_the_real_thing(line, loud):
-    assert is_loud(line) == loud
+    assert is_warning(line) == loud
 
 
 def test_without_weights_there_is_no_weight_panel_and_the_picture_says_so(tmp_path):

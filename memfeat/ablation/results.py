@@ -143,8 +143,7 @@ def _read(config: AblationConfig, cell: Cell) -> _Result:
     for folder, each in zip(folders, columns, strict=True):
         if each.video_id != first.video_id:
             raise RunError(f"{folder} predicts other videos than {folders[0]}; train again")
-    chosen = np.array([split == config.split for split in first.split], dtype=bool)
-    chosen &= ~np.isnan(first.score)
+    chosen = first.scored(config.split)
     caches = [Cache.open(cache) for cache in run.cache]
     return _Result(
         cell,

@@ -5,7 +5,6 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.progress import OnProgress
@@ -19,7 +18,6 @@ from memfeat.metrics import evaluate, fit_line
 from memfeat.runs import (
     PREDICTIONS,
     TRANSFER,
-    Predictions,
     Run,
     format_predictions,
     mean_over_seeds,
@@ -187,11 +185,11 @@ def _rows(
     path = pair_folder(config.run, pair["trained_on"], pair["evaluated_on"]) / PREDICTIONS
     write_atomically(path, format_predictions(mean_over_seeds(seeds)))
     bootstrap = run.config.bootstrap
-    train = _scored(seeds[0], "train")
+    train = seeds[0].scored("train")
     lines = [fit_line(s.prediction[train], s.score[train]) for s in seeds] if train.any() else []
     rows = []
     for split in config.splits:
-        chosen = _scored(seeds[0], split)
+        chosen = seeds[0].scored(split)
         if not chosen.any():
             continue
         truth = seeds[0].score[chosen]
@@ -212,12 +210,6 @@ def _rows(
         row["paper"] = _paper(config, pair, split)
         rows.append(row)
     return rows
-
-
-def _scored(predictions: Predictions, split: Split) -> NDArray[np.bool_]:
-    """Return which videos are of a split and have a score."""
-    chosen: NDArray[np.bool_] = np.array(predictions.split, object) == split
-    return chosen & ~np.isnan(predictions.score)
 
 
 def _paper(config: TransferConfig, pair: Mapping[str, str], split: Split) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
-"""What to run: frozen settings whose defaults stand here and nowhere else.
+"""The settings of every command, with their defaults.
 
 The defaults are the paper's recipe (Agarla et al. 2022, section 3); where the paper is silent the
-field says "ours". A pipeline file is TOML with a table for each command that reads it, such as
-`[extract]` and `[train]`; a command reads its own table and its flags override it.
+field's description says "ours". A pipeline file is TOML with a table for each command, such as
+`[extract]` and `[train]`; a command reads its own table, and its flags override it.
 """
 
 from memfeat.config.extract import (

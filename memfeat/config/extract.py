@@ -1,4 +1,4 @@
-"""Settings of what comes before training: labels converted, videos extracted, features imported."""
+"""Settings of what precedes training: extraction, conversion of labels, import of features."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -28,10 +28,7 @@ Tokens = Annotated[str, AfterValidator(_check_tokens)]
 
 
 def token_grid(tokens: Tokens) -> tuple[int, int]:
-    """Return rows and columns of the grid of patch tokens, such as (2, 2) for `cls+2x2`.
-
-    They are (0, 0) for `cls`, the class token alone.
-    """
+    """Return rows and columns of the grid of patches: (2, 2) for `cls+2x2`, (0, 0) for `cls`."""
     rows, _, columns = tokens.partition("+")[2].partition("x")
     return int(rows or 0), int(columns or 0)
 
@@ -53,7 +50,7 @@ OnPartial = Literal["keep", "skip", "fail"]
 
 
 class ExtractConfig(Settings):
-    """Stage 1: which videos, which encoder, where the cache goes."""
+    """Stage 1: which videos, which encoder, and where the cache is written."""
 
     manifest: Location = Field(description="which videos")
     root: Location | None = Field(
@@ -125,7 +122,7 @@ class ExtractConfig(Settings):
 
 
 class ConvertConfig(Settings):
-    """Which of a dataset's scores go into the manifest, and where its videos lie."""
+    """Conversion: which of a dataset's scores go into the manifest, and where its videos are."""
 
     target: str | None = Field(None, description="which score [the first of the format's targets]")
     videos: LocalPath | None = Field(
@@ -143,7 +140,7 @@ class ConvertConfig(Settings):
 
 
 class ImportConfig(Settings):
-    """What features made elsewhere are called, and what is done with them."""
+    """Import of features made elsewhere: their name, source and normalisation."""
 
     name: Printed = Field(
         min_length=1, description="what made them, as tables and pictures name it"

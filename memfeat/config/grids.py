@@ -40,7 +40,7 @@ class AblationRow(Settings):
 
 
 class CacheRecipe(Settings):
-    """How `memfeat extract` makes a cache that is not simply named after its encoder."""
+    """How `memfeat extract` makes a cache that is not named after its encoder."""
 
     encoder: str
     weights: str | None = None
@@ -52,7 +52,7 @@ class CacheRecipe(Settings):
 
 
 class AblationConfig(Settings):
-    """A grid of systems: rows one by one, the product of lists, or both."""
+    """A grid of systems: explicit rows, the product of lists, or both."""
 
     title: str = Field(description="heading of the table")
     run: LocalPath = Field(description="folder the table and the cells' runs go to")
@@ -82,7 +82,7 @@ class AblationConfig(Settings):
 
 
 class TransferDataset(Settings):
-    """One of the datasets that models are carried between."""
+    """One of the datasets to train and evaluate on."""
 
     name: str = Field(min_length=1, pattern=r"^[^/\\]+$", description="as the table calls it")
     manifest: Location
@@ -101,7 +101,7 @@ class TransferFigures(Settings):
 
 
 class TransferConfig(Settings):
-    """Every dataset trained on, every one evaluated on (paper, Table 2)."""
+    """A model trained on each dataset, evaluated on every one (paper, Table 2)."""
 
     title: str = Field(description="heading of the table")
     run: LocalPath = Field(description="folder the table and the datasets' runs go to")

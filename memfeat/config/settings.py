@@ -1,4 +1,4 @@
-"""What all settings are: frozen, typed, closed to unknown keys; and how a file gives them."""
+"""The base of all settings, and how they are read from a pipeline file."""
 
 import tomllib
 import unicodedata
@@ -14,7 +14,7 @@ from memfeat.storage import Url, is_url, parse_location
 
 TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
-FLAG_ALONE = "flag_alone"  # in a field's extras: what its flag means without a value
+FLAG_ALONE = "flag_alone"  # key in a field's extras: the value of its flag given alone
 MOST_SEEDS = 10_000
 
 
@@ -37,13 +37,13 @@ Printed = Annotated[str, AfterValidator(_check_printable)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, typed, and closed to unknown keys."""
+    """Base of all settings: frozen, typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """Read seeds as people write them: `3`, `"0-4"`, `"0,2,7"`, or a list of numbers.
+    """Parse seeds: `3`, `"0-4"`, `"0,2,7"`, or a list of numbers.
 
     Raises:
         ValueError: anything else.
@@ -76,10 +76,9 @@ S = TypeVar("S", bound=Settings)
 
 
 def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Read a pipeline file's tables, each a plain dictionary, none validated yet.
+    """Read the tables of a pipeline file as plain dictionaries; `build` validates them.
 
-    A file that says `extends = "other.toml"` changes what it names of that file beside it, table
-    by table, and leaves the rest.
+    With `extends = "other.toml"` a file overrides single values of another one beside it.
 
     Raises:
         ConfigError: no such file, not TOML, a table that no command knows, or files that extend
@@ -89,10 +88,7 @@ def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read pipeline {path}: {error.strerror}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # not only TOML's own, as for year 0 or 5,000 digits
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and for year 0 or 5,000 digits
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
     base = tables.pop(EXTENDS, None)
     for name, table in tables.items():
@@ -109,13 +105,13 @@ def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str
     older = (*extended_by, path.resolve())
     if (path.parent / base).resolve() in older:
         raise ConfigError(f"{path}: {EXTENDS} = {base!r} comes back to itself; end the circle")
-    return _changed(read_pipeline(path.parent / base, extended_by=older), tables)
+    return _merged(read_pipeline(path.parent / base, extended_by=older), tables)
 
 
-def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` with `changes`, table by table; a list takes another's place as a whole."""
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes`, merging tables; a list replaces another as a whole."""
     inner = {
-        name: _changed(values[name], change)
+        name: _merged(values[name], change)
         for name, change in changes.items()
         if isinstance(change, dict) and isinstance(values.get(name), dict)
     }
@@ -128,17 +124,17 @@ def build(settings: type[S], values: dict[str, Any], source: str) -> S:
     Args:
         settings: the class to build.
         values: field names to values, as TOML or the command line gives them.
-        source: where the values come from, for the message.
+        source: where the values come from, for messages.
 
     Raises:
         ConfigError: an unknown field, a missing one, or a value that is not allowed; the message
-            names the field, the value and the rule.
+            has the field, the value and the rule.
     """
     try:
         return settings.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        # A misspelt setting explains a missing one, so it comes first.
+        # A misspelt setting explains a missing one, so it is reported first.
         problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(map(_name_of, problem["loc"])) or settings.__name__
         if problem["type"] == "extra_forbidden":
@@ -152,6 +148,6 @@ def build(settings: type[S], values: dict[str, Any], source: str) -> S:
 
 
 def _name_of(part: str | int) -> str:
-    """Return one step of the way to a field as it may stand in a message of one line."""
+    """Return a part of a field's name, fit for a message of one line."""
     text = str(part)
     return text if text.isprintable() else repr(text)

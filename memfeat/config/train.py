@@ -18,24 +18,24 @@ from memfeat.config.settings import LocalPath, Seeds, Settings
 from memfeat.storage import Location, Url
 
 
-def _listed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path | Url) else value
 
 
-def _alone(value: tuple[Any, ...], write: SerializerFunctionWrapHandler) -> Any:
+def _without_list(value: tuple[Any, ...], write: SerializerFunctionWrapHandler) -> Any:
     written = write(value)
     return written[0] if len(value) == 1 else written
 
 
-# One may stand without a list around it, and is written so.
-_one_or_several = BeforeValidator(_listed), WrapSerializer(_alone, when_used="json")
+# A single one may be written without a list, and is written back so.
+_one_or_several = BeforeValidator(_as_tuple), WrapSerializer(_without_list, when_used="json")
 
 Locations = Annotated[tuple[Location, ...], Field(min_length=1), *_one_or_several]
 Names = Annotated[tuple[str, ...], Field(min_length=1), *_one_or_several]
 
 
 def for_each_cache(aggregators: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    """Return one aggregator for each of the settings' caches; a single one serves all.
+    """Return one aggregator per cache of the settings; a single one is used for all.
 
     Raises:
         ValueError: there are several, but not as many as caches.
@@ -52,12 +52,12 @@ def for_each_cache(aggregators: tuple[str, ...], info: ValidationInfo) -> tuple[
 
 
 def aggregator_names(aggregators: Sequence[str]) -> str:
-    """Name the aggregators of streams side by side, once if they are all the same."""
+    """Join the names of aggregators; a name is given once if they are all the same."""
     return ",".join(aggregators[:1] if len(set(aggregators)) == 1 else aggregators)
 
 
 def cache_names(caches: Sequence[Location]) -> str:
-    """Name caches side by side, such as `ViT-B-32 + i3d`."""
+    """Join the names of caches, such as `ViT-B-32 + i3d`."""
     return " + ".join(cache.name for cache in caches)
 
 
@@ -67,8 +67,8 @@ Monitor = Literal["l1", "srocc", "plcc"]
 class TrainConfig(Settings):
     """Stage 2: which caches, which model, and the paper's recipe.
 
-    Several caches are streams side by side, each with an aggregator of its own; their vectors are
-    concatenated (Table 1, rows 9-11).
+    Several caches are parallel streams, each with its own aggregator; the aggregators' vectors
+    are concatenated (Table 1, rows 9-11).
     """
 
     manifest: Location = Field(description="videos, splits and scores")

@@ -1,4 +1,4 @@
-"""The pictures of results: truth against prediction, and a table's 95 % intervals."""
+"""Plots of results: truth against prediction, and a table's 95 % intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _CORNERS: dict[str, tuple[tuple[float, float], dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """One system of an interval plot; what is undefined is None.
+    """One system of an interval plot; undefined values are None.
 
     Attributes:
         name: shown beside the row.
@@ -71,12 +71,12 @@ def scatter(
         truth: scores in [0, 1], (videos,).
         prediction: scores in [0, 1], (videos,).
         title: names the system.
-        sources: lines in small print that say what the scores come from.
+        sources: lines in small print: where features and scores come from.
     """
     true, predicted = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     with style():
         lines = SmallPrint(sources, 50)
-        figure, axes = _canvas(3.7, 3.8, lines)
+        figure, axes = _new_figure(3.7, 3.8, lines)
         axes.set(xlabel="measured score", ylabel="predicted score")
         axes.grid(True)
         both = np.concatenate([true, predicted, [0.5] * (not len(true))])
@@ -91,7 +91,7 @@ def scatter(
         x, y = ((values - span[0]) / (span[1] - span[0]) for values in (true, predicted))
         hidden = {"top": (x < 0.4) & (y > 0.7), "bottom": (x > 0.6) & (y < 0.37)}
         place = "top" if hidden["top"].sum() <= hidden["bottom"].sum() else "bottom"
-        corner = axes.text(*_CORNERS[place][0], _corner(true, predicted), **_CORNERS[place][1])
+        corner = axes.text(*_CORNERS[place][0], _measures(true, predicted), **_CORNERS[place][1])
         corner.set(
             transform=axes.transAxes,
             linespacing=1.5,
@@ -115,13 +115,13 @@ def intervals(
     Args:
         rows: systems, the top one first.
         label: names the axis.
-        ceiling: the best that can be reached, where it is known: a line.
-        ceiling_interval: its 95 % interval: a band.
-        sources: lines in small print that say what the scores come from.
+        ceiling: the best attainable value, drawn as a line.
+        ceiling_interval: its 95 % interval, drawn as a band.
+        sources: lines in small print: where features and scores come from.
     """
     with style():
         lines = SmallPrint(sources, 95)
-        figure, axes = _canvas(6.9, 0.95 + 0.27 * max(len(rows), 1), lines)
+        figure, axes = _new_figure(6.9, 0.95 + 0.27 * max(len(rows), 1), lines)
         axes.grid(True, axis="x")
         axes.axvline(0, color=MUTED, linewidth=1)
         if ceiling_interval is not None:
@@ -134,7 +134,7 @@ def intervals(
         axes.set_yticks(range(len(rows)), names, color=INK, fontsize=9, parse_math=False)
         axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=label)
         axes.spines["left"].set_visible(False)
-        key = _key(rows, ceiling, ceiling_interval)
+        key = _legend(rows, ceiling, ceiling_interval)
         figure.legend(
             handles=key, loc="outside upper left", ncols=len(key), fontsize=8, borderaxespad=0
         )
@@ -142,7 +142,7 @@ def intervals(
     return figure
 
 
-def _canvas(width: float, height: float, lines: SmallPrint) -> tuple[Figure, Axes]:
+def _new_figure(width: float, height: float, lines: SmallPrint) -> tuple[Figure, Axes]:
     """Return a figure of `width` x `height` inches plus room beneath for the small print."""
     whole = height + lines.height
     room = (0, lines.height / whole, 1, height / whole)
@@ -155,7 +155,7 @@ def _short(name: str, length: int = 48) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def _corner(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
+def _measures(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
     measures = evaluate(true, predicted, bootstrap=0)
     shown = (("SROCC", measures.srocc, 3), ("PLCC", measures.plcc, 3), ("MSE", measures.mse, 4))
     lines = [
@@ -178,25 +178,20 @@ def _draw_row(axes: Axes, place: int, row: IntervalRow) -> None:
         axes.plot(row.paper, place, "|", markersize=13, color=INK, markeredgewidth=1.8)
 
 
-def _key(
+def _legend(
     rows: Sequence[IntervalRow],
     ceiling: float | None,
     ceiling_interval: tuple[float, float] | None,
 ) -> list[Line2D | Patch]:
-    """Return the legend's entries: only what the plot holds."""
-    key: list[Line2D | Patch] = []
-    for kind, (marker, colour, filled) in _LOOK.items():
-        if any(row.kind == kind for row in rows):
-            face = colour if filled else PAPER
-            key.append(
-                Line2D([], [], marker=marker, color=colour, markerfacecolor=face, label=kind)
-            )
+    """Return the legend's entries: only for what the plot shows."""
+    kinds = {row.kind for row in rows}
+    key: list[Line2D | Patch] = [
+        Line2D([], [], marker=marker, color=colour, mfc=colour if filled else PAPER, label=kind)
+        for kind, (marker, colour, filled) in _LOOK.items()
+        if kind in kinds
+    ]
     if any(row.paper is not None for row in rows):
-        key.append(
-            Line2D(
-                [], [], marker="|", color=INK, markeredgewidth=1.8, linestyle="", label="the paper"
-            )
-        )
+        key.append(Line2D([], [], marker="|", color=INK, mew=1.8, ls="", label="the paper"))
     if ceiling is not None:
         key.append(Line2D([], [], color=INK, linewidth=1.2, dashes=(5, 2.5), label="ceiling"))
     if ceiling_interval is not None:

@@ -1,9 +1,9 @@
-"""How every picture looks, and how one becomes a file or part of a page.
+"""The style of every figure, and how a figure is saved to a file or put in a page.
 
-Drawn through matplotlib's object interface in a fixed style and without dates, so the same input
-gives the same bytes. Blue and vermilion are Okabe and Ito's, which people with any kind of colour
-vision tell apart, the latter darkened until it reads as small print. Text that comes from outside
-is drawn as it stands, never read as mathematics.
+Figures are drawn through matplotlib's object interface in a fixed style and without dates, so the
+same input gives the same bytes. Blue and vermilion are from Okabe and Ito's palette, safe for all
+kinds of colour vision; vermilion is darkened enough for small print. Names and captions are drawn
+literally, never parsed as mathematics.
 """
 
 import re
@@ -36,9 +36,9 @@ VARIABLES = {
     VERMILION: "--vermilion",
 }
 SMALL = 7.0  # points
-LINE = 0.145  # inches that a line of small print takes
+LINE = 0.145  # inches per line of small print
 
-_LOUD = re.compile(r"random weights|not from people|formula|simulat|shuffled", re.IGNORECASE)
+_WARNING = re.compile(r"random weights|not from people|formula|simulat|shuffled", re.IGNORECASE)
 _STYLE: dict[str, Any] = {
     "font.size": 9.0,
     "text.color": INK,
@@ -69,14 +69,14 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in this module's style, whatever the user's own matplotlib settings are."""
+    """Use this module's style, whatever the user's own matplotlib settings."""
     with matplotlib.style.context(["default", _STYLE]):
         yield
 
 
-def is_loud(line: str) -> bool:
-    """Tell whether a source line names something that must not be mistaken for the real thing."""
-    return _LOUD.search(line) is not None
+def is_warning(line: str) -> bool:
+    """Return whether a source line warns of random weights or of scores that are not people's."""
+    return _WARNING.search(line) is not None
 
 
 def picture_format(path: Path) -> str:
@@ -93,7 +93,7 @@ def picture_format(path: Path) -> str:
 
 
 def save(figure: Figure, output: Path | BinaryIO) -> None:
-    """Write a figure to a file whose name tells the format, or as PNG to a stream.
+    """Write a figure to a file, in the format of its suffix, or as PNG to a stream.
 
     Raises:
         ConfigError: the file's name ends in none of .png, .svg and .pdf.
@@ -108,13 +108,13 @@ def save(figure: Figure, output: Path | BinaryIO) -> None:
 def inline_svg(figure: Figure, description: str, key: str) -> str:
     """Return a figure as an `<svg>` element for an HTML page.
 
-    Its colours are the page's CSS variables (`VARIABLES`), so it follows the page into the dark;
-    its text is text, in the page's own font; `--width` tells its natural width.
+    Its colours are the page's CSS variables (`VARIABLES`), so it follows the page's dark mode; its
+    text stays text, in the page's font; `--width` is its natural width.
 
     Args:
         figure: one that this package drew.
-        description: read out to those who cannot see it.
-        key: keeps the ids in this figure apart from those of the page's other figures.
+        description: for screen readers.
+        key: makes this figure's ids differ from those of the page's other figures.
     """
     svg = _render(figure, "svg", key).decode()
     view = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', svg)
@@ -133,37 +133,37 @@ def inline_svg(figure: Figure, description: str, key: str) -> str:
 
 
 def drawable(text: str) -> str:
-    """Replace what the picture's font has no glyph for, such as Chinese, by empty squares."""
+    """Replace characters that the font has no glyph for, such as Chinese, by empty squares."""
     glyphs = _glyphs()
     return "".join(letter if ord(letter) in glyphs else "\N{WHITE SQUARE}" for letter in text)
 
 
 class SmallPrint(list[tuple[str, bool]]):
-    """Source lines broken to a figure's width, each with whether it is loud."""
+    """Source lines wrapped to a figure's width, each with whether it is a warning."""
 
     def __init__(self, sources: Sequence[str], width: int) -> None:
         super().__init__(
-            (line, is_loud(source))
+            (line, is_warning(source))
             for source in sources
             for line in textwrap.wrap(drawable(source), width)
         )
 
     @property
     def height(self) -> float:
-        """Inches to leave for them at the lower edge."""
+        """Inches to leave for the lines at the lower edge."""
         return LINE * len(self) + 0.12 if self else 0.0
 
     def draw(self, figure: Figure, left: float = 0.12) -> None:
-        """Write them above the figure's lower edge, `left` inches in, the loud in vermilion."""
+        """Draw the lines at the figure's lower edge, `left` inches in, warnings in vermilion."""
         width, height = figure.get_size_inches()
-        for place, (line, loud) in enumerate(reversed(self)):
+        for place, (line, warning) in enumerate(reversed(self)):
             figure.text(
                 left / width,
                 (0.09 + LINE * place) / height,
                 line,
-                color=VERMILION if loud else MUTED,
+                color=VERMILION if warning else MUTED,
                 fontsize=SMALL,
-                fontweight="bold" if loud else "normal",
+                fontweight="bold" if warning else "normal",
                 parse_math=False,
             )
 

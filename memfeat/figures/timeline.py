@@ -1,4 +1,4 @@
-"""The timeline picture: which moments of a clip its score hangs on."""
+"""The timeline: how much each frame of a clip raises or lowers its score."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from memfeat.figures.strip import ACROSS, Strip, Timeline, draw_strip, edges_of
+from memfeat.figures.strip import STRIP_WIDTH, Strip, Timeline, draw_strip, frame_edges
 from memfeat.figures.style import (
     BLUE,
     INK,
@@ -24,9 +24,9 @@ from memfeat.figures.style import (
 )
 
 LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
-WIDTH = LEFT + ACROSS + RIGHT
+WIDTH = LEFT + STRIP_WIDTH + RIGHT
 HEADING, WEIGHTS, EFFECT = 0.72, 1.2, 1.55  # inches
-FEW_FRAMES = 150  # up to here single frames are told apart
+FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
 
 
 def draw_timeline(
@@ -37,14 +37,14 @@ def draw_timeline(
     title: str,
     sources: Sequence[str],
 ) -> None:
-    """Draw each frame's weight, below it what the frame does to the score, and frames beneath.
+    """Draw each frame's weight, below it the frame's effect on the score, and thumbnails.
 
     Args:
         timeline: weights and effects of a clip's frames.
         frames: pixels uint8 (height, width, 3) RGB by frame index; `strip_indices` chooses them.
         output: a .png, .svg or .pdf file, or a stream for a PNG.
         title: names the clip.
-        sources: lines in small print that say what the score comes from.
+        sources: lines in small print: where features and scores come from.
 
     Raises:
         ConfigError: the output's name ends in none of .png, .svg and .pdf.
@@ -58,7 +58,7 @@ def draw_timeline(
         lines = SmallPrint(sources, 125)
         height = HEADING + sum(panels) + GAP * (len(panels) - 1) + strip.height + lines.height
         figure = Figure(figsize=(WIDTH, height))
-        top, edges = height - HEADING, edges_of(timeline.pts_seconds)
+        top, edges = height - HEADING, frame_edges(timeline.pts_seconds)
         for panel in panels:
             top -= panel
             axes = figure.add_axes(_rectangle(figure, top, panel))
@@ -77,7 +77,7 @@ def draw_timeline(
 
 def _rectangle(figure: Figure, bottom: float, height: float) -> tuple[float, float, float, float]:
     whole = figure.get_figheight()
-    return (LEFT / WIDTH, bottom / whole, ACROSS / WIDTH, height / whole)
+    return (LEFT / WIDTH, bottom / whole, STRIP_WIDTH / WIDTH, height / whole)
 
 
 def _draw_heading(figure: Figure, timeline: Timeline, title: str) -> None:

@@ -1,8 +1,14 @@
-"""How well predictions agree with the truth, how sure that is, and how well they ever could."""
+"""How well predictions agree with the truth, how certain that is, and the best attainable."""
 
-from memfeat.metrics.agreement import Difference, Metrics, evaluate, paired_difference
+from memfeat.metrics.agreement import (
+    Difference,
+    Line,
+    Metrics,
+    evaluate,
+    fit_line,
+    paired_difference,
+)
 from memfeat.metrics.ceilings import SplitHalf, known_ceiling, split_half_ceiling
-from memfeat.metrics.recalibration import Line, fit_line
 from memfeat.metrics.resampling import METRICS, MIN_VIDEOS, Interval, Metric
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""How well predictions agree with the truth: PLCC, SROCC, MSE, bias, and how sure they are."""
+"""How well predictions agree with the truth: PLCC, SROCC, MSE and bias, with their intervals."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,8 +24,8 @@ from memfeat.registry import unknown_name
 class Metrics:
     """Agreement of predictions with the truth over `n` videos (paper, section 3).
 
-    Of several seeds' predictions, each figure is the mean over seeds. How far it would move with
-    other seeds (`*_std`) and with other videos (`*_interval`) are kept apart.
+    With several seeds each figure is the mean over seeds; `*_std` is its variation over seeds, and
+    `*_interval` its uncertainty due to the choice of videos.
 
     Attributes:
         n: how many videos.
@@ -36,7 +36,7 @@ class Metrics:
         plcc_std: standard deviation over seeds (n - 1); None for one seed, or where undefined.
         srocc_std: likewise.
         mse_std: likewise.
-        plcc_interval: 95 % percentile bootstrap over videos, (low, high); None where unknown.
+        plcc_interval: 95 % percentile bootstrap over videos, (low, high); None where undefined.
         srocc_interval: likewise.
         mse_interval: likewise.
         undefined: why the correlations are None; None where they are not.
@@ -73,14 +73,14 @@ def evaluate(
 ) -> Metrics:
     """Compare predictions with the truth.
 
-    A resample that leaves a correlation undefined, being constant, is dropped; where more than
-    half are, or there are fewer than 3 videos, there is no interval.
+    Resamples that are constant have no correlation and are dropped; if that is more than half of
+    them, or there are fewer than 3 videos, there is no interval.
 
     Args:
         truth: one finite number a video, (videos,).
         prediction: likewise, or one row per seed, (seeds, videos).
         bootstrap: how often to resample the videos; 0 for no intervals.
-        seed: of the resampling; one seed draws the same videos for every prediction.
+        seed: for the resampling; the same seed draws the same videos for every prediction.
 
     Raises:
         MemfeatError: shapes that do not fit, NaN or infinity.
@@ -115,16 +115,16 @@ def paired_difference(
 ) -> Difference:
     """Compare two predictions of the same videos on the same resamples: first minus second.
 
-    The interval is of the difference itself, hence much narrower than the two metrics' own: it
-    tells whether one prediction is better than the other on videos such as these.
+    The interval is of the difference itself, so it is much narrower than those of the two metrics:
+    it shows whether one prediction is better than the other on videos such as these.
 
     Args:
         truth: one finite number a video, (videos,).
         first: predictions, (videos,), or one row per seed, (seeds, videos).
-        second: likewise, of as many seeds or other ones.
-        metric: `plcc`, `srocc` or `mse`; for `mse` a negative difference speaks for `first`.
+        second: likewise; the number of seeds may differ.
+        metric: `plcc`, `srocc` or `mse`; of `mse` a negative difference favours `first`.
         bootstrap: how often to resample the videos; 0 for no interval.
-        seed: of the resampling.
+        seed: for the resampling.
 
     Raises:
         MemfeatError: shapes that do not fit, NaN or infinity.
@@ -138,6 +138,38 @@ def paired_difference(
         return Difference(None, None)
     samples = [_resampled(true, each, bootstrap, seed)[metric] for each in (one, other)]
     return Difference(value - minus, interval(samples[0] - samples[1]))
+
+
+class Line(NamedTuple):
+    """The line `slope * prediction + intercept`."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, prediction: ArrayLike) -> Values:
+        """Return recalibrated predictions; they can be outside [0, 1]."""
+        return self.slope * np.asarray(prediction, np.float64) + self.intercept
+
+
+def fit_line(prediction: ArrayLike, truth: ArrayLike) -> Line:
+    """Fit a line from predictions to the truth by least squares, to recalibrate predictions.
+
+    For constant predictions it is the mean of the truth.
+
+    Args:
+        prediction: (videos,).
+        truth: (videos,).
+
+    Raises:
+        MemfeatError: there are no videos.
+    """
+    predicted, true = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
+    if not len(true):
+        raise MemfeatError("there are no scored videos to fit a line to; give at least one")
+    centred = predicted - predicted.mean()
+    spread = float(centred @ centred) if np.ptp(predicted) else 0.0
+    slope = float(centred @ (true - true.mean())) / spread if spread else 0.0
+    return Line(slope, float(true.mean() - slope * predicted.mean()))
 
 
 def _points(truth: Values, predictions: Values) -> dict[Metric, Values | None]:

@@ -1,4 +1,4 @@
-"""How well a perfect model would do: measured scores are noisy, so no prediction fits them all."""
+"""How well a perfect model would do: measured scores are noisy, so none fits exactly."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,8 +11,8 @@ from memfeat.manifest import VideoRecord
 from memfeat.metrics.agreement import Metrics, evaluate
 from memfeat.metrics.resampling import MIN_VIDEOS, Interval, Values, interval, measure, resamples
 
-SPLITS = 10  # random splits of the viewers, whose correlations are averaged
-_WHOLE = 0.1  # how far from a whole number of answers a share may be, for its rounding
+RANDOM_SPLITS = 10  # of the viewers, whose correlations are averaged
+_WHOLE = 0.1  # score * answers may differ by this much from a whole number, for rounding
 _CORRELATIONS: tuple[Literal["plcc", "srocc"], ...] = ("plcc", "srocc")
 
 Halves = tuple[Values, Values]
@@ -24,27 +24,27 @@ class SplitHalf:
 
     A score is the share k / n of n viewers who recognised the video. Splitting the viewers at
     random gives two scores of half the answers each; their correlation over videos is `half_*`,
-    which datasets publish as human consistency. Spearman and Brown's 2 r / (1 + r) steps it up to
-    all answers: `reliability_*`, the correlation with the scores that as many other viewers would
-    give. A perfect model knows the share of all people rather than of n, and correlates with the
-    measured scores by the square root of that: the ceiling, `plcc` and `srocc`.
+    which datasets publish as human consistency. Spearman and Brown's 2 r / (1 + r) extrapolates it
+    to all answers: `reliability_*`, the correlation with the scores of as many other viewers. A
+    perfect model predicts the share of all people rather than of n, and its correlation with the
+    measured scores is the square root of that: the ceiling, `plcc` and `srocc`.
 
-    Viewers are taken to answer independently. For Spearman's correlation the two formulas are
+    Viewers are assumed to answer independently. For Spearman's correlation the two formulas are
     approximations, good to about .01. Where halves agree no better than by chance all are 0.
 
     Attributes:
         n: videos with a score and at least two answers; the others are left out.
         left_out: videos with a score and fewer answers, or an unknown number.
         answers: the median number of answers.
-        inexact: videos whose score is no whole number of answers, such as a normalised one; the
-            nearest is taken, so the ceiling is that of plain shares as noisy as these.
+        inexact: videos whose score is not k / n for a whole k, such as a normalised one; it is
+            rounded to the nearest, so the ceiling is that of plain shares with this much noise.
         half_plcc: mean correlation of halves, in [-1, 1]; None where undefined.
         half_srocc: likewise.
-        reliability_plcc: stepped up, in [0, 1]; likewise.
+        reliability_plcc: extrapolated to all answers, in [0, 1]; None where undefined.
         reliability_srocc: likewise.
-        plcc: the ceiling, in [0, 1]; likewise.
+        plcc: the ceiling, in [0, 1]; None where undefined.
         srocc: likewise.
-        plcc_interval: 95 % percentile bootstrap of the ceiling over videos; None where unknown.
+        plcc_interval: 95 % percentile bootstrap of the ceiling over videos; None where undefined.
         srocc_interval: likewise.
         undefined: why there is no ceiling; None where there is one.
     """
@@ -68,7 +68,7 @@ class SplitHalf:
         return asdict(self)
 
     def describe(self) -> str:
-        """Return what the ceiling rests on, and how far it goes, in one line."""
+        """Return how the ceiling was estimated, in one line."""
         words = f"halves of the viewers, {self.answers:g} answers a video" if self.answers else ""
         if self.undefined:
             words = f"unknown: {self.undefined}"
@@ -93,7 +93,7 @@ def known_ceiling(
 ) -> Metrics | None:
     """Return the metrics of a perfect model: noise-free scores as predictions of noisy ones.
 
-    Only a simulation knows them; None unless every scored record has its noise-free score.
+    Only simulations have them: None unless every scored record has a noise-free score.
     """
     scored = [(r.score, r.noise_free_score) for r in records if r.score is not None]
     known = [(score, noise_free) for score, noise_free in scored if noise_free is not None]
@@ -108,14 +108,14 @@ def split_half_ceiling(
 ) -> SplitHalf:
     """Estimate a perfect model's correlations from how many people's answers each score rests on.
 
-    Of n answers, k of them "seen", a random half of m holds "seen" as often as the hypergeometric
-    distribution says, so the split is that of the answers themselves, though only their sum is
-    known. Drawing new answers from the shares instead would add the noise a second time.
+    Of n answers, k of them "seen", the number of "seen" in a random half follows the hypergeometric
+    distribution, so the answers themselves are split although only their sum is known. Drawing new
+    answers from the shares instead would add the noise a second time.
 
     Args:
-        records: the videos; those without a score are passed over.
+        records: the videos; those without a score are ignored.
         bootstrap: how often to resample the videos; 0 for no intervals.
-        seed: of the splits and the resampling.
+        seed: for the splits and the resampling.
     """
     scored = [(r.score, r.n_annotations or 0) for r in records if r.score is not None]
     used = [(score, count) for score, count in scored if count >= 2]
@@ -134,21 +134,21 @@ def split_half_ceiling(
     halves = list(_halves(seen, counts, np.random.default_rng(seed)))
     if any(not np.ptp(half) for pair in halves for half in pair):
         return replace(found, undefined=f"half the viewers score all {found.n} videos alike")
-    return _measured(found, halves, bootstrap, seed)
+    return _completed(found, halves, bootstrap, seed)
 
 
 def _halves(
     seen: NDArray[np.int_], counts: NDArray[np.int_], generator: np.random.Generator
 ) -> Iterator[Halves]:
-    """Split every video's answers at random; yield the two halves' scores, (videos,) each."""
-    for _ in range(SPLITS):
-        # Of an odd number, the larger part goes to either half.
+    """Split every video's answers at random; yield the scores of both halves, each (videos,)."""
+    for _ in range(RANDOM_SPLITS):
+        # Of an odd number of answers, either half may get the larger part.
         size = (counts + generator.integers(2, size=len(counts))) // 2
         in_first = generator.hypergeometric(seen, counts - seen, size)
         yield in_first / size, (seen - in_first) / (counts - size)
 
 
-def _measured(found: SplitHalf, halves: Sequence[Halves], bootstrap: int, seed: int) -> SplitHalf:
+def _completed(found: SplitHalf, halves: Sequence[Halves], bootstrap: int, seed: int) -> SplitHalf:
     once = np.ones((1, found.n))
     blocks = [once, *resamples(found.n, bootstrap, seed)]
     values: dict[str, Any] = {}
@@ -159,14 +159,14 @@ def _measured(found: SplitHalf, halves: Sequence[Halves], bootstrap: int, seed: 
         bounds = interval(samples)
         values |= {
             f"half_{name}": half,
-            f"reliability_{name}": _stepped_up(half),
-            name: _stepped_up(half) ** 0.5,
-            f"{name}_interval": bounds and tuple(_stepped_up(each) ** 0.5 for each in bounds),
+            f"reliability_{name}": _spearman_brown(half),
+            name: _spearman_brown(half) ** 0.5,
+            f"{name}_interval": bounds and tuple(_spearman_brown(each) ** 0.5 for each in bounds),
         }
     return replace(found, **values)
 
 
-def _stepped_up(half: float) -> float:
+def _spearman_brown(half: float) -> float:
     """Return the reliability of all answers, from the correlation of their halves."""
     half = max(half, 0.0)
     return 2 * half / (1 + half)

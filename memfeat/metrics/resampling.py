@@ -12,14 +12,14 @@ Metric = Literal["plcc", "srocc", "mse"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 MIN_VIDEOS = 3  # any two videos correlate perfectly
-BLOCK = 250_000  # values resampled at once, so that they stay in the CPU's cache
+BLOCK = 250_000  # values resampled at once: few enough for the CPU's cache
 _PERCENTILES = (2.5, 97.5)
 
 
 def measure(truth: Values, prediction: Values, counts: Values) -> dict[Metric, Values]:
-    """Compute every metric over resamples given as how often each drew each video.
+    """Compute every metric over resamples, given as how often each video was drawn.
 
-    Working with counts needs no sorting per resample: ranks are running sums of counts.
+    Counts save sorting each resample: ranks are running sums of counts.
 
     Args:
         truth: (videos,).
@@ -65,7 +65,7 @@ def _correlation(first: Values, second: Values, counts: Values) -> Values:
 
 
 def _scaled(values: Values) -> Values:
-    """Shift and scale to [-1, 1], so that squares of the smallest spreads survive."""
+    """Shift and scale to [-1, 1], so that squares of very small spreads do not underflow."""
     centred: Values = values - values.mean()
     largest = np.abs(centred).max()
     return centred / largest if largest else centred
@@ -74,7 +74,7 @@ def _scaled(values: Values) -> Values:
 def resamples(n: int, bootstrap: int, seed: int) -> Iterator[Values]:
     """Yield blocks (resamples, n): how often each video is drawn; `bootstrap` rows in all.
 
-    Of too few videos nothing can be told, so there is no block.
+    With fewer than `MIN_VIDEOS` there are none.
     """
     if n < MIN_VIDEOS:
         return

@@ -1,4 +1,4 @@
-"""What a result was made with: settings, and which of them are ours rather than the paper's."""
+"""The settings behind a result, and which of them are our choices rather than the paper's."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ _PER_RUN = {"run", "aggregator", "head", "aggregators", "heads", "shuffle_labels
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting, its value in words, and what it means."""
+    """A setting, its value as text, and its meaning."""
 
     setting: str
     value: str
@@ -34,12 +34,12 @@ class Choice:
 
 
 def our_choices(runs: Sequence[Run]) -> list[Choice]:
-    """List what the paper leaves open and these runs had to decide, each once."""
+    """List the runs' choices on which the paper is silent, each once."""
     return list(dict.fromkeys(choice for run in runs for choice in _choices_of(run)))
 
 
 def settings(runs: Sequence[Run]) -> list[Choice]:
-    """List the training settings that the runs share; `varies` where they differ."""
+    """List the training settings of the runs; `varies` where they differ."""
     return [
         Choice(name, _shared(getattr(run.config, name) for run in runs), field.description or "")
         for name, field in TrainConfig.model_fields.items()
@@ -48,7 +48,7 @@ def settings(runs: Sequence[Run]) -> list[Choice]:
 
 
 def features(runs: Sequence[Run]) -> list[list[Choice]]:
-    """List what made each distinct cache that the runs were trained from."""
+    """List the settings of each distinct cache that the runs were trained on."""
     every = [spec for run in runs for spec in run.specs]
     specs = list({spec.model_dump_json(): spec for spec in every}.values())
     return [
@@ -81,7 +81,7 @@ def _choices_of(run: Run) -> Iterator[Choice]:
 
 
 def _model_choices(name: str, model: type, options: Settings) -> Iterator[Choice]:
-    """Yield the options that are marked as ours, or all of a model whose sizes are ours."""
+    """Yield options marked as ours, or all options of a model whose sizes are ours."""
     marked = dict(_marked(type(options)))
     if "ours" in (type(options).__doc__ or "").lower():
         marked = {
@@ -106,7 +106,7 @@ def _shared(values: Iterable[Any]) -> str:
 
 
 def in_words(value: Any) -> str:
-    """Put a setting's value in words."""
+    """Return a setting's value as text."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from memfeat.config import aggregator_names
@@ -170,7 +169,7 @@ def _page_of_transfer(folder: Path) -> Page:
 
 def _scatter(predictions: Predictions, split: str, name: str, key: str) -> Picture:
     """Draw a split's truth against prediction; `key` keeps the figures' ids apart."""
-    chosen = (np.array(predictions.split) == split) & ~np.isnan(predictions.score)
+    chosen = predictions.scored(split)
     truth, predicted = predictions.score[chosen], predictions.prediction[chosen]
     figure = scatter(truth, predicted, title=name)
     description = f"Scatter plot of {name}: measured against predicted score of {len(truth)} videos"

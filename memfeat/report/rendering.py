@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import memfeat
-from memfeat.figures import is_loud
+from memfeat.figures import is_warning
 from memfeat.report import choices
 from memfeat.report.page import Page, page_of
 from memfeat.storage import write_atomically
@@ -47,8 +47,8 @@ def _render(page: Page) -> str:
     environment.filters.update(FILTERS)
     return environment.get_template("report.html.j2").render(
         page=page,
-        loud=[line for line in page.sources if is_loud(line)],
-        quiet=[line for line in page.sources if not is_loud(line)],
+        warnings=[line for line in page.sources if is_warning(line)],
+        other_sources=[line for line in page.sources if not is_warning(line)],
         ours=choices.our_choices(page.runs),
         settings=choices.settings(page.runs),
         features=choices.features(page.runs),

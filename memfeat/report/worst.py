@@ -1,4 +1,4 @@
-"""The videos that a model is most wrong about, each with a frame to look at (paper, Fig. 3)."""
+"""The videos with the largest errors, each with one of its frames (paper, Fig. 3)."""
 
 import base64
 import hashlib
@@ -27,10 +27,10 @@ class WorstVideo:
 
     Attributes:
         video_id: as in the manifest.
-        caption: the manifest's words about it.
+        caption: from the manifest.
         prediction: score in (0, 1).
         truth: score in [0, 1].
-        picture: data URI of a random frame; None if there is none to show.
+        picture: data URI of a random frame; None if there is none.
         moment: when the frame appears, in seconds.
         missing: why there is no picture.
     """
@@ -45,7 +45,7 @@ class WorstVideo:
 
 
 def known_records(manifest: Location) -> tuple[Mapping[str, VideoRecord], str]:
-    """Return a manifest's records by id, or none and why: a report does without its videos."""
+    """Return a manifest's records by id, or nothing and why: videos are optional in a report."""
     try:
         return read_manifest(manifest).by_id, ""
     except ManifestError as error:
@@ -59,23 +59,19 @@ def worst_videos(
     count: int = WORST,
 ) -> list[WorstVideo]:
     """Choose the `count` videos of `split` with the largest error, the largest first."""
-    errors = {
-        video_id: (abs(prediction - truth), prediction, truth)
-        for video_id, its_split, truth, prediction in zip(*predictions, strict=True)
-        if its_split == split and not np.isnan(truth)
-    }
-    ranked = sorted(errors, key=lambda video_id: (-errors[video_id][0], video_id))
+    ids, errors = predictions.video_id, np.abs(predictions.prediction - predictions.score)
+    chosen = np.flatnonzero(predictions.scored(split))
+    ranked = sorted(chosen, key=lambda index: (-errors[index], ids[index]))
     worst = []
-    for video_id in ranked[:count]:
-        _, prediction, truth = errors[video_id]
-        record = records.get(video_id)
+    for index in ranked[:count]:
+        record = records.get(ids[index])
         picture, moment, missing = _picture(record)
         worst.append(
             WorstVideo(
-                video_id=video_id,
+                video_id=ids[index],
                 caption=record.caption if record else "",
-                prediction=float(prediction),
-                truth=float(truth),
+                prediction=float(predictions.prediction[index]),
+                truth=float(predictions.score[index]),
                 picture=picture,
                 moment=moment,
                 missing=missing,
@@ -85,17 +81,18 @@ def worst_videos(
 
 
 def _picture(record: VideoRecord | None) -> tuple[str | None, float, str]:
+    """Return a picture of a video, its time in seconds, and why there is none."""
     if record is None:
         return None, 0.0, "video not known"
     try:
-        frame = _random_frame(record)
+        pixels, moment = _random_frame(record)
     except ReasonedError as error:
         return None, 0.0, "video not on this disk" if error.reason == "missing" else error.reason
-    return _data_uri(frame[0]), frame[1], ""
+    return _data_uri(pixels), moment, ""
 
 
 def _random_frame(record: VideoRecord) -> tuple[NDArray[np.uint8], float]:
-    """Draw one frame, all equally likely, the same one each time, in one pass over the video."""
+    """Draw one frame uniformly in one pass over the video; the same one each time."""
     seed = int.from_bytes(hashlib.sha256(record.video_id.encode()).digest()[:8])
     generator = np.random.default_rng(seed)
     with local_copy(record.path) as path, VideoReader(path) as reader:

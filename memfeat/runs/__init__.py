@@ -1,19 +1,19 @@
-"""The run folder: what one training leaves behind, written whole and read back.
+"""The run folder: the result of one training, written and read back.
 
 =================  ===========================================================================
 file               content
 =================  ===========================================================================
-config.json        the `TrainConfig` as used, the model's options filled in
-cache_spec.json    the `CacheSpec` of the features; of several caches, all under `streams`
+config.json        the `TrainConfig` used, with all options of the model
+cache_spec.json    the `CacheSpec` of the features; of several caches, a list under `streams`
 history.jsonl      a line per epoch
 model.safetensors  the best epoch's weights
 predictions.csv    video_id, split, score (empty if withheld), prediction
-provenance.json    versions, commit, data, time taken; all else repeats byte for byte
-metrics.json       metrics by split; written last, so a folder that holds it is complete
+provenance.json    versions, commit, data, time taken; all other files repeat byte for byte
+metrics.json       metrics by split; written last, so a folder with it is complete
 =================  ===========================================================================
 
-Several seeds are several such folders, `seed-0` and so on, below one that holds no history and no
-model: its predictions are the mean over seeds, and its metrics the seeds' mean and spread.
+Several seeds are several such folders, `seed-0` and so on, in one without history and model: its
+predictions are the mean over seeds, its metrics their mean and standard deviation.
 """
 
 from memfeat.runs.files import (

@@ -1,4 +1,4 @@
-"""Predictions of a whole manifest: their file, and how well they agree with the truth."""
+"""Predictions for the videos of a manifest: their file, and their metrics by split."""
 
 import csv
 import io
@@ -30,6 +30,11 @@ class Predictions(NamedTuple):
     split: tuple[str, ...]
     score: NDArray[np.float64]
     prediction: NDArray[np.float64]
+
+    def scored(self, split: str) -> NDArray[np.bool_]:
+        """Return which videos are of a split and have a score, bool (videos,)."""
+        of_split: NDArray[np.bool_] = np.array(self.split, dtype=object) == split
+        return of_split & ~np.isnan(self.score)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -80,7 +85,7 @@ def _check_columns(found: Predictions) -> None:
 
 
 def format_predictions(predictions: Predictions) -> bytes:
-    """Return the content of a `predictions.csv`; its numbers read back exactly."""
+    """Return the content of a `predictions.csv`; numbers are read back exactly."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Predictions._fields)
@@ -91,24 +96,23 @@ def format_predictions(predictions: Predictions) -> bytes:
 
 
 def split_metrics(seeds: Sequence[Predictions], *, bootstrap: int) -> dict[str, Metrics]:
-    """Compare predictions with the truth, split by split; a split without scores is left out.
+    """Compare predictions with the truth, split by split; splits without scores are left out.
 
     Args:
-        seeds: one or several predictions of the same videos. Of several, each metric is the mean
+        seeds: one or several predictions of the same videos; of several, each metric is the mean
             over seeds.
         bootstrap: resamples per interval.
     """
-    truth, splits = seeds[0].score, np.array(seeds[0].split, dtype=object)
     predicted = np.stack([seed.prediction for seed in seeds])
     metrics: dict[str, Metrics] = {}
     for split in SPLITS:
-        chosen = (splits == split) & ~np.isnan(truth)
+        chosen = seeds[0].scored(split)
         if chosen.any():
-            metrics[split] = evaluate(truth[chosen], predicted[:, chosen], bootstrap=bootstrap)
+            truth = seeds[0].score[chosen]
+            metrics[split] = evaluate(truth, predicted[:, chosen], bootstrap=bootstrap)
     return metrics
 
 
 def mean_over_seeds(seeds: Sequence[Predictions]) -> Predictions:
-    """Return one prediction per video: the mean of several of the same videos."""
-    prediction = np.mean([seed.prediction for seed in seeds], axis=0)
-    return seeds[0]._replace(prediction=prediction)
+    """Average several predictions of the same videos."""
+    return seeds[0]._replace(prediction=np.mean([seed.prediction for seed in seeds], axis=0))

@@ -1,4 +1,4 @@
-"""Reading a run folder back."""
+"""Reading a run folder."""
 
 import hashlib
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ class Run:
     """A complete run folder.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         config: the settings it was trained with.
-        specs: what made the features of each of its caches.
+        specs: the specification of each cache it was trained on.
         metrics: `metrics.json`: by split, then by metric.
         provenance: `provenance.json`.
         members: one folder per seed, in the order of `config.seeds`; `(folder,)` for one seed.
@@ -56,7 +56,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a run folder; its weights and predictions only when asked for.
+        """Read a run folder; weights and predictions are read on demand.
 
         Raises:
             RunError: no such folder, or it is incomplete or damaged.
@@ -107,7 +107,7 @@ class Run:
         path, dims = member / MODEL, [spec.dim for spec in self.specs]
         weights = _read_weights(path, read_provenance(member).get("model_sha256"))
         try:
-            # First without memory: a file of a hundred bytes can name a model of a terabyte.
+            # First without memory: a config of a hundred bytes can name a model of a terabyte.
             with torch.device("meta"):
                 regressor_of(self.config, dims).load_state_dict(weights, assign=True)
             with torch.random.fork_rng(devices=[]):
@@ -122,7 +122,7 @@ class Run:
         return regressor.eval()
 
     def require(self, specs: Sequence[CacheSpec]) -> None:
-        """Refuse features, of one cache or several, that were not made as the run's own were.
+        """Refuse features, of one cache or several, that were made differently from the run's own.
 
         Raises:
             RunError: names the first difference.
@@ -142,7 +142,7 @@ class Run:
                 ) from error
 
     def sources(self) -> list[str]:
-        """Name features and scores, in lines that belong under every table and picture."""
+        """Return the lines on features and scores that belong under every table and figure."""
         datasets = self.provenance.get("datasets") or ["the manifest does not say"]
         lines = list(dict.fromkeys(f"features: {spec.describe()}" for spec in self.specs))
         lines.append(f"scores: {', '.join(datasets)}")
@@ -152,7 +152,7 @@ class Run:
 
 
 def _read_weights(path: Path, sha256: str | None) -> "dict[str, Tensor]":
-    """Read a checkpoint; one of an early memfeat, which noted down no hash, is believed."""
+    """Read a checkpoint and check its hash; early runs have none."""
     from safetensors.torch import load  # noqa: PLC0415
 
     try:
@@ -180,7 +180,7 @@ def _read_specs(path: Path, count: int) -> tuple[CacheSpec, ...]:
     content = read_object(path)
     listed = content.get(STREAMS, [content])
     if not isinstance(listed, list) or len(listed) != count:
-        raise RunError(f"{path} is damaged: it does not tell of {count} caches; {RECOVER}")
+        raise RunError(f"{path} is damaged: it has not the specs of {count} caches; {RECOVER}")
     try:
         return tuple(build(CacheSpec, each, str(path)) for each in listed)
     except ConfigError as error:

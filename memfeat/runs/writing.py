@@ -1,4 +1,4 @@
-"""Writing a run folder, each file whole or not at all and `metrics.json` last."""
+"""Writing a run folder: each file atomically, and `metrics.json` last."""
 
 import hashlib
 import json
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     """Make `config.run` an incomplete run of these settings.
 
-    From here on no reader takes files of an earlier run for those of this one; and a folder that
-    cannot be written to shows before the training, not after.
+    An earlier run in the folder is no longer complete, so its files are not taken for this run's;
+    and a folder that cannot be written to is reported before training.
 
     Raises:
         RunError: the folder cannot be made or written to.
@@ -65,17 +65,17 @@ def finish_seed(
     predictions: Predictions,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write what training one seed gave into `config.run`, and so complete it.
+    """Write the result of training one seed into `config.run`, which completes it.
 
     Args:
-        config: with this seed alone, as it was given to `begin_run`.
+        config: with this seed alone, as given to `begin_run`.
         history: one object per epoch.
-        regressor: the best epoch's.
+        regressor: of the best epoch.
         predictions: of all videos.
-        provenance: whatever may differ between two runs of the same settings.
+        provenance: everything that may differ between two runs of the same settings.
 
     Raises:
-        OSError: the disk is full, and so on; the run stays incomplete.
+        OSError: a file cannot be written, for example on a full disk; the run stays incomplete.
     """
     from safetensors.torch import save  # noqa: PLC0415
 
@@ -91,11 +91,11 @@ def finish_seed(
 
 
 def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
-    """Sum up the seeds' folders below `config.run` in it.
+    """Write the summary of the seeds' folders into `config.run`.
 
     Raises:
         RunError: a seed's folder is damaged, or `config.run` cannot be written to.
-        OSError: the disk is full, and so on; the run stays incomplete.
+        OSError: a file cannot be written; the run stays incomplete.
     """
     folder = config.run
     members = [seed_folder(folder, config, seed) for seed in config.seeds]
@@ -113,10 +113,10 @@ def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
 
 
 def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> None:
-    """Write `predictions.csv` and, last, `metrics.json`: all that a baseline's run consists of.
+    """Write `predictions.csv` and, last, `metrics.json`: all the results of a baseline.
 
     Raises:
-        OSError: the disk is full, the folder is read-only, and so on.
+        OSError: a file cannot be written.
     """
     metrics = split_metrics([predictions], bootstrap=bootstrap)
     write_atomically(folder / PREDICTIONS, format_predictions(predictions))
