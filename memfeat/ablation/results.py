@@ -1,6 +1,6 @@
-"""A grid's finished runs as one table, with intervals, spreads and paired comparisons."""
+"""The table of a grid: its finished runs with intervals, spreads and paired comparisons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,14 @@ from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig, aggregator_names
 from memfeat.errors import MemfeatError, RunError
 from memfeat.manifest import VideoRecord, read_manifest
-from memfeat.metrics import Metrics, evaluate, known_ceiling, paired_difference, split_half_ceiling
+from memfeat.metrics import (
+    METRICS,
+    Metrics,
+    evaluate,
+    known_ceiling,
+    paired_difference,
+    split_half_ceiling,
+)
 from memfeat.runs import (
     ABLATION,
     PREDICTIONS,
@@ -40,9 +47,9 @@ class _Result:
     provenance: Mapping[str, Any]
 
     def of(self, video_ids: Sequence[str]) -> "_Result":
-        """Return the same for these videos, in this order."""
-        place = {video_id: index for index, video_id in enumerate(self.video_ids)}
-        chosen = [place[video_id] for video_id in video_ids]
+        """Return the result for these videos, in this order."""
+        index_of = {video_id: index for index, video_id in enumerate(self.video_ids)}
+        chosen = [index_of[video_id] for video_id in video_ids]
         return replace(
             self,
             video_ids=tuple(video_ids),
@@ -62,18 +69,18 @@ def table_of(
     errors: Mapping[str, str],
     without_cache: Mapping[str, str] = NONE,
 ) -> dict[str, Any]:
-    """Gather the cells' runs into what `ablation.json` holds and the report shows.
+    """Return the content of `ablation.json`, from the cells' run folders.
 
-    Each figure is the mean over seeds; `*_std` is their spread over seeds, `*_interval` the 95 %
-    bootstrap interval of that mean over videos, and `versus` the paired difference in SROCC from
-    the reference, which is the best row or the one that the grid names, with its interval.
-    `frames_kept` is the share of frames that samplers left.
+    Each figure is the mean over seeds; `*_std` is its standard deviation over seeds, `*_interval`
+    the 95 % bootstrap interval of that mean over videos, and `versus` the paired difference in
+    SROCC from the reference with its interval. The reference is the row that the grid names, or
+    else the best. `frames_kept` is the share of frames that samplers kept.
 
     Args:
         config: the grid.
         cells: all of its cells.
-        errors: those that failed, name to message.
-        without_cache: those that were not run for want of a cache, likewise.
+        errors: by name, the messages of cells that failed.
+        without_cache: by name, the messages of cells whose cache is missing.
     """
     results: list[_Result] = []
     failed = {**without_cache, **errors}
@@ -94,7 +101,7 @@ def table_of(
     rows.sort(key=lambda row: -2.0 if row["srocc"] is None else row["srocc"], reverse=True)
     manifest = read_manifest(cells[0].config.manifest)
     records = [record for record in manifest.of_split(config.split) if record.video_id in shared]
-    ceiling = known_ceiling(records, bootstrap=cells[0].config.bootstrap)
+    features = dict.fromkeys(f"features: {s.describe()}" for each in scored for s in each.specs)
     datasets = ", ".join(manifest.datasets) or "the manifest does not say"
     return {
         "title": config.title,
@@ -107,31 +114,24 @@ def table_of(
             {"name": name, "error": error, "missing_cache": name in without_cache}
             for name, error in failed.items()
         ],
-        "ceiling": None
-        if ceiling is None
-        else {
-            "what": "noise-free scores as predictions: a perfect model, up to luck",
-            "plcc": ceiling.plcc,
-            "srocc": ceiling.srocc,
-            "srocc_interval": ceiling.srocc_interval,
-            "mse": ceiling.mse,
-        },
-        "split_half": _split_half(records, cells[0].config.bootstrap),
-        "sources": [
-            *dict.fromkeys(f"features: {s.describe()}" for each in scored for s in each.specs),
-            f"scores: {datasets}",
-        ],
+        **_ceilings(records, cells[0].config.bootstrap),
+        "sources": [*features, f"scores: {datasets}"],
         "notes": [*left_out, *_notes(rows)],
         "versions": dict(scored[0].provenance.get("versions", {})) if scored else {},
     }
 
 
-def _split_half(records: Sequence[VideoRecord], bootstrap: int) -> dict[str, Any] | None:
-    """Return the ceiling that people's answers set, where the manifest counts them."""
+def _ceilings(records: Sequence[VideoRecord], bootstrap: int) -> dict[str, Any]:
+    """Return the known ceiling, and the one estimated from people's answers; None where unknown."""
+    known = known_ceiling(records, bootstrap=bootstrap)
+    ceiling = known and {
+        "what": "noise-free scores as predictions: a perfect model, up to luck",
+        **{name: getattr(known, name) for name in ("plcc", "srocc", "srocc_interval", "mse")},
+    }
     if not any(record.n_annotations for record in records):
-        return None
+        return {"ceiling": ceiling, "split_half": None}
     found = split_half_ceiling(records, bootstrap=bootstrap)
-    return {"what": found.describe(), **found.as_dict()}
+    return {"ceiling": ceiling, "split_half": {"what": found.describe(), **found.as_dict()}}
 
 
 def _read(config: AblationConfig, cell: Cell) -> _Result:
@@ -157,7 +157,7 @@ def _read(config: AblationConfig, cell: Cell) -> _Result:
 
 
 def _share_kept(caches: Sequence[Cache]) -> float:
-    """Return which share of all frames is cached, the others being covered by one of those."""
+    """Return the share of all frames that is cached; a cached frame may stand for several."""
     entries = [entry for cache in caches for entry in cache.entries.values()]
     covered = sum(entry.num_covered for entry in entries)
     return sum(entry.num_frames for entry in entries) / covered if covered else 1.0
@@ -178,8 +178,14 @@ def _shared_videos(results: Sequence[_Result]) -> tuple[list[str], list[str]]:
 
 
 def _row(config: AblationConfig, each: _Result, reference: _Result | None) -> dict[str, Any]:
-    run = each.cell.config
+    run, metrics = each.cell.config, each.metrics
     is_baseline = each.cell.kind == "baseline"
+    versus = None
+    if reference is not None and reference is not each:
+        difference = paired_difference(
+            each.truth, each.predictions, reference.predictions, bootstrap=run.bootstrap
+        )
+        versus = {"srocc": difference.value, "interval": difference.interval}
     row: dict[str, Any] = {
         "name": each.cell.name,
         "kind": each.cell.kind,
@@ -188,49 +194,41 @@ def _row(config: AblationConfig, each: _Result, reference: _Result | None) -> di
         "aggregator": aggregator_names(run.aggregator),
         "head": run.head,
         "seeds": [] if is_baseline else list(run.seeds),
+        **{name: getattr(metrics, name) for name in METRICS},
     }
-    for metric in ("plcc", "srocc", "mse"):
-        row[metric] = getattr(each.metrics, metric)
-    for metric in ("plcc", "srocc", "mse"):
-        row[f"{metric}_std"] = None if is_baseline else getattr(each.metrics, f"{metric}_std")
-        row[f"{metric}_interval"] = getattr(each.metrics, f"{metric}_interval")
-    row["undefined"] = each.metrics.undefined
-    row["versus"] = None
-    if reference is not None and reference is not each:
-        difference = paired_difference(
-            each.truth, each.predictions, reference.predictions, bootstrap=run.bootstrap
-        )
-        row["versus"] = {"srocc": difference.value, "interval": difference.interval}
-    row["frames_kept"] = each.frames_kept
-    row["paper"] = each.cell.paper.model_dump() if each.cell.paper else None
-    row["parameters"] = each.provenance.get("parameters")
-    row["seconds"] = each.provenance.get("seconds")
-    row["run"] = str(run.run.relative_to(config.run))
-    return row
+    for name in METRICS:
+        row[f"{name}_std"] = None if is_baseline else getattr(metrics, f"{name}_std")
+        row[f"{name}_interval"] = getattr(metrics, f"{name}_interval")
+    return row | {
+        "undefined": metrics.undefined,
+        "versus": versus,
+        "frames_kept": each.frames_kept,
+        "paper": each.cell.paper.model_dump() if each.cell.paper else None,
+        "parameters": each.provenance.get("parameters"),
+        "seconds": each.provenance.get("seconds"),
+        "run": str(run.run.relative_to(config.run)),
+    }
 
 
-def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Explain in words what a reader might overlook, or take for an error."""
-    notes = [
-        f"{row['name']} has no correlation: {row['undefined']}."
-        for row in rows
-        if row["srocc"] is None
-    ]
-    told = [row for row in rows if row["srocc_interval"] is not None]
-    lost = [r["name"] for r in told if r["kind"] != "control" and _includes_zero(r)]
+def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Explain what a reader might overlook, or take for an error."""
+    for row in rows:
+        if row["srocc"] is None:
+            yield f"{row['name']} has no correlation: {row['undefined']}."
+    known = [row for row in rows if row["srocc_interval"] is not None]
+    lost = [row["name"] for row in known if row["kind"] != "control" and _includes_zero(row)]
     if lost:
-        notes.append(
-            f"The interval of {', '.join(lost)} includes zero: on these videos that cannot be told "
-            "from knowing nothing."
+        yield (
+            f"The interval of {', '.join(lost)} includes zero: on these videos it cannot be "
+            "distinguished from guessing."
         )
-    lucky = [r["name"] for r in told if r["kind"] == "control" and not _includes_zero(r)]
+    lucky = [row["name"] for row in known if row["kind"] == "control" and not _includes_zero(row)]
     if lucky:
-        notes.append(
+        yield (
             f"The interval of {', '.join(lucky)} excludes zero, though nothing could be learnt "
-            "from shuffled labels: the interval covers the choice of videos, not what random "
-            "weights make of them. Take its value as the size of luck here."
+            "from shuffled labels: the interval covers the choice of videos, not that of random "
+            "weights. Its value shows how large a correlation can be by chance here."
         )
-    return notes
 
 
 def _includes_zero(row: Mapping[str, Any]) -> bool:

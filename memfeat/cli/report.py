@@ -1,4 +1,4 @@
-"""`memfeat report`: a page to read and to share."""
+"""`memfeat report`: a result as an HTML page."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from memfeat.cli.options import LOCAL_PATH
 def report_command(folder: Path, output: Path | None) -> None:
     """Write a page of tables and plots.
 
-    For a run, an ablation or a transfer: one self-contained HTML file. It holds the tables, the
-    plots of truth against prediction, and the worst predictions with a frame each. Prints the
-    page's path.
+    FOLDER is that of a run, an ablation or a transfer. The page is one self-contained HTML file
+    with tables, plots of truth against prediction, and the worst predictions with a frame each.
+    Prints the page's path.
     """
     from memfeat.report import write_report
 

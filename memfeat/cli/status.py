@@ -1,4 +1,4 @@
-"""`memfeat status`: what became of a cache's videos, and the commands that deal with the rest."""
+"""`memfeat status`: the state of a cache's videos, and the commands that mend what is wrong."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,10 +24,10 @@ FEW = 3  # examples
 @click.option("--manifest", type=LOCATION, help="Also count its videos that are not done.")
 @json_option
 def status_command(folder: Location, manifest: Location | None, as_json: bool) -> int:
-    """Say what became of a cache's videos, and what to do about it.
+    """Show the state of a cache's videos, and what to do next.
 
-    In the commands it names, `...` stands for the settings that made the cache. It reads no
-    vectors; `memfeat cache verify` does. Exit code 1: shards are damaged; 3: some videos failed.
+    In the commands it prints, `...` stands for the settings that made the cache. Embeddings are not
+    read; `memfeat cache verify` does that. Exit code 1: shards are damaged; 3: some videos failed.
     """
     from memfeat.cache import status_of
     from memfeat.manifest import read_manifest

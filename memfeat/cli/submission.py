@@ -59,8 +59,8 @@ def submission_command(
     """Write a run file as MediaEval takes them.
 
     Scores a split's cached videos, with or without true scores, and checks that each is there once,
-    in [0, 1]. No official text says how run files look: the layouts are those of participants of
-    2018 and 2019, of 2021, and of 2026; the confidence of the first is always 1 (ours).
+    in [0, 1]. There is no official description of run files: the layouts are those of participants
+    in 2018 and 2019, in 2021, and in 2026; the confidence in the first is always 1 (ours).
     """
     from memfeat.manifest import read_manifest
     from memfeat.runs import Run, mean_over_seeds

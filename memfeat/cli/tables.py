@@ -1,4 +1,4 @@
-"""Results as tables on stdout, each with the lines that say what made it."""
+"""Results as tables on stdout, each with the sources of its features and scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-WIDTH = 200  # a line too long for the terminal wraps, which is better than one cut short
+WIDTH = 200  # lines longer than the terminal wrap instead of being cut
 CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 
 
 def print_metrics(
     metrics: Mapping[str, Mapping[str, Any]], title: str, sources: Sequence[str]
 ) -> None:
-    """Print one line per split: PLCC, SROCC and MSE, each with spread and interval."""
+    """Print one line per split: PLCC, SROCC and MSE, with spread and interval."""
     table = _table(title, "split", "videos", "PLCC", "SROCC", "MSE")
     for split, values in metrics.items():
         figures = [_figure(values, metric) for metric in ("plcc", "srocc", "mse")]

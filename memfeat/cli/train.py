@@ -33,9 +33,9 @@ def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
     """Train an aggregator and a head from a cache.
 
     Settings come from the [train] table of PIPELINE.toml; flags override it. Several caches are
-    streams side by side: each has an aggregator of its own, and the head takes their vectors
-    concatenated. Prints the metrics of each split; the run folder holds model, history,
-    predictions and all settings. Seeds that the folder holds already are kept.
+    parallel streams: each has its own aggregator, and the head takes their vectors concatenated.
+    Prints the metrics of each split; the run folder gets model, history, predictions and all
+    settings. Seeds that are finished already are kept.
     """
     config = read_settings(TrainConfig, "train", pipeline, flags)
 
@@ -74,7 +74,7 @@ def evaluate_command(
     """Compare a run with the truth.
 
     Scores cached videos with a trained run. Without options it repeats the run's own figures; with
-    another dataset's manifest and cache it shows how well the run carries over.
+    another dataset's manifest and cache it evaluates the run on that dataset.
     """
     from memfeat.manifest import read_manifest
     from memfeat.runs import Run

@@ -16,13 +16,12 @@ from memfeat.errors import ConfigError, ExitCode
 @settings_options(TransferConfig)
 @json_option
 def transfer_command(pipeline: Path, device: str | None, as_json: bool, **flags: Any) -> int:
-    """Carry models over between datasets.
+    """Train on each dataset and evaluate on all.
 
     PIPELINE.toml names the datasets in its [transfer] table; its [train] table gives the recipe.
-    A model is trained on each, and evaluated on all: correlations, bias, MSE, and MSE after a
-    linear recalibration fitted on the target's training part. Finished models are kept, so the
-    same command resumes. Pairs whose cache is not there are listed with the command that makes
-    it. Exit code 1: a pair failed.
+    Reports correlations, bias, MSE, and MSE after a linear recalibration fitted on the target's
+    training split. Finished models are kept, so the same command resumes. Pairs whose cache is
+    missing are listed with the command that makes it. Exit code 1: a pair failed.
     """
     tables = read_pipeline(pipeline)
     if "transfer" not in tables:
