@@ -1,8 +1,7 @@
 """Ids, manifests and labels that are wrong, as a user meets them at the command line.
 
-Each ends with one line that names file, row, column, value and what is allowed, and with no
-traceback. Here are the faults that the tests of single modules do not take to a command; the rest
-is told elsewhere:
+Each ends with one line that names file, row, column, value and what is allowed, without a
+traceback. Only faults that no other test takes to a command are here; the others are in:
 
 - every bad cell of every column, in CSV and JSON Lines, as the manifest reports it:
   `test_manifest.py`; delimiters, quoting, byte order marks, UTF-16, columns: `test_tables.py`;
@@ -51,46 +50,44 @@ def written(folder: Path, *rows: str, header: str = HEADER, name: str = "m.csv")
     return path
 
 
-BAD_CELLS = {
-    "an empty id": (",a.mp4,0.5,dev", "video_id", "'' is empty"),
-    "the folder itself": (".,a.mp4,0.5,dev", "video_id", "'.' is not a plain name"),
-    "the folder above": ("..,a.mp4,0.5,dev", "video_id", "'..' is not a plain name"),
-    "a slash": ("a/b,a.mp4,0.5,dev", "video_id", "'a/b' is not a plain name: ids hold no slashes"),
-    "a NUL": ("a\0b,a.mp4,0.5,dev", "video_id", r"'a\x00b' holds a control character"),
-    "a lone surrogate": ("a\udcff,a.mp4,0.5,dev", "video_id", r"'a\udcff' holds a control char"),
-    "70,000 characters": (f"{'x' * 70_000},a.mp4,0.5,dev", "video_id", "ids have at most 200"),
-    "a repeated id": ("ok,b.mp4,0.5,dev", "video_id", "'ok' repeats line 2; ids are unique"),
-    "a case twin": ("OK,b.mp4,0.5,dev", "video_id", "'OK' differs from 'ok' on line 2 only in"),
-    "not a number": ("a,a.mp4,nan,dev", "score", f"'nan' is not in [0, 1]; {SCORE}"),
-    "infinity": ("a,a.mp4,inf,dev", "score", f"'inf' is not in [0, 1]; {SCORE}"),
-    "above 1": ("a,a.mp4,1e5,dev", "score", f"'1e5' is not in [0, 1]; {SCORE}"),
-    "a scale to 100": ("a,a.mp4,62,dev", "score", "looks like a 0-100 scale: divide by 100"),
-    "words": ("a,a.mp4,high,dev", "score", f"'high' is not a number; {SCORE}"),
-    "a decimal comma": ('a,a.mp4,"0,5",dev', "score", "write a decimal point, not a comma"),
-    "another split": ("a,a.mp4,0.5,val", "split", "'val' is not a split; write one of: train, "),
-    "a video in two splits": ("a,ok.mp4,0.5,test", "path", "is in split test, and on line 2 in t"),
-}
+BAD_ROWS = [
+    (",a.mp4,0.5,dev", "video_id", "'' is empty"),
+    ("..,a.mp4,0.5,dev", "video_id", "'..' is not a plain name"),
+    ("a/b,a.mp4,0.5,dev", "video_id", "'a/b' is not a plain name: ids hold no slashes"),
+    ("a\0b,a.mp4,0.5,dev", "video_id", r"'a\x00b' holds a control character"),
+    ("a\udcff,a.mp4,0.5,dev", "video_id", r"'a\udcff' holds a control character"),
+    (f"{'x' * 70_000},a.mp4,0.5,dev", "video_id", "ids have at most 200"),
+    ("ok,b.mp4,0.5,dev", "video_id", "'ok' repeats line 2; ids are unique"),
+    ("OK,b.mp4,0.5,dev", "video_id", "'OK' differs from 'ok' on line 2 only in case"),
+    (f"{NFD},c.mp4,0.5,train", "video_id", r"'cafe\u0301' differs from 'caf\xe9' on line 3"),
+    ("a,a.mp4,nan,dev", "score", f"'nan' is not in [0, 1]; {SCORE}"),
+    ("a,a.mp4,1e5,dev", "score", f"'1e5' is not in [0, 1]; {SCORE}"),
+    ("a,a.mp4,62,dev", "score", "looks like a 0-100 scale: divide by 100"),
+    ("a,a.mp4,high,dev", "score", f"'high' is not a number; {SCORE}"),
+    ('a,a.mp4,"0,5",dev', "score", "write a decimal point, not a comma"),
+    ("a,a.mp4,0.5,val", "split", "'val' is not a split; write one of: train, dev, test"),
+    ("b,ok.mp4,0.5,test", "path", "is in split test, and on line 2 in train"),
+]
 
 
-@pytest.mark.parametrize("fault", BAD_CELLS)
-def test_a_bad_cell_is_named_with_file_line_column_value_and_rule(
-    tmp_path: Path, fault: str
+def test_every_bad_cell_is_named_with_file_line_column_value_and_rule(tmp_path: Path) -> None:
+    good = ["ok,ok.mp4,0.5,train", f"{NFC},c.mp4,0.5,train"]
+    path = written(tmp_path, *good, *(row for row, _, _ in BAD_ROWS))
+    problems = checked(path)
+    assert len(problems) == len(BAD_ROWS)
+    for line, (problem, (_, column, message)) in enumerate(zip(problems, BAD_ROWS, strict=True), 4):
+        assert problem.startswith(f"{path}, line {line}, column {column}: ")
+        assert message in problem
+
+
+@pytest.mark.parametrize("command", ["train", "extract"])
+def test_a_command_that_needs_the_manifest_names_the_first_problem(
+    tmp_path: Path, command: str
 ) -> None:
-    row, column, message = BAD_CELLS[fault]
-    path = written(tmp_path, "ok,ok.mp4,0.5,train", row)
-    (problem,) = checked(path)
-    assert problem.startswith(f"{path}, line 3, column {column}: ")
-    assert message in problem
-    for command in ("train", "extract"):
-        result = run(command, "--manifest", path, "--cache", tmp_path / "cache")
-        assert result.exit_code == 1
-        lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-        assert lines == [f"Error: {problem}"]
-
-
-def test_twins_in_unicode_form_are_refused(tmp_path: Path) -> None:
-    (problem,) = checked(written(tmp_path, f"{NFC},a.mp4,0.5,dev", f"{NFD},b.mp4,0.5,dev"))
-    assert r"'cafe\u0301' differs from 'caf\xe9' on line 2 only in case or Unicode form" in problem
+    path = written(tmp_path, "ok,ok.mp4,0.5,train", "a,a.mp4,2,dev", "a,b.mp4,x,dev")
+    error = refused(run(command, "--manifest", path, "--cache", tmp_path / "cache"))
+    assert error.startswith(f"Error: {path}, line 3, column score: '2' is not in [0, 1]")
+    assert error.endswith("(1 more: `memfeat manifest check` lists them)")
 
 
 BAD_FILES = {
