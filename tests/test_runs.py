@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from memfeat.runs import (
     write_scores,
 )
 from memfeat.runs.predictions import format_predictions
-from memfeat.training import score, train
+from memfeat.training import resolve_options, score, train
 
 SPLITS = ("train",) * 3 + ("dev",) * 4 + ("test",) * 2
 TRUTH = np.array([0.1, 0.5, 0.9, 0.2, 0.4, np.nan, 0.6, np.nan, np.nan])
@@ -32,16 +33,24 @@ def predictions(prediction=PREDICTED):
     return Predictions(tuple(f"v{i}" for i in range(9)), SPLITS, TRUTH, np.asarray(prediction))
 
 
-@pytest.fixture
-def one(tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one seed, and one of several; the tests change copies of them."""
+    folder = tmp_path_factory.mktemp("runs")
     made, labels = dataset()
-    return train(made, labels, config(tmp_path / "one", max_epochs=1))
+    train(made, labels, config(folder / "one", max_epochs=1))
+    train(made, labels, config(folder / "several", max_epochs=1, seeds=(0, 1)))
+    return folder
 
 
 @pytest.fixture
-def several(tmp_path):
-    made, labels = dataset()
-    return train(made, labels, config(tmp_path / "several", max_epochs=1, seeds=(0, 1)))
+def one(trained, tmp_path):
+    return Run.load(shutil.copytree(trained / "one", tmp_path / "one"))
+
+
+@pytest.fixture
+def several(trained, tmp_path):
+    return Run.load(shutil.copytree(trained / "several", tmp_path / "several"))
 
 
 ROWS = st.lists(
@@ -101,9 +110,10 @@ def test_a_seed_with_undefined_correlations_leaves_their_mean_undefined_with_the
     assert metrics.mse == pytest.approx(np.mean(errors))
 
 
-def test_a_loaded_run_knows_its_settings_features_and_sources(one):
+def test_a_loaded_run_knows_its_settings_features_and_sources(one, trained):
     run = Run.load(one.folder)
-    assert run.config == one.config
+    settings = config(trained / "one", max_epochs=1)
+    assert run.config == resolve_options(settings)
     assert run.specs == (spec(6),)
     assert run.members == (one.folder,)
     assert run.sources() == [
