@@ -151,7 +151,7 @@ def test_streams_share_the_order_of_videos_and_each_has_its_own_of_frames():
 # Runs
 
 
-@every_pair
+@pytest.mark.parametrize("pair", PAIRS[::4], ids="+".join)
 def test_a_run_of_two_streams_repeats_to_the_byte_and_resumes(tmp_path, monkeypatch, pair):
     one, two, labels = two_tables()
     written = []
@@ -175,7 +175,7 @@ def test_a_run_of_two_streams_repeats_to_the_byte_and_resumes(tmp_path, monkeypa
     assert metrics["dev"].mse == pytest.approx(run.metrics["dev"]["mse"], abs=1e-6)
 
 
-def test_a_run_knows_both_its_caches_and_says_what_made_each(tmp_path):
+def test_a_run_knows_both_its_caches_and_their_sources(tmp_path):
     one, two, labels = two_tables()
     real = dataclasses.replace(two, spec=spec(4, encoder="other", weights="a tag"))
     run = Run.load(train([one, real], labels, settings(tmp_path / "run", ("avg", "avg"))).folder)
@@ -353,21 +353,22 @@ def row(*caches, aggregator="linear-avg", head="mlp"):
     return {"cache": list(caches), "aggregator": aggregator, "head": head}
 
 
-def test_a_grid_trains_rows_of_one_cache_and_of_two_from_tables_that_are_made_once(home):
+def test_a_grid_trains_rows_of_one_and_two_caches_and_lists_the_caches_that_are_missing(home):
     rows = [row("a"), row("a", "b"), row("a", "b", aggregator=["avg", "bigru"]), row("b")]
+    rows.append(row("a", "none", "nowhere"))
     grid, cells = plan(home, *rows, baselines=("ridge",), controls=("linear-avg+mlp",))
     assert [cell.name for cell in cells if cell.kind == "model"] == [
         "a linear-avg+mlp",
         "a + b linear-avg+mlp",
         "a + b avg,bigru+mlp",
         "b linear-avg+mlp",
+        "a + none + nowhere linear-avg+mlp",
     ]
     files = set()
     result = run_ablation(
         grid, cells, on_progress=lambda _: files.update(grid.run.glob(".features.*"))
     )
-    assert result["failed"] == []
-    assert len(files) == 2
+    assert len(files) == 2, "each cache's table is made once for all"
     assert list(grid.run.glob(".features.*")) == []
     found = {each["name"]: each for each in result["rows"]}
     assert len(found) == 4 + 3 + 3
@@ -380,14 +381,11 @@ def test_a_grid_trains_rows_of_one_cache_and_of_two_from_tables_that_are_made_on
         f"features: {spec(3, encoder='b').describe()}",
     ]
     assert read_predictions(grid.run / found["a + b avg+ridge"]["run"] / "predictions.csv")
-
-
-def test_a_row_lists_the_command_for_each_of_its_caches_that_is_missing(home):
-    grid, cells = plan(home, row("a"), row("a", "none", "nowhere"))
-    (failed,) = run_ablation(grid, cells)["failed"]
-    assert failed["name"] == "a + none + nowhere linear-avg+mlp"
-    assert failed["missing_cache"]
-    for name in ("none", "nowhere"):
-        assert f"there is no cache {home}/{name}; make it with `memfeat extract" in failed["error"]
-        assert f"--encoder {name} --cache {home}/{name}`" in failed["error"]
-    assert f"{home}/a;" not in failed["error"]
+    assert len(result["failed"]) == 3  # the model, its control and its baseline
+    for failed in result["failed"]:
+        assert failed["missing_cache"]
+        for name in ("none", "nowhere"):
+            command = f"{home}/{name}; make it with `memfeat extract"
+            assert f"there is no cache {command}" in failed["error"]
+            assert f"--encoder {name} --cache {home}/{name}`" in failed["error"]
+        assert f"{home}/a;" not in failed["error"]
