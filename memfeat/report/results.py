@@ -6,9 +6,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memfeat.errors import RunError
+from memfeat.metrics import Interval
 from memfeat.runs import ABLATION, TRANSFER, first_problem, read_object
-
-Interval = tuple[float, float]
 
 
 class _Part(BaseModel):
