@@ -61,7 +61,7 @@ def test_remote_and_local_videos_keep_their_order_and_a_local_file_stays(scratch
     with decode_ahead(map(record, places), DecodeSettings(64), decoders=2) as videos:
         for video in videos:
             numbers = numbers_in(frame.pixels for frame in video)
-            seen.append((len(numbers), video.end.status, video.end.reason))
+            seen.append((len(numbers), video.result.status, video.result.reason))
             assert numbers == list(range(len(numbers)))
     seven, four = (7, "ok", ""), (4, "ok", "")
     assert seen == [seven, four, (0, "failed", "missing"), seven, four]

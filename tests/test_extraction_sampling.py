@@ -10,7 +10,7 @@ from clips import number_picture, write_clip
 from memfeat.cache import MOST_COVERED, Cache
 from memfeat.cli import main
 from memfeat.config import ExtractConfig
-from memfeat.decoding.sampling import SAMPLERS, Cover, Sampling
+from memfeat.decoding.sampling import SAMPLERS, CoverCounter, Sampling
 from memfeat.errors import ConfigError, MemfeatError, UnknownNameError
 from memfeat.extraction import encode_video, extract
 from memfeat.extraction.pipeline import build_encoder, build_spec
@@ -66,14 +66,14 @@ def test_a_stride_keeps_the_first_of_so_many(clip, every, tmp_path):
 
 
 def test_slow_change_adds_up_until_a_frame_is_kept():
-    keeps = Cover(Sampling.parse("thumbnail:0.1").of_pixels())
+    keeps = CoverCounter(Sampling.parse("thumbnail:0.1").of_pixels())
     ramp = [np.full((32, 32, 3), level, np.uint8) for level in range(0, 100, 4)]
     kept = [n for n, frame in enumerate(ramp) if keeps.keeps(frame)]
     assert kept == list(range(0, 25, 7))  # 28 of 255 levels are the first step beyond a tenth
 
 
 def test_one_frame_stands_for_a_bounded_number_of_others():
-    keeps = Cover(Sampling.parse("embedding").of_embeddings())
+    keeps = CoverCounter(Sampling.parse("embedding").of_embeddings())
     same = np.ones(4, np.float16) / 2
     assert [keeps.keeps(same, MOST_COVERED - 1) for _ in range(3)] == [True] * 3
     assert keeps.counts == [MOST_COVERED - 1] * 3

@@ -1,4 +1,4 @@
-"""Crews of real Ray actors: what they do with tasks and deaths, and where Ray comes from."""
+"""On a real Ray cluster: the pool of actors, a grid, extraction, and which cluster is used."""
 
 import os
 import re
@@ -11,13 +11,40 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from processes import descendants, eventually, exists
 from test_ablation import SMALL, grid, home, plan_cells, recipe, run_ablation  # noqa: F401
-from test_processes import DONE, count, eventually, exists, fail, kill, say, sleep, who, work
+from test_extraction import FRAMES, clips, config, files, manifest, whole  # noqa: F401
+from test_workers import (
+    DONE,
+    count,
+    fail,
+    finish,
+    kill,
+    say,
+    sleep,
+    who,
+    work,
+)
 
-from memfeat.engines import Cluster, RayCrew, Share, crew_for, ray_cluster
-from memfeat.engines.ray_cluster import LOOPBACK, UNCOUNTED, load_ray, own_token, require_listener
+from memfeat.cache import verify
 from memfeat.errors import ConfigError
-from memfeat.processes import Ended, Said
+from memfeat.extraction import extract
+from memfeat.workers import (
+    Cluster,
+    JobEnded,
+    Message,
+    RayPool,
+    Resources,
+    ray_cluster,
+    worker_pool,
+)
+from memfeat.workers.ray_cluster import (
+    LOOPBACK,
+    UNCOUNTED,
+    load_ray,
+    own_token,
+    require_listener,
+)
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -42,90 +69,83 @@ def cluster():
         ray.shutdown()
 
 
-def run(tasks, arguments, engine="ray") -> list:
-    heard, waiting = [], list(tasks)
-    with crew_for(engine, work, arguments) as crew:
-        while waiting or crew.busy:
-            while waiting and crew.idle:
-                crew.give(waiting.pop(0))
-            heard += crew.hear()
-    return heard
+def run(jobs, slots, engine="ray") -> list:
+    queue = list(jobs)
+    with worker_pool(engine, work, slots) as pool:
+        return list(pool.run(lambda: queue.pop(0) if queue else None))
 
 
-def look(send, argument, *names):
+def look(send, slot, *names):
     """Say what the process sees of its surroundings."""
     send(({name: os.environ.get(name) for name in names}, str(Path.cwd())))
 
 
-def threads(send, argument):
+def threads(send, slot):
     import torch  # noqa: PLC0415
 
     send(torch.get_num_threads())
 
 
-def count_aloud(send, argument, path):
+def count_aloud(send, slot, path):
     """Say numbers for ever, and note the latest in a file before it is said."""
     for number in range(10**9):
         Path(path).write_text(str(number))
         send(number)
 
 
-def test_actors_do_tasks_as_processes_do_and_a_death_ends_its_own_task_alone():
-    tasks = [((say, f"{i}a"), (say, f"{i}b")) for i in range(5)]
-    tasks[1:1] = [((say, "last words"), (fail,))]
+def test_actors_do_jobs_as_processes_do_and_a_death_ends_its_own_job_alone():
+    jobs = [((say, f"{i}a"), (say, f"{i}b")) for i in range(5)]
+    jobs[1:1] = [((say, "last words"), (fail,))]
     told = {}
     for engine in ("local", "ray"):
-        heard = run(tasks, ["one", "two"], engine)
-        told[engine] = [[event for each, event in heard if each is task] for task in tasks]
+        events = run(jobs, ["one", "two"], engine)
+        told[engine] = [[event for each, event in events if each is job] for job in jobs]
     assert told["ray"] == told["local"]
-    assert told["ray"][1] == [Said("last words"), Ended(1)]
+    assert told["ray"][1] == [Message("last words"), JobEnded(1)]
 
 
-def test_an_actor_that_kills_itself_costs_its_task_and_the_next_gets_a_new_one():
-    heard = run([((who,),), ((kill,),), ((who,),)], ["mine"])
-    first, done, dead, second, done_too = (event for _, event in heard)
-    assert (done, dead, done_too) == (DONE, Ended(-signal.SIGKILL), DONE)
-    assert first.message[1] == second.message[1] == "mine"
-    assert first.message[0] != second.message[0]
+def test_an_actor_that_kills_itself_costs_its_job_and_the_next_gets_a_new_one():
+    events = run([((who,),), ((kill,),), ((who,),)], ["mine"])
+    first, done, dead, second, done_too = (event for _, event in events)
+    assert (done, dead, done_too) == (DONE, JobEnded(-signal.SIGKILL), DONE)
+    assert first.content[1] == second.content[1] == "mine"
+    assert first.content[0] != second.content[0]
 
 
-def test_messages_come_in_order_while_the_task_runs_until_its_actor_is_killed():
+def test_messages_come_in_order_while_the_job_runs_until_its_actor_is_killed():
     other = ((say, "well"),)
-    with RayCrew(work, ["a", "b"]) as crew:
-        crew.give(((who,), (count,)))
-        (_, said), *heard = crew.hear()
-        crew.give(other)
-        while crew.busy:
-            heard += crew.hear()
-            if len(heard) >= 100 and (other, DONE) in heard and exists(said.message[0]):
-                os.kill(said.message[0], signal.SIGKILL)
-    assert [event for task, event in heard if task is other] == [Said("well"), DONE]
-    *numbers, end = (event for task, event in heard if task is not other)
-    assert end == Ended(-signal.SIGKILL)
-    assert numbers == [Said(number) for number in range(len(numbers))]
+    with RayPool(work, ["a", "b"], Resources()) as pool:
+        pool.submit(((who,), (count,)))
+        (_, message), *events = pool.events()
+        pool.submit(other)
+        while pool.busy:
+            events += pool.events()
+            if len(events) >= 100 and (other, DONE) in events and exists(message.content[0]):
+                os.kill(message.content[0], signal.SIGKILL)
+    assert [event for job, event in events if job is other] == [Message("well"), DONE]
+    *numbers, end = (event for job, event in events if job is not other)
+    assert end == JobEnded(-signal.SIGKILL)
+    assert numbers == [Message(number) for number in range(len(numbers))]
 
 
-def test_an_actor_that_died_idle_costs_no_task():
-    with RayCrew(work, ["mine"]) as crew:
-        crew.give(((who,),))
-        (_, said), *_ = crew.hear()
-        while crew.busy:
-            crew.hear()
-        os.kill(said.message[0], signal.SIGKILL)
-        assert eventually(lambda: not exists(said.message[0]))
-        crew.give(((say, "done"),))
-        heard = []
-        while crew.busy:
-            heard += [event for _, event in crew.hear()]
-    assert heard == [Said("done"), DONE]
+def test_an_actor_that_died_idle_costs_no_job():
+    with RayPool(work, ["mine"], Resources()) as pool:
+        pool.submit(((who,),))
+        (_, message), *_ = pool.events()
+        finish(pool)
+        os.kill(message.content[0], signal.SIGKILL)
+        assert eventually(lambda: not exists(message.content[0]))
+        pool.submit(((say, "done"),))
+        events = [event for _, event in finish(pool)]
+    assert events == [Message("done"), DONE]
 
 
 @pytest.mark.soak
 def test_what_nobody_hears_does_not_pile_up(tmp_path):
     path = tmp_path / "latest"
-    with RayCrew(work, [None]) as crew:
-        crew.give(((count_aloud, str(path)),))
-        crew.hear()
+    with RayPool(work, [None], Resources()) as pool:
+        pool.submit(((count_aloud, str(path)),))
+        pool.events()
         assert eventually(path.exists)
         time.sleep(1)
         latest = int(path.read_text())
@@ -134,27 +154,25 @@ def test_what_nobody_hears_does_not_pile_up(tmp_path):
 
 
 @pytest.mark.soak
-def test_tasks_do_not_wait_for_actors_that_have_no_room():
-    with RayCrew(work, range(3), Share(cpus=2)) as crew:
+def test_jobs_do_not_wait_for_actors_that_have_no_room():
+    with RayPool(work, range(3), Resources(cpus=2)) as pool:
         for number in range(3):
-            crew.give(((say, number),))
-        assert (crew.idle, crew.busy) == (0, 3)
-        with pytest.raises(ValueError, match="all 3 workers have a task; `hear` until one"):
-            crew.give(((sleep,),))
-        heard = []
-        while crew.busy:
-            heard += [event for _, event in crew.hear()]
-        assert crew.hear() == []
-    assert sorted(event.message for event in heard if event != DONE) == [0, 1, 2]
+            pool.submit(((say, number),))
+        assert (pool.idle, pool.busy) == (0, 3)
+        with pytest.raises(ValueError, match="all 3 workers are busy; read `events` until"):
+            pool.submit(((sleep,),))
+        events = [event for _, event in finish(pool)]
+        assert pool.events() == []
+    assert sorted(event.content for event in events if event != DONE) == [0, 1, 2]
 
 
 def test_leaving_the_context_kills_actors_at_work_and_not_the_callers_ray(cluster):
-    with pytest.raises(ZeroDivisionError), RayCrew(work, "ab") as crew:
+    with pytest.raises(ZeroDivisionError), RayPool(work, "ab", Resources()) as pool:
         pids = []
         for _ in range(2):
-            crew.give(((who,), (sleep,)))
+            pool.submit(((who,), (sleep,)))
         while len(pids) < 2:
-            pids += [event.message[0] for _, event in crew.hear()]
+            pids += [event.content[0] for _, event in pool.events()]
         raise ZeroDivisionError
     assert eventually(lambda: not any(map(exists, pids)))
     assert cluster.is_initialized()
@@ -166,17 +184,15 @@ def test_an_actor_has_the_threads_folder_and_gpus_that_it_is_given(monkeypatch, 
     monkeypatch.setenv("MEMFEAT_NATIVE", "0")
     monkeypatch.chdir(tmp_path)
     names = ("OMP_NUM_THREADS", "MEMFEAT_NATIVE", "CUDA_VISIBLE_DEVICES")
-    with RayCrew(work, [None], Share(cpus=0.5, gpus=0.5, threads=2)) as crew:
-        crew.give(((look, *names), (threads,)))
-        heard = []
-        while crew.busy:
-            heard += [event for _, event in crew.hear()]
-    seen, folder = heard[0].message
+    with RayPool(work, [None], Resources(cpus=0.5, gpus=0.5, threads=2)) as pool:
+        pool.submit(((look, *names), (threads,)))
+        events = [event for _, event in finish(pool)]
+    seen, folder = events[0].content
     assert seen.pop("CUDA_VISIBLE_DEVICES") in {"0", "1", "2"}
     assert seen == {"OMP_NUM_THREADS": "2", "MEMFEAT_NATIVE": "0"}
-    assert (folder, heard[1]) == (str(tmp_path), Said(2))
-    task = ((look, *names[:2]),)
-    local, far = (run([task], [None], engine)[0][1].message for engine in ("local", "ray"))
+    assert (folder, events[1]) == (str(tmp_path), Message(2))
+    job = ((look, *names[:2]),)
+    local, far = (run([job], [None], engine)[0][1].content for engine in ("local", "ray"))
     assert far == local
 
 
@@ -193,14 +209,14 @@ def test_an_actor_has_the_threads_folder_and_gpus_that_it_is_given(monkeypatch, 
 )
 def test_a_cluster_is_shared_out_so_that_all_workers_find_room(machines, workers, gpu, expected):
     made = Cluster(tuple({"CPU": float(c)} | ({"GPU": float(g)} if g else {}) for c, g in machines))
-    count, share = made.shared(workers, gpu=gpu)
+    count, share = made.divide(workers, gpu=gpu)
     assert (count, share.cpus, share.gpus) == expected
     made.require(share)
 
 
 def test_a_share_that_no_machine_has_is_refused():
     message = "needs 3 CPUs and 0 GPUs, and no machine of the Ray cluster has them: it has 2 CPUs"
-    with pytest.raises(ConfigError, match=message), RayCrew(work, [None], Share(cpus=3)):
+    with pytest.raises(ConfigError, match=message), RayPool(work, [None], Resources(cpus=3)):
         pass
 
 
@@ -220,15 +236,14 @@ JOIN = """
 import os
 import sys
 sys.path.insert(0, "tests")
-from test_processes import who, work
-from memfeat.engines import RayCrew, ray_cluster
+from test_workers import who, work
+from memfeat.workers import RayPool, Resources, ray_cluster
 with ray_cluster() as cluster:
     print(cluster.cpus, cluster.gpus)
-    with RayCrew(work, "a") as crew:
-        crew.give(((who,),))
-        while crew.busy:
-            for _, event in crew.hear():
-                print(*event)
+    with RayPool(work, "a", Resources()) as pool:
+        pool.submit(((who,),))
+        for _, event in pool.run(lambda: None):
+            print(*event)
 """
 
 
@@ -270,21 +285,60 @@ def test_a_grid_on_ray_writes_what_the_local_engine_writes(home):  # noqa: F811
     assert written["ray"] == written["local"]
 
 
+ON_RAY = {"engine": "ray", "device": "cpu,cpu"}
+
+
+def actors() -> list[int]:
+    """The processes of Ray actors that are at work."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            title = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::MemfeatWorker"):
+            found.append(int(process.name))
+    return found
+
+
+def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_path):  # noqa: F811
+    seen = []
+    summary = extract(manifest(clips), config(tmp_path, **ON_RAY), on_video=seen.append)
+    assert files(tmp_path) == files(whole)
+    assert sorted(outcome.video_id for outcome in seen) == [f"v{n}" for n in range(len(FRAMES))]
+    assert summary.rates.decoded == sum(FRAMES)
+
+
+def test_an_actor_that_is_killed_half_way_costs_at_most_its_shard(clips, whole, tmp_path):  # noqa: F811
+    killed: list[int] = []
+
+    def kill(outcome) -> None:
+        if not killed:
+            killed.append(actors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = extract(manifest(clips), config(tmp_path, **ON_RAY), on_video=kill)
+    assert killed
+    assert len(summary.outcomes) == len(FRAMES)
+    assert files(tmp_path) == files(whole)
+    assert verify(tmp_path) == {}
+
+
 SCRIPT = """
 import os
 import signal
 import sys
 sys.path.insert(0, "tests")
-from test_processes import count, sleep, who, work
-from memfeat.engines import RayCrew
+from test_workers import count, sleep, who, work
+from memfeat.workers import RayPool, Resources
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with RayCrew(work, "ab") as crew:
+    with RayPool(work, "ab", Resources()) as pool:
         for _ in range(2):
-            crew.give(((who,), (sleep,)))
+            pool.submit(((who,), (sleep,)))
         while True:
-            for _, event in crew.hear():
+            for _, event in pool.events():
                 print(*event, flush=True)
 """
 
@@ -306,17 +360,12 @@ def listening(pids: set[int]) -> set[str]:
     }
 
 
-def descendants(pid: int) -> set[int]:
-    children = set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-    return children.union(*map(descendants, children))
-
-
 HERE_ALONE = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_ray_that_was_started_for_a_crew_is_heard_of_here_alone_and_ends_with_it(number):
+def test_a_ray_that_was_started_for_a_pool_listens_here_alone_and_ends_with_it(number):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     parent = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
@@ -330,7 +379,7 @@ def test_a_ray_that_was_started_for_a_crew_is_heard_of_here_alone_and_ends_with_
     os.kill(int(re.findall(r"\d+", first)[0]), signal.SIGKILL)
     rest = [parent.stdout.readline() for _ in range(2)]
     assert sorted(line[0] for line in rest) == ["(", "-"], rest
-    started = descendants(parent.pid)
+    started = set(descendants(parent.pid))
     # Ray has two helpers to a machine that outlive its sudden death by a minute.
     helpers = {pid for pid in started if b"Agent" in Path(f"/proc/{pid}/cmdline").read_bytes()}
     assert listening({parent.pid, *started}) <= HERE_ALONE
@@ -348,4 +397,4 @@ def test_a_ray_that_was_started_for_a_crew_is_heard_of_here_alone_and_ends_with_
     assert (
         stderr.count("KeyboardInterrupt") == stderr.count("Traceback") == (number == signal.SIGINT)
     )
-    assert "a Ray actor died at its task" in stderr
+    assert "a Ray actor died at its job" in stderr

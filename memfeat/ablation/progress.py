@@ -1,23 +1,24 @@
-"""How far a grid has come, told as its models train."""
+"""Progress of a grid while its models train."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from memfeat.ablation.grid import Cell
-from memfeat.ablation.planning import weight
+from memfeat.config import TrainConfig
+from memfeat.models import AGGREGATORS
 from memfeat.runs import seed_folder
 from memfeat.training import EpochReport
 
 
 @dataclass(frozen=True)
-class Progress:
+class GridProgress:
     """How far a grid has come.
 
     Attributes:
         done: of `total`; never falls, and equals it at the end.
-        total: all epochs that all models may take, each weighted by its cost. What an earlier run
-            finished is taken off when it is found.
+        total: the most epochs that all models may take, each weighted by the model's cost, without
+            models that an earlier run finished.
         note: how many models have ended, and the latest news.
     """
 
@@ -26,50 +27,59 @@ class Progress:
     note: str
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[GridProgress], None]
 
 
-class Tally:
-    """Counts the epochs of all models, each known by its run folder.
+class ProgressCounter:
+    """Counts the epochs of all models, each identified by its run folder.
 
     Args:
         cells: those that can be run.
-        tell: called at every change.
+        on_progress: called at every change.
     """
 
-    def __init__(self, cells: Iterable[Cell], tell: OnProgress) -> None:
-        self._tell = tell
+    def __init__(self, cells: Iterable[Cell], on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
         self._cells = {folder: cell for cell in cells for folder in model_folders(cell)}
-        self._totals = {folder: weight(cell.config) for folder, cell in self._cells.items()}
+        self._totals = {folder: cost(cell.config) for folder, cell in self._cells.items()}
         self._done = dict.fromkeys(self._cells, 0)
         self._ended: set[Path] = set()
         self._news = ""
 
-    def news(self, news: str) -> None:
-        """Tell something that is shown beside the count."""
+    def report(self, news: str) -> None:
+        """Report `news` beside the count."""
         self._news = news
         count = f"{len(self._ended)} of {len(self._cells)} models"
         note = f"{count}; {news}" if news else count
-        self._tell(Progress(sum(self._done.values()), sum(self._totals.values()), note))
+        self._on_progress(GridProgress(sum(self._done.values()), sum(self._totals.values()), note))
 
-    def keep(self, folder: Path) -> None:
-        """Take off a model that an earlier run finished."""
+    def exclude(self, folder: Path) -> None:
+        """Take a model that an earlier run finished out of the total."""
         self._totals[folder] = 0
         self.end(folder)
 
     def epoch(self, folder: Path, report: EpochReport) -> None:
-        """Count an epoch; of a model that starts again, those beyond where it was."""
+        """Count an epoch; a model that starts again counts once it is past where it was."""
         cell = self._cells[folder]
-        done = weight(cell.config) * (report.epoch + 1) // cell.config.max_epochs
+        done = cost(cell.config) * (report.epoch + 1) // cell.config.max_epochs
         self._done[folder] = max(done, self._done[folder])
         seed = f" seed {report.seed}" if len(cell.config.seeds) > 1 else ""
-        self.news(f"{cell.name}{seed}: dev L1 {report.dev_l1:.4f}")
+        srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
+        self.report(f"{cell.name}{seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}")
 
     def end(self, folder: Path) -> None:
-        """Count a model as done, whatever became of it."""
+        """Count a model as done, whether it succeeded or failed."""
         self._done[folder] = self._totals[folder]
         self._ended.add(folder)
-        self.news(self._news)
+        self.report(self._news)
+
+
+def cost(config: TrainConfig) -> int:
+    """Return the most time that one seed may take, relative to an epoch of the average.
+
+    A baseline counts as an average.
+    """
+    return sum(AGGREGATORS.get(name).cost for name in config.aggregator) * config.max_epochs
 
 
 def model_folders(cell: Cell) -> list[Path]:

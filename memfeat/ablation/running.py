@@ -1,26 +1,26 @@
-"""Running a grid, going on where an earlier run left off, and writing its table."""
+"""Running a grid and writing its table; training the seeds of one system in parallel."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from memfeat.ablation.grid import Cell
-from memfeat.ablation.ledger import CellDone, Ledger
-from memfeat.ablation.progress import OnProgress, Tally
+from memfeat.ablation.progress import OnProgress, ProgressCounter, model_folders
 from memfeat.ablation.recipes import caches_of, missing_caches
 from memfeat.ablation.results import RESULT, table_of
-from memfeat.ablation.schedule import Schedule
-from memfeat.ablation.seats import seats_for
-from memfeat.config import AblationConfig
-from memfeat.engines import Engine
+from memfeat.ablation.scheduler import CellDone, OnCell, train_cells
+from memfeat.config import AblationConfig, TrainConfig
+from memfeat.errors import TrainingError
+from memfeat.manifest import read_manifest
+from memfeat.runs import Run
 from memfeat.storage import write_json
+from memfeat.training import read_features, train
 
 
 def run_ablation(
     config: AblationConfig,
     cells: Sequence[Cell],
     *,
-    on_cell: Callable[[CellDone], None] | None = None,
+    on_cell: OnCell | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Train every cell that is not finished yet, and write and return the table.
@@ -37,13 +37,16 @@ def run_ablation(
     Returns:
         What `ablation.json` holds; see `memfeat.ablation.results`.
     """
-    without_cache = _without_cache(config, cells)
+    caches = caches_of(config, cells)
+    without_cache: dict[str, str] = {}
     for cell in cells:
-        if on_cell and cell.name in without_cache:
-            on_cell(CellDone(cell, without_cache[cell.name]))
-    runnable = [cell for cell in cells if cell.name not in without_cache]
+        missing = missing_caches(caches[folder] for folder in dict.fromkeys(cell.config.cache))
+        if missing:
+            without_cache[cell.name] = missing
+            if on_cell:
+                on_cell(CellDone(cell, missing))
     errors = train_cells(
-        runnable,
+        [cell for cell in cells if cell.name not in without_cache],
         config.run,
         config.workers,
         engine=config.engine,
@@ -55,48 +58,36 @@ def run_ablation(
     return table
 
 
-def _without_cache(config: AblationConfig, cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the cells of which a cache is not there, each with the commands that make it."""
-    caches = caches_of(config, cells)
-    errors = {}
-    for cell in cells:
-        missing = missing_caches(caches[folder] for folder in dict.fromkeys(cell.config.cache))
-        if missing:
-            errors[cell.name] = missing
-    return errors
+def train_seeds(
+    config: TrainConfig, workers: int = 0, *, on_progress: OnProgress | None = None
+) -> Run:
+    """Train the seeds of one system: one in this process, several in parallel like a grid.
 
-
-def train_cells(
-    cells: Sequence[Cell],
-    folder: Path,
-    workers: int,
-    *,
-    engine: Engine = "local",
-    on_cell: Callable[[CellDone], None] | None = None,
-    on_progress: OnProgress | None = None,
-) -> dict[str, str]:
-    """Train every cell that is not finished yet, in parallel; return what failed, and why.
+    The run folder gets the same bytes either way, as from `memfeat.training.train`.
 
     Args:
-        cells: their caches are there.
-        folder: where tables lie while processes share them.
-        workers: how many processes; 0 for as many as the machine, or the cluster, is good for.
-        engine: where they are.
-        on_cell: called as each cell ends.
+        config: the settings.
+        workers: how many processes; 0 for one a CPU core, or one a GPU where GPUs train.
         on_progress: called as models train.
 
     Raises:
-        ConfigError: no Ray, where that is the engine.
+        MemfeatError, OSError: as for `read_features` and `train`; of several seeds a
+            `TrainingError` that names the seed. The other seeds are kept.
     """
-    errors: dict[str, str] = {}
-
-    def end(done: CellDone) -> None:
-        if done.error is not None:
-            errors[done.cell.name] = done.error
-        if on_cell:
-            on_cell(done)
-
-    tally = Tally(cells, on_progress or (lambda _: None))
-    with seats_for(engine, cells, workers) as seats:
-        Schedule(cells, folder, seats, Ledger(tally, end), tally).run()
-    return errors
+    cell = Cell(config.system, "model", config)
+    if len(config.seeds) > 1:
+        errors = train_cells([cell], config.run, workers, on_progress=on_progress)
+        if errors:
+            raise TrainingError(errors[cell.name])
+        return Run.load(config.run)
+    features = read_features(read_manifest(config.manifest), config.cache)
+    progress = ProgressCounter([cell], on_progress or (lambda _: None))
+    (folder,) = model_folders(cell)
+    run = train(
+        features.tables,
+        features.records,
+        config,
+        on_epoch=lambda report: progress.epoch(folder, report),
+    )
+    progress.end(folder)
+    return run

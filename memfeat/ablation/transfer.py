@@ -9,7 +9,7 @@ import numpy as np
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.progress import OnProgress
 from memfeat.ablation.recipes import CacheRequest, missing_caches
-from memfeat.ablation.running import train_cells
+from memfeat.ablation.scheduler import train_cells
 from memfeat.cache import Cache
 from memfeat.config import ExtractConfig, TrainConfig, TransferConfig, TransferDataset, build
 from memfeat.errors import CacheError, ConfigError, MemfeatError

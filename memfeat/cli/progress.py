@@ -18,9 +18,8 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from memfeat.ablation import Progress as GridProgress
+    from memfeat.ablation import GridProgress
     from memfeat.extraction import Rates, VideoOutcome
-    from memfeat.training import EpochReport
 
 SPEED_FROM_SECONDS = 3600.0  # there may be minutes between two epochs, and it takes several
 
@@ -81,35 +80,6 @@ class StepProgress:
     def advance(self, note: str = "", steps: int = 1) -> None:
         """Count steps and show `note`."""
         self._progress.update(self._task, advance=steps, note=escape(note))
-
-
-@contextmanager
-def epoch_progress(num_seeds: int, max_epochs: int) -> Iterator["EpochProgress"]:
-    """Show epochs done, of the most there may be, and the latest epoch's figures."""
-    with _bar(TextColumn("{task.fields[note]}")) as progress:
-        yield EpochProgress(progress, num_seeds, max_epochs)
-
-
-class EpochProgress:
-    """Counts epochs over all seeds; a seed that stops early counts as done."""
-
-    def __init__(self, progress: Progress, num_seeds: int, max_epochs: int) -> None:
-        self._progress = progress
-        self._max_epochs = max_epochs
-        self._task = progress.add_task("epochs", total=num_seeds * max_epochs, note="")
-        self._done: dict[int, int] = {}
-
-    def advance(self, report: "EpochReport") -> None:
-        """Count one epoch."""
-        done = report.epoch + 1
-        self._done[report.seed] = done
-        for seed, epochs in self._done.items():
-            # Seeds in training are at most an epoch apart, so any other has stopped.
-            if epochs not in (done - 1, done):
-                self._done[seed] = self._max_epochs
-        srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
-        note = f"seed {report.seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
-        self._progress.update(self._task, completed=sum(self._done.values()), note=note)
 
 
 @contextmanager

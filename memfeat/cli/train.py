@@ -28,26 +28,31 @@ from memfeat.storage import Location
 )
 @pipeline_argument
 @settings_options(TrainConfig)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, help="Seeds at once [0: one per CPU core]."
+)
 @json_option
-def train_command(pipeline: Path | None, as_json: bool, **flags: Any) -> None:
+def train_command(pipeline: Path | None, workers: int, as_json: bool, **flags: Any) -> None:
     """Train an aggregator and a head from a cache.
 
     Settings come from the [train] table of PIPELINE.toml; flags override it. Several caches are
     parallel streams: each has its own aggregator, and the head takes their vectors concatenated.
     Prints the metrics of each split; the run folder gets model, history, predictions and all
-    settings. Seeds that are finished already are kept.
+    settings. Seeds that are finished already are kept; several are trained in parallel.
     """
     config = read_settings(TrainConfig, "train", pipeline, flags)
 
-    from memfeat.cli.progress import epoch_progress
+    from memfeat.ablation import train_seeds
+    from memfeat.cache import Cache
+    from memfeat.cli.progress import grid_progress
     from memfeat.cli.tables import print_metrics
     from memfeat.manifest import read_manifest
-    from memfeat.training import read_features, train
+    from memfeat.training import select_records
 
-    features = read_features(read_manifest(config.manifest), config.cache)
-    say_notes(features.notes)
-    with epoch_progress(len(config.seeds), config.max_epochs) as progress:
-        run = train(features.tables, features.records, config, on_epoch=progress.advance)
+    caches = [Cache.open(folder) for folder in config.cache]
+    say_notes(select_records(read_manifest(config.manifest), *caches).notes)
+    with grid_progress() as show:
+        run = train_seeds(config, workers, on_progress=show)
     if as_json:
         print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
         return

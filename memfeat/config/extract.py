@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from memfeat.config.settings import FLAG_ALONE, LocalPath, Printed, Settings
-from memfeat.engines import Engine
 from memfeat.storage import Location
+from memfeat.workers import Engine
 
 
 def _check_tokens(value: str) -> str:

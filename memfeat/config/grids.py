@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from memfeat.config.extract import Tokens
 from memfeat.config.settings import LocalPath, Seeds, Settings
 from memfeat.config.train import Locations, Names, aggregator_names, for_each_cache
-from memfeat.engines import Engine
 from memfeat.manifest import Split
 from memfeat.registry import unknown_name
 from memfeat.storage import Location
+from memfeat.workers import Engine
 
 
 class PaperFigures(Settings):

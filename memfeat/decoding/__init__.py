@@ -1,15 +1,15 @@
-"""Videos to frames in processes of their own: in order, ahead of the encoder, and apart from it."""
+"""Decoding videos to frames in worker processes, in order and ahead of the encoder."""
 
-from memfeat.decoding.ahead import Ahead, DecodedVideo, decode_ahead, start_decoders
-from memfeat.decoding.sampling import Cover, Sampling
-from memfeat.decoding.worker import DecodeSettings, Finished
+from memfeat.decoding.ahead import DecodedVideo, DecodedVideos, decode_ahead, start_decoders
+from memfeat.decoding.sampling import CoverCounter, Sampling
+from memfeat.decoding.worker import DecodeResult, DecodeSettings
 
 __all__ = [
-    "Ahead",
-    "Cover",
+    "CoverCounter",
+    "DecodeResult",
     "DecodeSettings",
     "DecodedVideo",
-    "Finished",
+    "DecodedVideos",
     "Sampling",
     "decode_ahead",
     "start_decoders",

@@ -1,4 +1,4 @@
-"""Videos to frames, in order and ahead of whoever consumes them, in bounded memory."""
+"""Decoding videos ahead of their consumer: in order, in parallel, in bounded memory."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,55 +6,54 @@ from contextlib import contextmanager
 from itertools import cycle
 
 from memfeat.decoding.decoder import Decoder
-from memfeat.decoding.fetching import Supplies, Supply
-from memfeat.decoding.worker import DecodeSettings, Finished, failure
+from memfeat.decoding.fetching import FetchedVideo, Fetcher
+from memfeat.decoding.worker import DecodeResult, DecodeSettings, failure
 from memfeat.errors import RemoteError
 from memfeat.manifest import VideoRecord
 from memfeat.video import Frame
 
 TIME_LIMIT = 120.0  # seconds
-EACH = 2  # videos that a decoder is asked for at a time
+VIDEOS_PER_DECODER = 2  # submitted to it at a time
 
-_resting: list[Decoder] = []  # left by earlier calls: a process takes seconds to start
+_idle: list[Decoder] = []  # of earlier calls, to be used again
 
 
 class DecodedVideo:
-    """A video that is decoded elsewhere while its frames are taken off here.
+    """The frames of a video while it is being decoded in another process.
 
-    Iterate it once; a frame's pixels are its own only until the next one is asked for. The
-    attributes below hold from the end of that on.
+    Iterate it once; a frame's pixels are valid until the next frame is requested.
 
     Attributes:
         record: which video.
-        end: how it ended; see `Finished`.
+        result: how decoding ended, once all frames have been iterated.
     """
 
-    def __init__(self, supply: Supply, frames: Iterable[Frame | Finished]) -> None:
-        self.record = supply.record
-        self.end = Finished()
-        self._supply = supply
+    def __init__(self, source: FetchedVideo, frames: Iterable[Frame | DecodeResult]) -> None:
+        self.record = source.record
+        self.result = DecodeResult()
+        self._source = source
         self._frames = frames
 
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._frames:
-            if isinstance(frame, Finished):
-                self.end = self._supply.told(frame)
+            if isinstance(frame, DecodeResult):
+                self.result = self._source.with_own_name(frame)
             else:
                 yield frame
-        self._supply.release()
+        self._source.release()
 
 
-class Ahead(Iterator[DecodedVideo]):
-    """Videos in the order asked for; consume each wholly before asking for the next."""
+class DecodedVideos(Iterator[DecodedVideo]):
+    """Videos in the order given; iterate each to its end before requesting the next."""
 
     def __init__(
         self,
-        supplies: Supplies,
+        fetcher: Fetcher,
         settings: DecodeSettings,
         decoders: Sequence[Decoder],
         time_limit: float | None,
     ) -> None:
-        self._supplies = supplies
+        self._fetcher = fetcher
         self._turns = cycle(decoders)
         self._settings = settings
         self._decoders = decoders
@@ -63,29 +62,29 @@ class Ahead(Iterator[DecodedVideo]):
         self._videos: deque[DecodedVideo] = deque()
 
     def __next__(self) -> DecodedVideo:
-        # Two each, so that none waits for a video while the frames of its last one are taken.
-        while len(self._videos) < EACH * len(self._decoders) and (
-            self._supplies.is_ready or not self._videos
+        # Two each, so that none waits for a video while the frames of its last one are read.
+        while len(self._videos) < VIDEOS_PER_DECODER * len(self._decoders) and (
+            self._fetcher.is_ready or not self._videos
         ):
-            supply = next(self._supplies, None)
-            if supply is None:
+            source = next(self._fetcher, None)
+            if source is None:
                 break
-            self._videos.append(self._ask(supply))
+            self._videos.append(self._submit(source))
         if not self._videos:
             raise StopIteration
         return self._videos.popleft()
 
-    def _ask(self, supply: Supply) -> DecodedVideo:
-        """Have a video decoded, unless it could not be fetched."""
+    def _submit(self, source: FetchedVideo) -> DecodedVideo:
+        """Submit a video to the next decoder, unless it could not be fetched."""
         try:
-            path = supply.path()
+            path = source.path()
         except RemoteError as error:
-            if error.reason == "unusable":  # which no other video would be spared
+            if error.reason == "unusable":  # and would be for every other video
                 raise
-            return DecodedVideo(supply, [failure(error.reason, str(error))])
+            return DecodedVideo(source, [failure(error.reason, str(error))])
         decoder = next(self._turns)
-        decoder.ask(path, self._settings)
-        return DecodedVideo(supply, decoder.frames(self._time_limit))
+        decoder.submit(path, self._settings)
+        return DecodedVideo(source, decoder.frames(self._time_limit))
 
     @property
     def waited(self) -> float:
@@ -95,7 +94,7 @@ class Ahead(Iterator[DecodedVideo]):
     @property
     def waited_for_copies(self) -> float:
         """Seconds spent waiting for videos to be fetched from elsewhere."""
-        return self._supplies.waited
+        return self._fetcher.waited
 
     @property
     def starting(self) -> float:
@@ -104,7 +103,7 @@ class Ahead(Iterator[DecodedVideo]):
 
     @property
     def fill(self) -> float:
-        """The share of the rings that holds frames which nobody has taken yet, in [0, 1]."""
+        """The share of the ring buffers that holds frames not yet read, in [0, 1]."""
         return sum(decoder.fill for decoder in self._decoders) / len(self._decoders)
 
     def _waits(self) -> tuple[float, float]:
@@ -113,13 +112,13 @@ class Ahead(Iterator[DecodedVideo]):
 
 
 def start_decoders(number: int) -> None:
-    """Start processes for a `decode_ahead` that comes later, while other things are got ready.
+    """Start processes for a later `decode_ahead`, for instance while an encoder loads.
 
     Raises:
         DecoderError: the processes cannot be had.
     """
-    _resting.extend(Decoder() for _ in range(number - len(_resting)))
-    for decoder in _resting[-number:]:
+    _idle.extend(Decoder() for _ in range(number - len(_idle)))
+    for decoder in _idle[-number:]:
         decoder.start()
 
 
@@ -130,17 +129,17 @@ def decode_ahead(
     *,
     decoders: int,
     time_limit: float | None = TIME_LIMIT,
-) -> Iterator[Ahead]:
-    """Decode videos in processes of their own; leaving the context stops it.
+) -> Iterator[DecodedVideos]:
+    """Decode videos in worker processes; leaving the context stops them.
 
     Remote videos are fetched to this machine's disk, a bounded number of them ahead; one that
     cannot be fetched fails as `missing`, `permission` or `unreachable`. A video whose decoder
-    crashes, or gives no frame for `time_limit` seconds, is tried twice and
-    then failed, as `crash` or `timeout`.
+    crashes, or sends no frame for `time_limit` seconds, is tried twice and then fails as `crash`
+    or `timeout`.
 
     Args:
         records: which videos, in order.
-        settings: what is made of each.
+        settings: how each is decoded.
         decoders: processes, each on one codec thread. The frames are the same with any number.
         time_limit: seconds; None for no limit.
 
@@ -149,12 +148,12 @@ def decode_ahead(
         RemoteError: remote videos cannot be had at all: a package or credentials are missing.
         OSError: there is no room on this machine's disk for copies.
     """
-    crew = [_resting.pop() if _resting else Decoder() for _ in range(decoders)]
+    chosen = [_idle.pop() if _idle else Decoder() for _ in range(decoders)]
     try:
-        with Supplies(records) as supplies:
-            yield Ahead(supplies, settings, crew, time_limit)
+        with Fetcher(records) as fetcher:
+            yield DecodedVideos(fetcher, settings, chosen, time_limit)
     finally:
-        for decoder in crew:
+        for decoder in chosen:
             if not decoder.is_idle:
                 decoder.close()
-        _resting.extend(decoder for decoder in crew if decoder.is_idle)
+        _idle.extend(decoder for decoder in chosen if decoder.is_idle)

@@ -1,4 +1,4 @@
-"""Remote videos, fetched ahead to this machine's disk, where alone decoders look for them."""
+"""Fetching remote videos to this machine's disk, ahead of the decoders."""
 
 import time
 from collections import deque
@@ -12,22 +12,22 @@ from threading import Event
 from types import TracebackType
 from typing import Self
 
-from memfeat.decoding.worker import Finished
+from memfeat.decoding.worker import DecodeResult
 from memfeat.manifest import VideoRecord
 from memfeat.storage import Url, fetch, scratch_folder
 
 FETCHERS = 8  # at once
-AHEAD = 2 * FETCHERS  # videos being fetched, or waiting, beside those handed out
+AHEAD = 2 * FETCHERS  # videos being fetched, or fetched and not yet requested
 LONGEST_SUFFIX = 16
 
 
 @dataclass(frozen=True)
-class Supply:
+class FetchedVideo:
     """A video that is, or will be, on this machine's disk.
 
     Attributes:
         record: which one.
-        copy: the file to come, of a remote video.
+        copy: of a remote video, its local file to come.
     """
 
     record: VideoRecord
@@ -35,7 +35,7 @@ class Supply:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """Whether `path` would not wait."""
         return self.copy is None or self.copy.done()
 
     def path(self) -> Path:
@@ -49,23 +49,23 @@ class Supply:
             return self.copy.result()
         return Path(str(self.record.path))
 
-    def told(self, end: Finished) -> Finished:
-        """Return how decoding it ended, in words that name the video and not its copy."""
+    def with_own_name(self, result: DecodeResult) -> DecodeResult:
+        """Return a result whose message names the video in place of its copy."""
         if self.copy is None or self.copy.exception() is not None:
-            return end
+            return result
         copy, own = repr(str(self.copy.result())), repr(str(self.record.path))
-        return end._replace(message=end.message.replace(copy, own))
+        return result._replace(message=result.message.replace(copy, own))
 
     def release(self) -> None:
-        """Delete the copy, once nobody needs it any more."""
+        """Delete the copy."""
         if self.copy is not None and self.copy.exception() is None:
             self.copy.result().unlink(missing_ok=True)
 
 
-class Supplies(Iterator[Supply]):
-    """Videos in order, of which the remote ones are being fetched some places ahead.
+class Fetcher(Iterator[FetchedVideo]):
+    """Videos in order; remote ones are fetched a bounded number ahead.
 
-    Use it as a context; leaving it stops fetching and deletes what there is of copies.
+    A context manager; leaving it stops fetching and deletes the copies.
 
     Attributes:
         waited: seconds spent waiting for videos to be fetched.
@@ -74,7 +74,7 @@ class Supplies(Iterator[Supply]):
     def __init__(self, records: Iterable[VideoRecord]) -> None:
         self.waited = 0.0
         self._records = iter(records)
-        self._supplies: deque[Supply] = deque()
+        self._videos: deque[FetchedVideo] = deque()
         self._stack = ExitStack()
         self._stop = Event()
         self._pool: ThreadPoolExecutor | None = None
@@ -93,38 +93,38 @@ class Supplies(Iterator[Supply]):
         self._stop.set()
         self._stack.close()
 
-    def __next__(self) -> Supply:
+    def __next__(self) -> FetchedVideo:
         self._fill()
-        if not self._supplies:
+        if not self._videos:
             raise StopIteration
-        supply = self._supplies.popleft()
-        if supply.copy is not None:
+        video = self._videos.popleft()
+        if video.copy is not None:
             started = time.perf_counter()
-            supply.copy.exception()  # waits for it
+            video.copy.exception()  # waits for it
             self.waited += time.perf_counter() - started
         self._fill()
-        return supply
+        return video
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a next one that need not be waited for."""
+        """Whether there is a next video, and it is ready."""
         self._fill()
-        return bool(self._supplies) and self._supplies[0].is_ready
+        return bool(self._videos) and self._videos[0].is_ready
 
     def _fill(self) -> None:
-        for record in islice(self._records, AHEAD - len(self._supplies)):
-            copy = self._begin(record.path) if isinstance(record.path, Url) else None
-            self._supplies.append(Supply(record, copy))
+        for record in islice(self._records, AHEAD - len(self._videos)):
+            copy = self._start(record.path) if isinstance(record.path, Url) else None
+            self._videos.append(FetchedVideo(record, copy))
 
-    def _begin(self, url: Url) -> "Future[Path]":
+    def _start(self, url: Url) -> "Future[Path]":
         if self._pool is None:
             self._folder = self._stack.enter_context(scratch_folder())
             self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
             self._stack.callback(self._pool.shutdown, cancel_futures=True)
         self._count += 1
         target = self._folder / f"{self._count}{url.suffix[:LONGEST_SUFFIX]}"
-        return self._pool.submit(self._fetched, url, target)
+        return self._pool.submit(self._fetch, url, target)
 
-    def _fetched(self, url: Url, target: Path) -> Path:
+    def _fetch(self, url: Url, target: Path) -> Path:
         fetch(url, target, stop=self._stop)
         return target

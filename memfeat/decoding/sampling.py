@@ -1,4 +1,4 @@
-"""Which of a video's frames are kept; each kept frame stands for those left out after it.
+"""Frame samplers: which frames are kept; each kept frame stands for those left out after it.
 
 The paper keeps every frame, and names leaving out redundant ones as future work. Here that is a
 choice of stage 1: `stride:4` keeps each fourth frame; `thumbnail:X` and `embedding:X` leave out
@@ -105,15 +105,15 @@ class Change(Sampler):
 
     def keeps(self, frame: NDArray[Any]) -> bool:
         """Return whether it is the first, or far enough from the last one kept."""
-        looks = self.look(frame)
-        if self._last is not None and self.distance(self._last, looks) <= self.number:
+        current = self.features(frame)
+        if self._last is not None and self.distance(self._last, current) <= self.number:
             return False
-        self._last = looks
+        self._last = current
         return True
 
     @abstractmethod
-    def look(self, frame: NDArray[Any]) -> NDArray[np.float32]:
-        """Return what of a frame is compared."""
+    def features(self, frame: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what is compared of a frame."""
 
     @abstractmethod
     def distance(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -128,7 +128,7 @@ class Thumbnail(Change):
     furthest = 1
     allowed = "a number above 0 and below 1"
 
-    def look(self, frame: NDArray[Any]) -> NDArray[np.float32]:
+    def features(self, frame: NDArray[Any]) -> NDArray[np.float32]:
         """Return the frame's thumbnail, (16, 16, 3)."""
         return squash(frame, THUMBNAIL, THUMBNAIL).astype(np.float32)
 
@@ -146,7 +146,7 @@ class Embedding(Change):
     allowed = "a number above 0 and below 2"
     of_embeddings = True
 
-    def look(self, frame: NDArray[Any]) -> NDArray[np.float32]:
+    def features(self, frame: NDArray[Any]) -> NDArray[np.float32]:
         """Return the vector."""
         return frame.astype(np.float32)
 
@@ -199,15 +199,15 @@ class Sampling:
         return SAMPLERS.get(self.name)
 
     def of_pixels(self) -> Sampler:
-        """Return what decides about one video's frames before the encoder."""
+        """Return the sampler for one video's frames, before the encoder."""
         return Every(0.0) if self.of_type.of_embeddings else self.of_type(self.number)
 
     def of_embeddings(self) -> Sampler:
-        """Return what decides about one video's frames after the encoder."""
+        """Return the sampler for one video's embeddings, after the encoder."""
         return self.of_type(self.number) if self.of_type.of_embeddings else Every(0.0)
 
 
-class Cover:
+class CoverCounter:
     """Counts what each kept frame stands for: itself, and those left out after it."""
 
     def __init__(self, sampler: Sampler) -> None:

@@ -1,7 +1,6 @@
-"""What a decoder's process does: one video after another into the ring, and word of it."""
+"""The decoder process: decodes one video after another into the ring buffer, and reports."""
 
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,15 +17,14 @@ from numpy.typing import NDArray
 from memfeat.cache import Status
 from memfeat.config import MAX_PIXELS
 from memfeat.decoding.ring import CHUNK_FRAMES, RingShape, attach
-from memfeat.decoding.sampling import EVERY_FRAME, Cover, Sampling
+from memfeat.decoding.sampling import EVERY_FRAME, CoverCounter, Sampling
 from memfeat.errors import VideoError
-from memfeat.processes import end_with_parent
 from memfeat.storage import sha256_of_file
 from memfeat.video import Frame, VideoReader
 
-BEAT_SECONDS = 0.5  # between signs of life
-IDLE_SECONDS = 300.0  # after which a process that nobody asks for anything ends
-VIDEOS_A_PROCESS = 500  # then it ends, and with it whatever a codec library has leaked
+HEARTBEAT_SECONDS = 0.5
+IDLE_SECONDS = 300.0  # without a job, after which a process ends
+VIDEOS_PER_PROCESS = 500  # then it ends, and with it what codec libraries have leaked
 
 Version = tuple[int, ...]
 
@@ -51,35 +49,35 @@ class DecodeSettings:
     allow_images: bool = False
 
 
-# What the parent asks for.
+# Messages from the parent.
 
 
-class Ring(NamedTuple):
-    """The ring to fill from now on; its descriptor follows."""
+class UseRing(NamedTuple):
+    """Fill this ring from now on; its descriptor follows."""
 
     shape: RingShape
 
 
 class Job(NamedTuple):
-    """A video to decode; the first `skip` of the frames kept are not handed over again."""
+    """A video to decode; the first `skip` of the frames kept are not sent again."""
 
     path: Path
     settings: DecodeSettings
     skip: int = 0
 
 
-class Emptied(NamedTuple):
-    """A chunk that may be filled again."""
+class ChunkFree(NamedTuple):
+    """A chunk of the ring may be filled again."""
 
     chunk: int
 
 
-# What the process tells; of each video it is `Opened`, any number of `Filled` and `Alive`, and
-# `Finished`, or `Finished` at once.
+# Messages to the parent: for each video `Opened`, any number of `ChunkFilled` and `Heartbeat`, and
+# a `DecodeResult`; or the `DecodeResult` at once.
 
 
-class Up(NamedTuple):
-    """It has started, and waits for videos."""
+class Ready(NamedTuple):
+    """The process has started, and waits for videos."""
 
 
 class Opened(NamedTuple):
@@ -88,28 +86,28 @@ class Opened(NamedTuple):
     version: Version
 
 
-class Filled(NamedTuple):
-    """Frames in a chunk of the ring, from its first on, and when each is shown."""
+class ChunkFilled(NamedTuple):
+    """Frames at the start of a chunk of the ring, and when each is shown."""
 
     chunk: int
     pts_seconds: list[float]
 
 
-class Alive(NamedTuple):
-    """It is at work, with nothing to show for it yet."""
+class Heartbeat(NamedTuple):
+    """The process is at work, without a new frame yet."""
 
 
-class Finished(NamedTuple):
-    """All of a video's frames are handed over, or it cannot be used.
+class DecodeResult(NamedTuple):
+    """The end of a video: all of its frames were sent, or it cannot be used.
 
     Attributes:
         status: `ok`, `partial` or `failed`.
         reason: stable code of why it is not ok; empty otherwise.
-        message: the same in words; or, of a video that is ok, what the user should know of it.
+        message: the same in words; for a video that is ok, a warning or nothing.
         source_bytes: size of the file, or -1.
         source_sha256: hash of the file, or empty.
         frames_expected: what the container promises, if it does.
-        covers: how many frames each of those handed out stands for.
+        covers: how many frames each of those sent stands for.
     """
 
     status: Status = "ok"
@@ -122,29 +120,27 @@ class Finished(NamedTuple):
 
 
 class Retiring(NamedTuple):
-    """It ends after so many videos; what it was asked for since is for another process."""
+    """The process ends after so many videos; those it still has are for another process."""
 
 
-Word = Up | Opened | Filled | Alive | Finished | Retiring
+DecoderMessage = Ready | Opened | ChunkFilled | Heartbeat | DecodeResult | Retiring
 
 
 def serve(pipe: Connection) -> None:
-    """Decode what the parent asks for until it, or its questions, end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    """Decode the parent's jobs until it ends or sends none for long."""
     torch.set_num_threads(1)  # processes share the cores out already
     worker = _Worker(pipe)
-    worker.tell(Up())
-    for _ in range(VIDEOS_A_PROCESS):
+    worker.send(Ready())
+    for _ in range(VIDEOS_PER_PROCESS):
         job = worker.next_job()
         if job is None:
             return
-        worker.tell(decode(job, worker))
-    worker.tell(Retiring())
+        worker.send(decode(job, worker))
+    worker.send(Retiring())
 
 
 class _Worker:
-    """The process's end of pipe and ring."""
+    """The process's end of the pipe and the ring."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -152,7 +148,7 @@ class _Worker:
         self._ring: NDArray[np.uint8] = np.empty((0, 0, 0, 0, 0), np.uint8)
         self._free: deque[int] = deque()
         self._pts_seconds: list[float] = []
-        self._told = time.monotonic()
+        self._last_sent = time.monotonic()
 
     def next_job(self) -> Job | None:
         """Wait for a video; None if the parent is gone, or has been quiet for long."""
@@ -160,75 +156,75 @@ class _Worker:
             try:
                 if not self._pipe.poll(IDLE_SECONDS):
                     return None
-                self._listen()
+                self._receive()
             except (EOFError, OSError):
                 return None
         return self._jobs.popleft()
 
     def put(self, frame: Frame) -> None:
-        """Copy a frame into the ring, once there is room, and hand over chunks that are full."""
+        """Copy a frame into the ring, waiting for room, and send a chunk that is full."""
         while not self._free:
-            self._listen()
+            self._receive()
         self._ring[self._free[0], len(self._pts_seconds)] = frame.pixels
         self._pts_seconds.append(frame.pts_seconds)
         full = len(self._pts_seconds) == CHUNK_FRAMES
-        if full or time.monotonic() - self._told > BEAT_SECONDS:
+        if full or time.monotonic() - self._last_sent > HEARTBEAT_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Hand over what there is."""
+        """Send the chunk that is partly filled, if there is one."""
         if self._pts_seconds:
-            self.tell(Filled(self._free.popleft(), self._pts_seconds))
+            self.send(ChunkFilled(self._free.popleft(), self._pts_seconds))
             self._pts_seconds = []
 
-    def beat(self) -> None:
-        """Give a sign of life now and then."""
-        if time.monotonic() - self._told > BEAT_SECONDS:
-            self.tell(Alive())
+    def heartbeat(self) -> None:
+        """Send a heartbeat if nothing was sent for a while."""
+        if time.monotonic() - self._last_sent > HEARTBEAT_SECONDS:
+            self.send(Heartbeat())
 
-    def tell(self, word: Word) -> None:
-        """Send a word to the parent."""
+    def send(self, message: DecoderMessage) -> None:
+        """Send a message to the parent."""
         try:
-            self._pipe.send(word)
+            self._pipe.send(message)
         except OSError:
-            os._exit(1)  # the parent is gone, so that there is nobody left to work for
-        self._told = time.monotonic()
+            os._exit(1)  # the parent is gone
+        self._last_sent = time.monotonic()
 
-    def _listen(self) -> None:
-        asked = self._pipe.recv()
-        if isinstance(asked, Job):
-            self._jobs.append(asked)
-        elif isinstance(asked, Emptied):
-            self._free.append(asked.chunk)
-        elif isinstance(asked, Ring):
+    def _receive(self) -> None:
+        message = self._pipe.recv()
+        if isinstance(message, Job):
+            self._jobs.append(message)
+        elif isinstance(message, ChunkFree):
+            self._free.append(message.chunk)
+        elif isinstance(message, UseRing):
             descriptor = recv_handle(self._pipe)
-            self._ring = attach(descriptor, asked.shape)
+            self._ring = attach(descriptor, message.shape)
             os.close(descriptor)
-            self._free = deque(range(asked.shape.chunks))
+            self._free = deque(range(message.shape.chunks))
 
 
-def decode(job: Job, worker: _Worker) -> Finished:
-    """Hand a video's frames over; nothing that is wrong with the video leaves this function."""
-    cover = Cover(job.settings.sampling.of_pixels())
+def decode(job: Job, worker: _Worker) -> DecodeResult:
+    """Send a video's frames; whatever is wrong with the video becomes its result."""
+    cover = CoverCounter(job.settings.sampling.of_pixels())
     try:
-        finished = _decode(job, cover, worker)
+        result = _decode(job, cover, worker)
     except VideoError as error:
-        finished = failure(error.reason, str(error))
+        result = failure(error.reason, str(error))
     except EOFError:
         os._exit(1)  # the parent is gone
     except Exception as error:
         # Whatever a decoder library throws at one video must not cost the others theirs.
-        finished = failure("error", f"{str(job.path)!r}: {type(error).__name__}: {error}")
+        result = failure("error", f"{str(job.path)!r}: {type(error).__name__}: {error}")
     worker.flush()
-    return finished._replace(covers=cover.counts)
+    return result._replace(covers=cover.counts)
 
 
-def failure(reason: str, message: str) -> Finished:
+def failure(reason: str, message: str) -> DecodeResult:
     """Return the end of a video that cannot be used."""
-    return Finished("failed", reason, " ".join(message.split()))
+    return DecodeResult("failed", reason, " ".join(message.split()))
 
 
-def _decode(job: Job, cover: Cover, worker: _Worker) -> Finished:
+def _decode(job: Job, cover: CoverCounter, worker: _Worker) -> DecodeResult:
     path, settings = job.path, job.settings
     with VideoReader(
         path,
@@ -239,28 +235,28 @@ def _decode(job: Job, cover: Cover, worker: _Worker) -> Finished:
         allow_images=settings.allow_images,
     ) as reader:
         before = path.stat()
-        worker.tell(Opened(_version(before)))
+        worker.send(Opened(_version(before)))
         for frame in reader:
             if cover.keeps(frame.pixels) and len(cover.counts) > job.skip:
                 worker.put(frame)
             else:
-                worker.beat()
-        finished = Finished(
+                worker.heartbeat()
+        result = DecodeResult(
             message=reader.warning or "",
             source_bytes=before.st_size,
             frames_expected=reader.frames_expected,
         )
         if reader.reason is not None:
             message = f"{str(path)!r}: {reader.reason}"
-            finished = finished._replace(status="partial", reason=reader.reason, message=message)
+            result = result._replace(status="partial", reason=reader.reason, message=message)
     worker.flush()
-    sha256 = sha256_of_file(path, worker.beat)
+    sha256 = sha256_of_file(path, worker.heartbeat)
     if _version(path.stat()) != _version(before):
         return changed(path)
-    return finished._replace(source_sha256=sha256)
+    return result._replace(source_sha256=sha256)
 
 
-def changed(path: Path) -> Finished:
+def changed(path: Path) -> DecodeResult:
     """Return the end of a video whose file was written to meanwhile."""
     text = "changed while it was read; extract again once nothing writes to it"
     return failure("changed", f"{str(path)!r} {text}")

@@ -1,4 +1,4 @@
-"""Decoded videos to embeddings, in batches of one fixed shape that run across videos."""
+"""Encoding decoded frames in batches of one fixed shape, which run across videos."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,21 +12,33 @@ from torch import Tensor
 
 from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, Status, blocks_of
 from memfeat.config import OnPartial
-from memfeat.decoding import Cover, DecodedVideo, DecodeSettings, Finished, Sampling, decode_ahead
+from memfeat.decoding import (
+    CoverCounter,
+    DecodedVideo,
+    DecodeResult,
+    DecodeSettings,
+    Sampling,
+    decode_ahead,
+)
 from memfeat.encoders import Encoding, FrameEncoder
 from memfeat.errors import EncoderError, VideoError
 from memfeat.manifest import VideoRecord
 from memfeat.storage import Location
 from memfeat.video import Frame, Pixels
 
-PIPELINED = 3  # batches on a GPU at once: one goes in, one is encoded, one comes out
+PIPELINED = 3  # batches on a GPU: one copied in, one encoded, one copied out
 
 
 @dataclass(frozen=True)
 class VideoOutcome:
-    """What became of one video; `message` says in words why it is not ok, or warns.
+    """The result of one video.
 
-    `num_frames` counts those that were decoded, whether or not a sampler left them out.
+    Attributes:
+        video_id: as in the manifest.
+        status: `ok`, `partial` or `failed`.
+        reason: stable code of why it is not ok; empty otherwise.
+        message: the same in words, or a warning.
+        num_frames: frames decoded, whether or not a sampler left them out.
     """
 
     video_id: str
@@ -37,44 +49,44 @@ class VideoOutcome:
 
 
 OnVideo = Callable[[VideoOutcome], None]
-TakeRows = Callable[[Encoding, int], None]
+OnBatch = Callable[[Encoding, int], None]
 R = TypeVar("R", bound=Rows)
 
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """What there is of a video beside its embeddings, which are the next `len(pts_seconds)` rows.
+    """A video without its embeddings, which are the next `len(pts_seconds)` rows of the batches.
 
     Attributes:
         video_id: as in the manifest.
-        end: how decoding it ended.
+        result: how decoding ended.
         pts_seconds: float64 (rows,), when each row's frame is shown.
         covers: int32 (rows,), how many frames, or clips, each row stands for.
     """
 
     video_id: str
-    end: Finished
+    result: DecodeResult
     pts_seconds: NDArray[np.float64]
     covers: NDArray[np.int32]
 
     @property
     def outcome(self) -> VideoOutcome:
-        """What to tell of the video."""
-        end = self.end
-        return VideoOutcome(self.video_id, end.status, end.reason, end.message, sum(end.covers))
+        """The video's result as `extract` reports it."""
+        status, reason, message, *_ = self.result
+        return VideoOutcome(self.video_id, status, reason, message, sum(self.result.covers))
 
     def with_rows(self, rows: Rows, sampling: Sampling) -> tuple[NDArray[np.bool_], "DecodedRows"]:
-        """Return which rows are kept, and the rest of what a shard needs to know about them."""
+        """Apply a sampler of embeddings: return which rows are kept, and the video with those."""
         covers = self.covers
-        if self.end.status == "failed":
+        if self.result.status == "failed":
             kept, covers = np.zeros(len(rows), bool), covers[:0]
         elif sampling.of_type.of_embeddings:
-            cover = Cover(sampling.of_embeddings())
+            cover = CoverCounter(sampling.of_embeddings())
             kept = np.array([cover.keeps(row) for block in blocks_of(rows) for row in block], bool)
             covers = np.array(cover.counts, np.int32)
         else:
             kept = np.ones(len(rows), bool)
-        return kept, DecodedRows(self.video_id, self.end, self.pts_seconds[kept], covers)
+        return kept, DecodedRows(self.video_id, self.result, self.pts_seconds[kept], covers)
 
     def encoded(self, embeddings: R) -> EncodedVideo[R]:
         """Return the video with its embeddings."""
@@ -82,55 +94,57 @@ class DecodedRows:
             video_id=self.video_id,
             embeddings=embeddings,
             pts_seconds=self.pts_seconds,
-            status=self.end.status,
-            reason=self.end.reason,
-            source_bytes=self.end.source_bytes,
-            source_sha256=self.end.source_sha256,
-            frames_expected=self.end.frames_expected,
+            status=self.result.status,
+            reason=self.result.reason,
+            source_bytes=self.result.source_bytes,
+            source_sha256=self.result.source_sha256,
+            frames_expected=self.result.frames_expected,
             covers=self.covers,
         )
 
 
-def encode_video(place: Location, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
+def encode_video(location: Location, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
     """Decode and encode one video exactly as a cache of this spec would hold it.
 
     Raises:
         VideoError: the video cannot be had or used at all; a partial one is returned as such.
         RemoteError: nothing of its storage can be had.
     """
-    record = VideoRecord(video_id="video", path=place, score=None, split="test")
+    record = VideoRecord(video_id="video", path=location, score=None, split="test")
     sampling = Sampling.parse(spec.sampling)
     settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames, spec.max_seconds)
     rows = [np.empty((0, encoder.width), np.float16)]
     batches = Batches(
-        encoder, spec.batch_size or 1, lambda encoding, filled: rows.append(half(encoding, filled))
+        encoder,
+        spec.batch_size or 1,
+        lambda encoding, filled: rows.append(to_float16(encoding, filled)),
     )
     with decode_ahead([record], settings, decoders=1) as videos:
         video = next(videos)
-        decoded = encode_frames(video, batches)
+        decoded = batch_frames(video, batches)
         batches.flush()
-    if video.end.status == "failed":
-        raise VideoError(video.end.reason, video.end.message)
+    if video.result.status == "failed":
+        raise VideoError(video.result.reason, video.result.message)
     every = np.concatenate(rows)
     kept, decoded = decoded.with_rows(every, sampling)
     return decoded.encoded(every[kept])
 
 
-def half(encoding: Encoding, filled: int) -> NDArray[np.float16]:
-    """Wait for a batch, and return its first `filled` rows as a cache holds them."""
+def to_float16(encoding: Encoding, filled: int) -> NDArray[np.float16]:
+    """Wait for a batch, and return its first `filled` rows as a cache stores them."""
     return encoding.result()[:filled].numpy().astype(np.float16)
 
 
 class Batches:
-    """Frames, or clips, to batches of one fixed shape that an encoder is given one after another.
+    """Collects frames, or clips, into batches of one fixed shape, and encodes them.
 
-    A batch that is not full is padded with black, so every number follows from the frames and the
+    A batch that is not full is padded with black, so an embedding depends on its frame and the
     batch size alone.
 
     Args:
-        encoder: takes them.
-        frames: in a batch.
-        take: is handed each batch's encoding, and how many of its rows count.
+        encoder: encodes them.
+        frames: per batch.
+        on_batch: called with each batch's encoding, and how many of its rows are real.
 
     Raises:
         EncoderError: there is no memory for a batch.
@@ -140,7 +154,7 @@ class Batches:
         seconds: spent in the encoder, or waiting for it.
     """
 
-    def __init__(self, encoder: FrameEncoder, frames: int, take: TakeRows) -> None:
+    def __init__(self, encoder: FrameEncoder, frames: int, on_batch: OnBatch) -> None:
         self.encoder = encoder
         self.encoded = 0
         self.seconds = 0.0
@@ -156,7 +170,7 @@ class Batches:
                 f"there is no memory for a batch of {frames} frames; give a smaller --batch-size"
             ) from error
         self._encodings: list[Encoding | None] = [None] * len(self._buffers)
-        self._take = take
+        self._on_batch = on_batch
         self._filled = 0
         self._number = 0
 
@@ -169,7 +183,7 @@ class Batches:
             self.flush()
 
     def flush(self) -> None:
-        """Encode what there is, if anything."""
+        """Encode the frames that are waiting, if any."""
         if not self._filled:
             return
         batch = self._batch()
@@ -177,14 +191,14 @@ class Batches:
         started = time.perf_counter()
         encoding = self.encoder.begin(batch)
         self.seconds += time.perf_counter() - started
-        self._take(encoding, self._filled)
+        self._on_batch(encoding, self._filled)
         self._encodings[self._number] = encoding
         self.encoded += self._filled
         self._filled = 0
         self._number = (self._number + 1) % len(self._buffers)
 
     def _batch(self) -> Tensor:
-        """Return the buffer to fill, once the GPU has taken what was in it."""
+        """Return the buffer to fill, once the GPU has copied what was in it."""
         encoding = self._encodings[self._number]
         if encoding is not None:
             started = time.perf_counter()
@@ -194,7 +208,7 @@ class Batches:
         return self._buffers[self._number]
 
 
-def encode_frames(
+def batch_frames(
     video: DecodedVideo, batches: Batches, on_partial: OnPartial = "keep"
 ) -> DecodedRows:
     """Put a video's frames, or clips, into batches.
@@ -207,25 +221,25 @@ def encode_frames(
     for pixels, seconds in _inputs(video, clip_frames):
         batches.add(pixels)
         pts_seconds.append(seconds)
-    end = video.end
-    if end.status == "partial" and on_partial == "skip":
-        end = end._replace(status="failed")
-    elif end.status == "partial" and on_partial == "fail":
+    result = video.result
+    if result.status == "partial" and on_partial == "skip":
+        result = result._replace(status="failed")
+    elif result.status == "partial" and on_partial == "fail":
         raise VideoError(
-            end.reason,
-            f"{end.message}; mend it, leave it out, or give --on-partial keep or skip. Finished "
+            result.reason,
+            f"{result.message}; mend it, leave it out, or give --on-partial keep or skip. Finished "
             "shards are kept",
         )
-    covers = end.covers if clip_frames == 1 else [1] * len(pts_seconds)
+    covers = result.covers if clip_frames == 1 else [1] * len(pts_seconds)
     return DecodedRows(
-        video.record.video_id, end, np.array(pts_seconds), np.array(covers, np.int32)
+        video.record.video_id, result, np.array(pts_seconds), np.array(covers, np.int32)
     )
 
 
-def spooled(
+def from_spool(
     videos: Iterable[DecodedRows], spool: Spool, sampling: Sampling
 ) -> list[EncodedVideo[Rows]]:
-    """Give each of a shard's videos its embeddings, which lie in the spool one after another."""
+    """Return a shard's videos with their embeddings, which the spool holds one after another."""
     encoded: list[EncodedVideo[Rows]] = []
     start = 0
     for video in videos:
@@ -238,7 +252,7 @@ def spooled(
 
 
 def _inputs(video: DecodedVideo, clip_frames: int) -> Iterator[tuple[Pixels, float]]:
-    """Yield what the encoder makes one row of, and when it begins: frames, or clips of them."""
+    """Yield the encoder's inputs, frames or clips, and when each begins."""
     if clip_frames > 1:
         yield from clips_of(video, clip_frames)
         return

@@ -1,4 +1,4 @@
-"""Stage 1: a manifest's videos to shards, going on where an earlier run left off."""
+"""Stage 1: encoding a manifest's videos into shards, resuming where an earlier run stopped."""
 
 import time
 from collections import Counter
@@ -20,9 +20,8 @@ from memfeat.extraction.pipeline import (
     decoders_beside,
     make_shards,
 )
-from memfeat.extraction.places import Places, places_for
 from memfeat.extraction.rates import Rates
-from memfeat.extraction.workers import share_out
+from memfeat.extraction.workers import Placement, extract_in_pool, placement
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.storage import (
     Location,
@@ -37,7 +36,7 @@ from memfeat.storage import (
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What a call of `extract` did and found.
+    """The result of a call of `extract`.
 
     Attributes:
         spec: what made the cache.
@@ -50,7 +49,7 @@ class ExtractionSummary:
         same: of the videos asked for, groups that are the same file, byte for byte.
         frames_kept: of the decoded frames of these outcomes, those that a sampler kept; none of a
             video that failed.
-        rates: how fast each stage was, and which one set the pace.
+        rates: of each stage, with the bottleneck.
         seconds: wall time of decoding and encoding.
     """
 
@@ -113,7 +112,7 @@ def extract(
         config: encoder, cache folder, batch and shard sizes, devices.
         on_start: called once with the number of videos that need no work here.
         on_video: called as each video is decoded.
-        on_rates: called now and then with the pace of each stage so far.
+        on_rates: called now and then with the rates so far.
 
     Raises:
         UnknownNameError: no such encoder or sampler.
@@ -126,30 +125,30 @@ def extract(
         RemoteError: a remote cache cannot be read or written, or no remote video be had.
     """
     Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
-    with places_for(config) as places:
+    with placement(config) as where:
         return _extract(
-            manifest, places, on_start or _ignore, on_video or _ignore, on_rates or _ignore
+            manifest, where, on_start or _ignore, on_video or _ignore, on_rates or _ignore
         )
 
 
 def _ignore(_: object) -> None:
-    """Take in what nobody asked for."""
+    """Ignore the event (default callback)."""
 
 
 def _extract(
     manifest: Manifest,
-    places: Places,
+    where: Placement,
     on_start: Callable[[int], None],
     on_video: OnVideo,
     on_rates: OnRates,
 ) -> ExtractionSummary:
-    config = places.config
-    records = _share(manifest, config)
-    if not places.alone:
+    config = where.config
+    records = _part_of(manifest, config)
+    if not where.in_process:
         _require_shared(config, records)
     elif not shards_at(config.cache):  # there will be work
-        start_decoders(decoders_beside(places.device, config, 1))
-    encoder = build_encoder(config, places.device)
+        start_decoders(decoders_beside(where.device, config, 1))
+    encoder = build_encoder(config, where.device)
     spec = build_spec(encoder, config)
     _require_writable(config.cache)
     if isinstance(config.cache, Path):
@@ -175,7 +174,7 @@ def _extract(
         rates = latest
         on_rates(latest)
 
-    if places.alone and shards:
+    if where.in_process and shards:
         make_shards(
             shards,
             encoder,
@@ -186,7 +185,7 @@ def _extract(
         )
     elif shards:
         del encoder
-        share_out(shards, places, on_video=finished, on_rates=measured)
+        extract_in_pool(shards, where, on_video=finished, on_rates=measured)
     seconds = time.perf_counter() - started
     if outcomes:
         cache = Cache.open(config.cache)
@@ -208,8 +207,8 @@ def _extract(
     )
 
 
-def _share(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
-    """Return the videos of every N-th shard, so that the parts make the shards of the whole."""
+def _part_of(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
+    """Return the videos of every N-th shard: the parts together make the same shards as one run."""
     share, _, count = (config.part or "1/1").partition("/")
     records, size = manifest.records[: config.limit], config.videos_per_shard
     starts = range((int(share) - 1) * size, len(records), int(count) * size)
@@ -217,7 +216,7 @@ def _share(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
 
 
 def _require_writable(folder: Location) -> None:
-    """Find out before the encoder's work, not after, that the cache cannot be written to."""
+    """Check that the cache can be written to, before any work is done."""
     if isinstance(folder, Url):
         probe = Url(f"{folder}/probe")
         write(probe, b"")
@@ -239,7 +238,7 @@ def _same(cache: Cache, wanted: Collection[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def _require_shared(config: ExtractConfig, records: Sequence[VideoRecord]) -> None:
-    """Refuse what no other process would find."""
+    """Check that worker processes can reach all files."""
     for place in (config.cache, *(record.path for record in records)):
         if isinstance(place, Url) and place.protocol == "memory":
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""One encoder's pipeline: decoders ahead of it, and a thread that writes behind it."""
+"""The pipeline of one encoder: decoder processes before it, and a writer thread behind it."""
 
 import time
 from collections import deque
@@ -13,7 +13,7 @@ import torch
 
 from memfeat.cache import CacheSpec, Spool, write_shard
 from memfeat.config import ExtractConfig
-from memfeat.decoding import Ahead, DecodeSettings, Sampling, decode_ahead
+from memfeat.decoding import DecodedVideos, DecodeSettings, Sampling, decode_ahead
 from memfeat.devices import cpu_cores
 from memfeat.encoders import Encoding, FrameEncoder, create_encoder
 from memfeat.errors import ConfigError
@@ -21,16 +21,16 @@ from memfeat.extraction.encoding import (
     Batches,
     DecodedRows,
     OnVideo,
-    encode_frames,
-    half,
-    spooled,
+    batch_frames,
+    from_spool,
+    to_float16,
 )
 from memfeat.extraction.rates import Rates
 from memfeat.manifest import VideoRecord
 from memfeat.storage import Location, Mirror, scratch_folder
 
-WAITING = 4  # things that the writer may be behind
-CORES_A_DECODER = 4  # on a CPU, which the encoder needs itself
+MOST_QUEUED = 4  # jobs of the writer thread
+CORES_PER_DECODER = 4  # on a CPU, which the encoder needs too
 
 ShardRecords = Sequence[VideoRecord]
 OnRates = Callable[[Rates], None]
@@ -76,7 +76,7 @@ def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
 
 def decoders_beside(device: torch.device, config: ExtractConfig, workers: int) -> int:
     """Return how many decoders each of `workers` encoders on such devices gets, at least one."""
-    fitting = cpu_cores() - workers if device.type == "cuda" else cpu_cores() // CORES_A_DECODER
+    fitting = cpu_cores() - workers if device.type == "cuda" else cpu_cores() // CORES_PER_DECODER
     return max(1, (config.decoders or fitting) // workers)
 
 
@@ -96,7 +96,7 @@ def make_shards(
         shards: the videos of each.
         encoder: which one.
         config: settings of stage 1.
-        workers: encoders that share the decoders of this machine.
+        workers: encoders that share this machine's CPU cores.
         on_video: called with each video as it is decoded.
         on_shard: called with each shard as it is put in place, in another thread.
         on_rates: called now and then, and at the end.
@@ -124,34 +124,34 @@ def make_shards(
             decoders=decoders_beside(encoder.device, config, workers),
             time_limit=config.time_limit,
         ) as videos,
-        _landing(config.cache) as landing,
-        _writer(landing, spec, sampling, on_shard) as writer,
+        _target(config.cache) as target,
+        _writer(target, spec, sampling, on_shard) as writer,
     ):
-        batches = Batches(encoder, config.batch_size, writer.take)
-        meter = _Meter(videos, batches, writer)
+        batches = Batches(encoder, config.batch_size, writer.append)
+        counter = _RateCounter(videos, batches, writer)
         for shard in shards:
             done = []
             for video in islice(videos, len(shard)):
-                done.append(encode_frames(video, batches, config.on_partial))
+                done.append(batch_frames(video, batches, config.on_partial))
                 on_video(done[-1].outcome)
-                on_rates(meter.read(done[-1].outcome.num_frames))
+                on_rates(counter.read(done[-1].outcome.num_frames))
             batches.flush()
             writer.finish(done)
         writer.drain()
-        on_rates(meter.read())
+        on_rates(counter.read())
 
 
-class _Meter:
-    """Reads off what the stages of a pipeline have done."""
+class _RateCounter:
+    """Measures the stages of a pipeline."""
 
-    def __init__(self, videos: Ahead, batches: Batches, writer: "_Writer") -> None:
+    def __init__(self, videos: DecodedVideos, batches: Batches, writer: "_Writer") -> None:
         self._videos, self._batches, self._writer = videos, batches, writer
         self._started = time.perf_counter()
         self._seconds = self._queued = 0.0
         self._decoded = 0
 
     def read(self, decoded: int = 0) -> Rates:
-        """Return the rates so far, with so many more frames decoded."""
+        """Return the rates so far, after `decoded` more frames."""
         seconds = time.perf_counter() - self._started - self._videos.starting
         self._queued += self._videos.fill * (seconds - self._seconds)
         self._seconds = seconds
@@ -170,16 +170,16 @@ class _Meter:
 
 
 class _Writer:
-    """Rows to shards, in a thread of its own, a few batches behind.
+    """Writes rows to shards in a thread, a few batches behind the encoder.
 
     Attributes:
         written: rows in shards that are in place.
-        waited: seconds that it held up whoever hands it rows.
+        waited: seconds that its caller had to wait for it.
     """
 
     def __init__(
         self,
-        landing: "_Landing",
+        target: "_Target",
         spec: CacheSpec,
         sampling: Sampling,
         on_shard: Callable[[], None],
@@ -187,68 +187,68 @@ class _Writer:
     ) -> None:
         self.written = 0
         self.waited = 0.0
-        self._landing, self._spec, self._sampling = landing, spec, sampling
+        self._target, self._spec, self._sampling = target, spec, sampling
         self._on_shard = on_shard
         self._thread = thread
-        self._waiting: deque[Future[None]] = deque()
-        self.spool = Spool(landing.folder, spec.width)
+        self._queue: deque[Future[None]] = deque()
+        self.spool = Spool(target.folder, spec.width)
 
-    def take(self, encoding: Encoding, filled: int) -> None:
-        """Write a batch's first `filled` rows to the spool, some time."""
-        self._submit(lambda: self.spool.append(half(encoding, filled)))
+    def append(self, encoding: Encoding, filled: int) -> None:
+        """Queue the writing of a batch's first `filled` rows to the spool."""
+        self._submit(lambda: self.spool.append(to_float16(encoding, filled)))
 
     def finish(self, videos: Sequence[DecodedRows]) -> None:
-        """Make a shard of the rows so far, some time."""
+        """Queue the writing of a shard from the rows so far."""
         self._submit(lambda: self._finish(videos))
 
     def drain(self, most: int = 0) -> None:
-        """Wait until at most so many things are left to do.
+        """Wait until at most `most` jobs are queued.
 
         Raises:
             CacheError, EncoderError: what went wrong in the thread.
         """
         started = time.perf_counter()
-        while len(self._waiting) > most:
-            self._waiting.popleft().result()
+        while len(self._queue) > most:
+            self._queue.popleft().result()
         self.waited += time.perf_counter() - started
 
     def _submit(self, work: Callable[[], None]) -> None:
-        self.drain(WAITING - 1)
-        self._waiting.append(self._thread.submit(work))
+        self.drain(MOST_QUEUED - 1)
+        self._queue.append(self._thread.submit(work))
 
     def _finish(self, videos: Sequence[DecodedRows]) -> None:
         with self.spool as spool:
-            encoded = spooled(videos, spool, self._sampling)
-            self._landing.put(write_shard(self._landing.folder, self._spec, encoded))
+            encoded = from_spool(videos, spool, self._sampling)
+            self._target.put(write_shard(self._target.folder, self._spec, encoded))
         self.written += sum(len(video.embeddings) for video in encoded)
-        self.spool = Spool(self._landing.folder, self._spec.width)
+        self.spool = Spool(self._target.folder, self._spec.width)
         self._on_shard()
 
 
-class _Landing(NamedTuple):
-    """Where shards are written, and what then puts each in place."""
+class _Target(NamedTuple):
+    """The folder that shards are written into, and what then puts each in place."""
 
     folder: Path
     put: Callable[[Path], None]
 
 
 @contextmanager
-def _landing(cache: Location) -> Iterator[_Landing]:
-    """Have shards written into the cache itself, or, if that is remote, beside its copy here."""
+def _target(cache: Location) -> Iterator[_Target]:
+    """Write shards into the cache itself; or, if that is remote, into a folder to upload from."""
     if isinstance(cache, Path):
-        yield _Landing(cache, lambda _: None)
+        yield _Target(cache, lambda _: None)
         return
     with scratch_folder() as folder:
-        yield _Landing(folder, Mirror(cache).push)
+        yield _Target(folder, Mirror(cache).push)
 
 
 @contextmanager
 def _writer(
-    landing: _Landing, spec: CacheSpec, sampling: Sampling, on_shard: Callable[[], None]
+    target: _Target, spec: CacheSpec, sampling: Sampling, on_shard: Callable[[], None]
 ) -> Iterator[_Writer]:
-    """Write shards in a thread, which ends with the context; what is left then is dropped."""
+    """Start the writer thread; leaving the context stops it and drops queued jobs."""
     with ThreadPoolExecutor(1, thread_name_prefix="write") as thread:
-        writer = _Writer(landing, spec, sampling, on_shard, thread)
+        writer = _Writer(target, spec, sampling, on_shard, thread)
         try:
             yield writer
         finally:

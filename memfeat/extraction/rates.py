@@ -1,9 +1,9 @@
-"""How fast each stage of extraction goes, and which one the others wait for."""
+"""The rate of each stage of extraction, and which one is the bottleneck."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
-SLACK = 0.1  # of the time, which anything may wait
+SLACK = 0.1  # share of the time that waiting may take
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Rates:
         waited_for_frames: of these, seconds without a frame to encode.
         waited_for_copies: of these, seconds without a remote video that was fetched.
         waited_for_disk: of these, seconds in which rows could not be written fast enough.
-        queued: share of the rings of decoded frames that was full, times `seconds`.
+        queued: filled share of the ring buffers of decoded frames, times `seconds`.
         pipelines: how many.
     """
 
@@ -39,17 +39,17 @@ class Rates:
 
     @property
     def wall_seconds(self) -> float:
-        """How long they ran side by side."""
+        """How long the pipelines ran, in parallel."""
         return self.seconds / self.pipelines if self.pipelines else 0.0
 
     @property
     def queue_fill(self) -> float:
-        """Share of the decoded frames' rings that was full, on average, in [0, 1]."""
+        """Mean filled share of the ring buffers of decoded frames, in [0, 1]."""
         return self.queued / self.seconds if self.seconds else 0.0
 
     @property
     def bottleneck(self) -> str:
-        """The stage that sets the pace: `fetch`, `decode`, `encode` or `write`; empty at first."""
+        """The slowest stage: `fetch`, `decode`, `encode` or `write`; empty at first."""
         if not self.encoded:
             return ""
         waits = {
@@ -62,7 +62,7 @@ class Rates:
 
     @property
     def advice(self) -> str:
-        """The bottleneck and what can be done about it, in words."""
+        """The bottleneck, and what to do about it."""
         share = f"{self.waited_for_frames / self.seconds:.0%}" if self.seconds else ""
         return {
             "": "",

@@ -47,7 +47,9 @@ def check_videos(
     with decode_ahead(records, settings, decoders=decoders) as videos:
         for video in videos:
             frames = sum(1 for _ in video)
-            check = VideoCheck(frames, video.end.status, video.end.reason, video.end.message)
+            check = VideoCheck(
+                frames, video.result.status, video.result.reason, video.result.message
+            )
             found[video.record.video_id] = check
             on_video(video.record, check)
     return found

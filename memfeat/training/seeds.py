@@ -190,6 +190,22 @@ def train_stack(
     return errors
 
 
+def train_seed(
+    examples: Examples,
+    config: TrainConfig,
+    *,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> None:
+    """Train a run of one seed and write its folder.
+
+    Raises:
+        MemfeatError, OSError: what went wrong.
+    """
+    (error,) = train_stack(examples, [config], on_epoch=on_epoch and (lambda _, r: on_epoch(r)))
+    if error is not None:
+        raise error
+
+
 def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
     """Sum up the seeds of `config` in its folder, unless it has one seed or that is done.
 

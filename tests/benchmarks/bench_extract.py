@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from measuring import Timings, in_turn, machine, peak_memory
+from measuring import Timings, family, in_turn, machine, peak_memory
 from numpy.typing import NDArray
 from peers import normalised, peer_features, peer_frames
 from rich.progress import track
@@ -68,10 +68,10 @@ def write_clips(folder: Path, size: str) -> list[VideoRecord]:
 def family_cpu_seconds() -> float:
     """Return the CPU time that this process and its children have used; they have not ended."""
     total = time.process_time()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    for child in children:
-        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    for pid in family(os.getpid()):
+        if pid != os.getpid():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
 
 

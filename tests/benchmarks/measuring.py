@@ -73,14 +73,15 @@ def peak_memory(command: Sequence[str]) -> int:
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            peak = max(peak, sum(map(_proportional, _family(process.pid))))
+            peak = max(peak, sum(map(_proportional, family(process.pid))))
             time.sleep(0.1)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
     return peak
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and all below it."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*"):
         try:
@@ -88,7 +89,7 @@ def _family(pid: int) -> Iterator[int]:
         except OSError:
             continue
         for child in children:
-            yield from _family(int(child))
+            yield from family(int(child))
 
 
 def _proportional(pid: int) -> int:

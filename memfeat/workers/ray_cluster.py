@@ -1,4 +1,4 @@
-"""A Ray cluster for the while: the one that runs, one that is named, or a new one here."""
+"""Connecting to a Ray cluster: a running one, one named by address, or a new one here."""
 
 import math
 import os
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from memfeat.errors import ConfigError
 
 ADDRESS = "RAY_ADDRESS"
-STORE_BYTES = 256_000_000  # what passes is small; Ray would reserve a third of the memory
-FINEST = 10_000  # Ray counts in parts of this
+STORE_BYTES = 256_000_000  # jobs are small; Ray would reserve a third of the memory
+FINEST = 10_000  # Ray counts resources in parts of this
 # Read when Ray is imported. Without the first, Ray prints on stdout, which is for data, that a
-# worker died; the crew logs it. The second is meant for systems whose firewall asks about every
-# socket, and holds on all: what is started then listens on the loopback address only.
+# worker died; the pool logs it. The second is meant for systems whose firewall asks about every
+# socket, and works on all: Ray then listens on the loopback address only.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 UNCOUNTED = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -29,14 +29,14 @@ AUTH_PREFIX = "RAY_AUTH"
 AUTH_MODE = "RAY_AUTH_MODE"  # Ray sets it when it starts
 
 
-class Share(NamedTuple):
-    """What one actor has of a cluster.
+class Resources(NamedTuple):
+    """What Ray reserves for one actor.
 
     Attributes:
         cpus: CPU cores; may be a fraction.
         gpus: GPUs; may be a fraction below 1. The actor sees no others.
         threads: CPU threads of its numeric libraries, on which the last bits of results depend;
-            None for as many as a process started here would have.
+            None for as many as a local process would have.
     """
 
     cpus: float = 1
@@ -46,10 +46,10 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a cluster has, free or not.
+    """The resources of a cluster, in use or not.
 
     Attributes:
-        machines: the resources of each that is alive, by name, such as `CPU` and `GPU`.
+        machines: for each that is alive, its resources by name, such as `CPU` and `GPU`.
     """
 
     machines: tuple[Mapping[str, float], ...]
@@ -64,33 +64,30 @@ class Cluster:
         """GPUs of all machines."""
         return int(sum(machine.get("GPU", 0) for machine in self.machines))
 
-    def shared(
-        self, workers: int = 0, *, gpu: bool, threads: int | None = None
-    ) -> tuple[int, Share]:
-        """Return how many workers there are to be, and the share that lets all be at work at once.
+    def divide(self, workers: int = 0, *, gpu: bool) -> tuple[int, Resources]:
+        """Return a number of workers, and the resources of each that let all run at once.
 
         Args:
             workers: how many; 0 for one a GPU if `gpu` and there are any, otherwise one a core.
             gpu: whether GPUs are of use, where there are any.
-            threads: as in `Share`.
         """
         gpus, cpus = (self.gpus if gpu else 0), max(1, self.cpus)
         count = workers or gpus or cpus
-        # Whole parts of a GPU, for one worker has to find its part on a single one.
+        # Whole parts of a GPU, for one worker needs its part of a single one.
         part = _rounded_down(1 / math.ceil(count / gpus)) if gpus else 0
-        return count, Share(_rounded_down(min(1, cpus / count)), part, threads)
+        return count, Resources(_rounded_down(min(1, cpus / count)), part)
 
-    def require(self, share: Share) -> None:
-        """Refuse what no machine has.
+    def require(self, needed: Resources) -> None:
+        """Check that some machine has room for one worker.
 
         Raises:
-            ConfigError: not even one worker finds its share.
+            ConfigError: none has.
         """
         for machine in self.machines:
-            if machine.get("CPU", 0) >= share.cpus and machine.get("GPU", 0) >= share.gpus:
+            if machine.get("CPU", 0) >= needed.cpus and machine.get("GPU", 0) >= needed.gpus:
                 return
         raise ConfigError(
-            f"a worker needs {share.cpus:g} CPUs and {share.gpus:g} GPUs, and no machine of the "
+            f"a worker needs {needed.cpus:g} CPUs and {needed.gpus:g} GPUs, and no machine of the "
             f"Ray cluster has them: it has {self.cpus} CPUs and {self.gpus} GPUs on "
             f"{len(self.machines)} machines. Start Ray with more, or ask for less"
         )
@@ -98,12 +95,12 @@ class Cluster:
 
 @contextmanager
 def ray_cluster() -> Iterator[Cluster]:
-    """Be connected to a Ray cluster; as long as the context lasts, if it was not before.
+    """Connect to a Ray cluster while the context lasts.
 
-    That is the one that this process is connected to; otherwise the one that `RAY_ADDRESS` names;
-    otherwise a new one of this machine, which listens on the loopback address only, without
-    dashboard, and ends with the context. Machines that a cluster is to have besides need the same
-    environment, with memfeat, and the same folders for videos, caches and runs.
+    That is the one that this process is connected to already; otherwise the one that `RAY_ADDRESS`
+    names; otherwise a new one on this machine, which listens on the loopback address only, without
+    dashboard, and ends with the context. All machines of a cluster need the same environment, with
+    memfeat, and the same folders for videos, caches and runs.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster cannot be reached or started.
@@ -120,7 +117,7 @@ def ray_cluster() -> Iterator[Cluster]:
 
 
 def load_ray() -> Any:
-    """Import Ray, which takes a second, and which few need.
+    """Import Ray, which is optional and takes a second.
 
     Raises:
         ConfigError: it is not installed.
@@ -145,7 +142,7 @@ def _connect(ray: Any) -> None:
         if not any(name.startswith(AUTH_PREFIX) for name in os.environ):
             variables = UNCOUNTED | own_token()
     in_main = threading.current_thread() is threading.main_thread()
-    heeded = signal.getsignal(signal.SIGTERM) if in_main else None
+    before = signal.getsignal(signal.SIGTERM) if in_main else None
     try:
         with _environment(variables, AUTH_MODE):
             ray.init(**settings)
@@ -159,11 +156,11 @@ def _connect(ray: Any) -> None:
         raise ConfigError(f"cannot {what}: {reason}. {advice}") from error
     finally:
         if in_main:
-            signal.signal(signal.SIGTERM, heeded)  # Ray has put its own in this place
+            signal.signal(signal.SIGTERM, before)  # Ray sets a handler of its own
 
 
 def require_listener(address: str) -> None:
-    """Refuse an address `host:port` where nothing listens, which Ray would try for many minutes.
+    """Check that something listens at `host:port`, where Ray would try for many minutes.
 
     Raises:
         ConfigError: it cannot be connected to.
@@ -182,7 +179,7 @@ def require_listener(address: str) -> None:
 
 @cache
 def own_token() -> dict[str, str]:
-    """Return a token without which nobody else on this machine can have Ray do anything.
+    """Return a token that keeps other users of this machine from using our Ray.
 
     Ray would leave one of its own in the home folder. It remembers the first that it sees.
     """
@@ -191,7 +188,7 @@ def own_token() -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str], *others: str) -> Iterator[None]:
-    """Have `variables` in the environment for the while; then they, and `others`, are as before."""
+    """Set environment variables; on leaving, restore them and `others`."""
     before = {name: os.environ.get(name) for name in (*variables, *others)}
     os.environ.update(variables)
     try:

@@ -1,0 +1,287 @@
+"""Training a grid's models in parallel: a queue of jobs, longest first, over a worker pool."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfeat.ablation.features import SharedFeatures
+from memfeat.ablation.grid import Cell
+from memfeat.ablation.jobs import Job, JobData, Result, run_job
+from memfeat.ablation.progress import OnProgress, ProgressCounter, cost, model_folders
+from memfeat.devices import cpu_cores, resolve_device, resolve_devices
+from memfeat.errors import MemfeatError
+from memfeat.storage import Location
+from memfeat.training import finish, resolve_options, unfinished
+from memfeat.workers import Engine, Event, Message, Resources, WorkerPool, ray_cluster, worker_pool
+
+DIED = (
+    "its process died, perhaps for want of memory; run the same command again, with fewer "
+    "--workers if it dies again"
+)
+
+
+@dataclass(frozen=True)
+class CellDone:
+    """A cell that is finished, or that failed with `error`."""
+
+    cell: Cell
+    error: str | None = None
+
+
+OnCell = Callable[[CellDone], None]
+
+
+def train_cells(
+    cells: Sequence[Cell],
+    folder: Path,
+    workers: int,
+    *,
+    engine: Engine = "local",
+    on_cell: OnCell | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, str]:
+    """Train every cell that is not finished yet, in parallel; return the errors by cell.
+
+    Args:
+        cells: their caches exist.
+        folder: where the workers' shared tables are kept meanwhile.
+        workers: how many processes; 0 for one a CPU core, or one a GPU where GPUs train.
+        engine: where they are.
+        on_cell: called as each cell ends.
+        on_progress: called as models train.
+
+    Raises:
+        ConfigError: no Ray, where that is the engine.
+    """
+    errors: dict[str, str] = {}
+
+    def end(done: CellDone) -> None:
+        if done.error is not None:
+            errors[done.cell.name] = done.error
+        if on_cell:
+            on_cell(done)
+
+    progress = ProgressCounter(cells, on_progress or (lambda _: None))
+    with (
+        _slots(engine, cells, workers) as slots,
+        SharedFeatures(folder, on_disk=engine != "local") as features,
+    ):
+        _Scheduler(cells, features, slots, end, progress).run()
+    return errors
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """The workers of a grid.
+
+    Attributes:
+        engine: where they are.
+        gpus: for each the only GPU that it may see, or None for all that it is given.
+        resources: of each on a Ray cluster.
+    """
+
+    engine: Engine
+    gpus: Sequence[str | None]
+    resources: Resources | None = None
+
+    def pool(self, *, single: bool) -> WorkerPool[Job]:
+        """Return a pool of all workers, or of a `single` one."""
+        return worker_pool(
+            self.engine, run_job, self.gpus[:1] if single else self.gpus, self.resources
+        )
+
+
+@contextmanager
+def _slots(engine: Engine, cells: Sequence[Cell], workers: int) -> Iterator[_Slots]:
+    if engine == "local":
+        yield _Slots(engine, local_slots(cells, workers))
+        return
+    with ray_cluster() as cluster:
+        gpu = any(cell.config.device != "cpu" for cell in cells)
+        count, resources = cluster.divide(workers, gpu=gpu)
+        yield _Slots(engine, [None] * count, resources)
+
+
+def local_slots(cells: Iterable[Cell], workers: int) -> list[str | None]:
+    """Return for each worker the only GPU that it may see, or None for all there are.
+
+    Args:
+        cells: what is to be trained.
+        workers: how many; 0 for one a CPU core, or one a GPU where a GPU trains.
+    """
+    devices = {cell.config.device for cell in cells}
+    if devices <= {"cpu"} or not torch.cuda.is_available():
+        return [None] * (workers or cpu_cores())
+    count = len(resolve_devices("auto"))
+    if count == 1 or not devices <= {"auto", "cpu"}:  # a cell that names its GPU must see it
+        return [None] * (workers or 1)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    names = visible.split(",")
+    return [names[i % count] for i in range(workers or count)]
+
+
+def group_by_data(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Group the cells that learn from the same data, the group with the costliest cell first."""
+    groups: dict[tuple[Location, tuple[Location, ...]], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.config.manifest, cell.config.cache), []).append(cell)
+    return sorted(groups.values(), key=lambda group: -max(cost(cell.config) for cell in group))
+
+
+@dataclass(eq=False)
+class _Models:
+    """The models of a cell: how many have not ended, and errors by seed."""
+
+    cell: Cell
+    data: JobData
+    left: int
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+class _Scheduler:
+    """The queue of a grid's jobs.
+
+    Cells are queued group by group, as workers become idle, so that one group's tables at a time
+    need to be in memory. A job whose worker died is run again at the end, by a single worker, so
+    that only a job that itself kills its worker fails.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        features: SharedFeatures,
+        slots: _Slots,
+        on_cell: OnCell,
+        progress: ProgressCounter,
+    ) -> None:
+        self._features, self._slots = features, slots
+        self._on_cell, self._progress = on_cell, progress
+        self._groups = deque(group_by_data(cells))
+        self._queue: deque[Job] = deque()
+        self._running: set[Job] = set()
+        self._lost: deque[Job] = deque()
+        self._models: dict[str, _Models] = {}
+
+    def run(self) -> None:
+        """Run all jobs."""
+        with self._slots.pool(single=False) as pool:
+            for job, event in pool.run(self._next_job):
+                self._handle(job, event, again=True)
+        while self._lost:
+            self._queue.append(self._lost.popleft())
+            with self._slots.pool(single=True) as pool:
+                for job, event in pool.run(self._next_job):
+                    self._handle(job, event, again=False)
+
+    def _next_job(self) -> Job | None:
+        while not self._queue and self._groups:
+            self._queue_group(self._groups.popleft())
+        if not self._queue:
+            return None
+        job = self._queue.popleft()
+        self._running.add(job)
+        return job
+
+    def _queue_group(self, cells: Sequence[Cell]) -> None:
+        """Share the tables of `cells`, and queue their unfinished models, the longest first."""
+        caches = ", ".join(map(str, cells[0].config.cache))
+        self._progress.report(f"reading {caches}")
+        try:
+            data = self._features.load(cells[0].config)
+        except (MemfeatError, OSError) as error:
+            self._progress.report(f"cannot use {caches}")
+            for cell in cells:
+                self._fail(cell, str(error))
+        else:
+            self._progress.report("")
+            jobs = [job for cell in cells for job in self._jobs(cell, data)]
+            self._queue.extend(sorted(jobs, key=lambda job: -cost(job.config)))
+        self._remove_unused()
+
+    def _jobs(self, cell: Cell, data: JobData) -> list[Job]:
+        """Return a job for each unfinished model of a cell."""
+        try:
+            if cell.kind == "baseline":
+                configs = [cell.config]
+            else:
+                config = resolve_options(cell.config)
+                if self._slots.engine == "local":
+                    resolve_device(config.device)
+                configs = unfinished(config, data.specs, data.facts)
+                if not configs:
+                    finish(config, data.specs, data.facts)
+        except (MemfeatError, OSError) as error:
+            self._fail(cell, str(error))
+            return []
+        for folder in set(model_folders(cell)) - {config.run for config in configs}:
+            self._progress.exclude(folder)
+        self._models[cell.name] = _Models(cell, data, len(configs))
+        if not configs:
+            self._on_cell(CellDone(cell))
+        kind: Any = "baseline" if cell.kind == "baseline" else "seed"
+        return [Job(kind, cell.name, config, data) for config in configs]
+
+    def _handle(self, job: Job, event: Event, *, again: bool) -> None:
+        if isinstance(event, Message):
+            if isinstance(event.content, Result):
+                self._end(job, event.content.error)
+            else:
+                self._progress.epoch(job.config.run, event.content)
+        elif event.exit_code is not None and job in self._running:  # it had not sent its result
+            if again:
+                self._running.discard(job)
+                self._lost.append(job)
+            else:
+                self._end(job, DIED)
+
+    def _end(self, job: Job, error: str | None) -> None:
+        self._running.discard(job)
+        models = self._models[job.cell]
+        if job.kind == "summary":
+            self._on_cell(CellDone(models.cell, error))
+        else:
+            self._progress.end(job.config.run)
+            models.left -= 1
+            if error is not None:
+                models.errors[job.config.seeds[0]] = error
+            if not models.left:
+                self._end_models(models)
+        self._remove_unused()
+
+    def _end_models(self, models: _Models) -> None:
+        """Queue the summary of a cell whose models have all been trained, or end the cell."""
+        cell = models.cell
+        if cell.kind != "baseline" and len(cell.config.seeds) > 1 and not models.errors:
+            config = resolve_options(cell.config)
+            self._queue.appendleft(Job("summary", cell.name, config, models.data))
+        else:
+            self._on_cell(CellDone(cell, _describe(cell, models.errors)))
+
+    def _fail(self, cell: Cell, error: str) -> None:
+        """End a cell that cannot be started."""
+        for folder in model_folders(cell):
+            self._progress.end(folder)
+        self._on_cell(CellDone(cell, error))
+
+    def _remove_unused(self) -> None:
+        jobs = (*self._queue, *self._running, *self._lost)
+        pending = [cells[0].config for cells in self._groups]
+        self._features.remove_unused([job.data for job in jobs], pending)
+
+
+def _describe(cell: Cell, errors: Mapping[int, str]) -> str | None:
+    """Describe what went wrong with a cell; per seed, unless all failed alike."""
+    if not errors:
+        return None
+    if len(errors) == len(model_folders(cell)) and len(set(errors.values())) == 1:
+        return next(iter(errors.values()))
+    return "; ".join(
+        error if error.startswith(f"seed {seed} ") else f"seed {seed}: {error}"
+        for seed, error in sorted(errors.items())
+    )
