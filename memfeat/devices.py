@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import joblib
 import torch
 
 from memfeat.errors import ConfigError
@@ -46,7 +45,9 @@ def resolve_devices(names: str) -> list[torch.device]:
 
 def cpu_cores() -> int:
     """Return how many CPU cores this process may use."""
-    return int(joblib.cpu_count())
+    from joblib import cpu_count  # noqa: PLC0415
+
+    return int(cpu_count())
 
 
 @contextmanager

@@ -39,7 +39,7 @@ Printed = Annotated[str, AfterValidator(_check_printable)]
 class Settings(BaseModel):
     """Base of all settings: frozen, typed, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

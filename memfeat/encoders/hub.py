@@ -1,10 +1,10 @@
-"""Published weights: in the Hugging Face hub's cache, downloaded into it, or unknown."""
+"""Published weights: in the Hugging Face hub's cache, downloaded into it, or unknown.
+
+The hub's client is imported when it is needed, for not every encoder's weights are there.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
 
 from memfeat.encoders.checkpoints import SUFFIXES
 from memfeat.encoders.family import RANDOM
@@ -15,6 +15,8 @@ TIMEOUT_SECONDS = 5
 
 def cached(repository: str, files: Iterable[str]) -> Path | None:
     """Return the first of a repository's files that is in the cache. Touches no network."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+
     for file in files:
         found = try_to_load_from_cache(repository, file)
         if isinstance(found, str):
@@ -24,6 +26,9 @@ def cached(repository: str, files: Iterable[str]) -> Path | None:
 
 def download(repository: str, files: Sequence[str]) -> Path:
     """Download the first of `files` that a repository has, and return where it is in the cache."""
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    from huggingface_hub.errors import EntryNotFoundError  # noqa: PLC0415
+
     for file in files[:-1]:
         try:
             return Path(hf_hub_download(repository, file))
@@ -38,6 +43,8 @@ def fetch(name: str, tag: str, wanted: str, download: Callable[[], str | Path]) 
     Raises:
         EncoderError: they cannot be had; the message says what to do.
     """
+    from huggingface_hub import constants, get_session  # noqa: PLC0415
+
     try:
         # One request first: without a connection the hub's client retries for most of a minute.
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
