@@ -30,6 +30,7 @@ TINY_CONFIG: dict[str, Any] = {
     },
     "text_cfg": {"context_length": 5, "vocab_size": 9, "width": 32, "heads": 2, "layers": 1},
 }  # fmt: skip
+SMALL_TEXT = {"text_cfg": TINY_CONFIG["text_cfg"]}  # where the image tower alone counts
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 OPENAI_REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
 LAION_REPOSITORY = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
@@ -89,7 +90,7 @@ def distance(left: Tensor, right: Tensor) -> float:
 @pytest.fixture(scope="module")
 def clip() -> Any:
     """ViT-B-32 with QuickGELU and random weights that half precision holds exactly."""
-    model = build("ViT-B-32-quickgelu", seed=3)
+    model = build("ViT-B-32-quickgelu", seed=3, **SMALL_TEXT)
     model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
     return model
 
@@ -196,7 +197,8 @@ def test_random_weights_are_those_open_clip_draws_from_the_seed() -> None:
     encoder = create_encoder("ViT-S-32-alt", "random", seed=3)
     pixels = frames(2, 224)
     assert (encoder.weights, encoder.trained_on) == ("random", "nothing: random weights")
-    assert_same(encoder.encode(pixels), unit(pooled(build("ViT-S-32-alt", seed=3), pixels)))
+    expected = pooled(build("ViT-S-32-alt", seed=3, **SMALL_TEXT), pixels)
+    assert_same(encoder.encode(pixels), unit(expected))
     other = create_encoder("ViT-S-32-alt", "random", seed=4)
     assert distance(encoder.encode(pixels), other.encode(pixels)) > 1e-3
 
@@ -235,10 +237,8 @@ def last_layer(model: Any) -> tuple[Tensor, Tensor | float]:
 def test_other_kinds_of_tower_give_what_their_projection_takes(
     name: str, dim: int, activation: str, asked: str, tmp_path: Path
 ) -> None:
-    small = {"text_cfg": TINY_CONFIG["text_cfg"]}  # for here the image tower alone counts
-    if name.startswith("coca"):
-        small["multimodal_cfg"] = TINY_CONFIG["text_cfg"]
-    model = build(name, **small)
+    coca = {"multimodal_cfg": TINY_CONFIG["text_cfg"]} if name.startswith("coca") else {}
+    model = build(name, **SMALL_TEXT, **coca)
     path = tmp_path / "image.safetensors"
     safetensors.torch.save_file(
         {f"visual.{key}": value.clone() for key, value in model.visual.state_dict().items()}, path
@@ -265,7 +265,7 @@ def test_towers_without_one_vector_for_a_square_image_are_refused(tiny: Any) -> 
 
 
 def test_open_clip_itself_loads_the_same_weights_by_tag(clip: Any, hub: Path) -> None:
-    loaded = build("ViT-B-32-quickgelu", pretrained="openai").state_dict()
+    loaded = build("ViT-B-32-quickgelu", pretrained="openai", **SMALL_TEXT).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in clip.state_dict().items())
 
 
@@ -273,7 +273,7 @@ def test_weights_trained_with_gelu_run_with_gelu(clip: Any, hub: Path) -> None:
     encoder = create_encoder("ViT-B-32", "laion2b-s34b-b79k")
     assert (encoder.activation, encoder.weights) == ("gelu", "laion2b_s34b_b79k")
     pixels = frames(2, 224)
-    twin = build("ViT-B-32")
+    twin = build("ViT-B-32", **SMALL_TEXT)
     twin.load_state_dict(clip.state_dict())
     assert_same(encoder.encode(pixels), unit(pooled(twin, pixels)))
     assert distance(encoder.encode(pixels), unit(pooled(clip, pixels))) > 1e-3

@@ -21,7 +21,7 @@ from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.errors import ConfigError
 from memfeat.video import write_video
 
-CLIPA, COCA = "ViT-tiny-clipa", "ViT-tiny-coca"
+PLAIN, CLIPA, COCA = "ViT-tiny-plain", "ViT-tiny-clipa", "ViT-tiny-coca"
 TINY_CONFIG: dict[str, Any] = {
     "embed_dim": 24,
     "vision_cfg": {
@@ -73,11 +73,11 @@ def assert_rows(encoder: FrameEncoder, pixels: Tensor, expected: Array) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two small models of open_clip's less usual kinds: CLIPA's, and CoCa's attention pool."""
+    """Small models of open_clip's kinds: CLIP's own, CLIPA's, and CoCa's attention pool."""
     folder = tmp_path_factory.mktemp("models")
     clipa = {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}
     coca = {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
-    for name, changes in ((CLIPA, clipa), (COCA, coca)):
+    for name, changes in ((PLAIN, {"image_size": 112}), (CLIPA, clipa), (COCA, coca)):
         config = {**TINY_CONFIG, "vision_cfg": {**TINY_CONFIG["vision_cfg"], **changes}}
         (folder / f"{name}.json").write_text(json.dumps(config))
     factory = open_clip.factory
@@ -97,13 +97,13 @@ def open_clip_visual(name: str, seed: int) -> Any:
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (7, 7)])
 @torch.no_grad()
 def test_clips_patch_tokens_are_after_the_last_layer_norm_and_before_the_projection(
-    rows: int, columns: int
+    rows: int, columns: int, tiny: None
 ) -> None:
-    encoder = create_encoder("ViT-S-32-alt", "random", seed=3, tokens=f"cls+{rows}x{columns}")
-    visual = open_clip_visual("ViT-S-32-alt", seed=3)
+    encoder = create_encoder(PLAIN, "random", seed=3, tokens=f"cls+{rows}x{columns}")
+    visual = open_clip_visual(PLAIN, seed=3)
     caught: list[Tensor] = []
     visual.ln_post.register_forward_hook(lambda *call: caught.append(call[2]))
-    pixels = frames(2, 224)
+    pixels = frames(2, 112)
     visual(images(pixels, encoder))
     assert caught[0].shape == (2, 1 + 7 * 7, encoder.dim)
     assert_rows(encoder, pixels, expected_rows(caught[0][:, 0], caught[0][:, 1:], rows, columns))
@@ -158,7 +158,7 @@ def test_open_clips_towers_out_of_timm_have_patch_tokens_too() -> None:
     assert_rows(encoder, pixels, expected_rows(feature, patches, 2, 2))
 
 
-@pytest.mark.parametrize("name", ["ViT-S-32-alt", CLIPA, "timm/test_vit", "timm/test_vit4"])
+@pytest.mark.parametrize("name", [PLAIN, CLIPA, "timm/test_vit", "timm/test_vit4"])
 def test_the_first_vector_is_the_frames_feature_to_the_bit(name: str, tiny: None) -> None:
     alone = create_encoder(name, "random", seed=5)
     more = create_encoder(name, "random", seed=5, tokens="cls+2x2")
