@@ -162,14 +162,6 @@ def test_a_pairs_mean_prediction_is_written_and_the_papers_figures_stand_beside_
     assert [each["paper"] for each in table["rows"]] == [None] * 2 + [paper] + [None] * 5
 
 
-def test_finished_models_are_kept_and_more_seeds_join_them(home, trained):
-    before = {p: p.stat().st_mtime_ns for p in trained.rglob("model.safetensors")}
-    assert len(before) == 4
-    table = run(grid(home, run=trained, seeds=(0, 1, 2)))
-    assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert {tuple(row["seeds"]) for row in table["rows"]} == {(0, 1, 2)}
-
-
 def test_pairs_without_a_cache_are_listed_with_the_command_and_the_rest_run(home, trained):
     datasets = [
         {"name": name, "manifest": home / f"{name}.csv", "cache": home / cache}
@@ -210,7 +202,7 @@ def test_the_recipe_may_not_set_what_transfer_decides(home):
         plan_transfer(grid(home), RECIPE | {"cache": "c", "seeds": (0,)})
 
 
-def test_the_command_prints_the_table_with_sources_and_notes_and_resumes(tmp_path):
+def test_the_command_prints_the_table_with_its_sources_and_adds_seeds_to_those_finished(tmp_path):
     make(tmp_path, "one")
     make(tmp_path, "two", hide="test")
     pipeline = tmp_path / "p.toml"
@@ -233,8 +225,12 @@ def test_the_command_prints_the_table_with_sources_and_notes_and_resumes(tmp_pat
     assert "RANDOM WEIGHTS" in result.stdout
     assert "made up by rule two, not from people" in result.stdout
     assert "two has no scores in its test split, so it has no row." in result.stdout
-    again = CliRunner().invoke(main, ["transfer", str(pipeline), "--json"])
+    models = {p: p.stat().st_mtime_ns for p in (tmp_path / "cli").rglob("model.safetensors")}
+    assert len(models) == 4
+    again = CliRunner().invoke(main, ["transfer", str(pipeline), "--seeds", "0-2", "--json"])
     table = json.loads(again.stdout)
+    assert {p: p.stat().st_mtime_ns for p in models} == models
+    assert {tuple(row["seeds"]) for row in table["rows"]} == {(0, 1, 2)}
     assert table == json.loads((tmp_path / "cli" / "transfer.json").read_text())
     reported = [(row["evaluated_on"], row["split"]) for row in table["rows"]]
     assert reported == [("one", "dev"), ("one", "test"), ("two", "dev")] * 2
