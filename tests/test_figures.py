@@ -85,7 +85,7 @@ def table_picture(picture, folder):
 def scatter_picture(picture, folder):
     path = folder / f"scatter.{picture}"
     truth = np.linspace(0.3, 0.9, 20)
-    save(scatter(truth, truth**2, title="a", sources=SOURCES), path)
+    save(scatter(truth, truth**2, title="a"), path)
     return path.read_bytes()
 
 

@@ -19,9 +19,7 @@ from memfeat.figures.style import (
     PAPER,
     RULE,
     VERMILION,
-    SmallPrint,
     drawable,
-    heading,
     style,
 )
 from memfeat.metrics import evaluate
@@ -58,25 +56,17 @@ class IntervalRow:
     paper: float | None = None
 
 
-def scatter(
-    truth: ArrayLike,
-    prediction: ArrayLike,
-    *,
-    title: str = "",
-    sources: Sequence[str] = (),
-) -> Figure:
+def scatter(truth: ArrayLike, prediction: ArrayLike, *, title: str = "") -> Figure:
     """Draw truth against prediction, with the identity line and the three measures.
 
     Args:
         truth: scores in [0, 1], (videos,).
         prediction: scores in [0, 1], (videos,).
         title: names the system.
-        sources: lines in small print: where features and scores come from.
     """
     true, predicted = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     with style():
-        lines = SmallPrint(sources, 50)
-        figure, axes = _new_figure(3.7, 3.8, lines)
+        figure, axes = _new_figure(3.7, 3.8)
         axes.set(xlabel="measured score", ylabel="predicted score")
         axes.grid(True)
         both = np.concatenate([true, predicted, [0.5] * (not len(true))])
@@ -97,8 +87,9 @@ def scatter(
             linespacing=1.5,
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
         )
-        heading(axes, title)
-        lines.draw(figure)
+        if title:
+            name = drawable(title)
+            axes.set_title(name, loc="left", fontsize=10, fontweight="bold", parse_math=False)
     return figure
 
 
@@ -108,7 +99,6 @@ def intervals(
     label: str,
     ceiling: float | None = None,
     ceiling_interval: tuple[float, float] | None = None,
-    sources: Sequence[str] = (),
 ) -> Figure:
     """Draw each system's value with its 95 % interval.
 
@@ -117,11 +107,9 @@ def intervals(
         label: names the axis.
         ceiling: the best attainable value, drawn as a line.
         ceiling_interval: its 95 % interval, drawn as a band.
-        sources: lines in small print: where features and scores come from.
     """
     with style():
-        lines = SmallPrint(sources, 95)
-        figure, axes = _new_figure(6.9, 0.95 + 0.27 * max(len(rows), 1), lines)
+        figure, axes = _new_figure(6.9, 0.95 + 0.27 * max(len(rows), 1))
         axes.grid(True, axis="x")
         axes.axvline(0, color=MUTED, linewidth=1)
         if ceiling_interval is not None:
@@ -138,16 +126,13 @@ def intervals(
         figure.legend(
             handles=key, loc="outside upper left", ncols=len(key), fontsize=8, borderaxespad=0
         )
-        lines.draw(figure)
     return figure
 
 
-def _new_figure(width: float, height: float, lines: SmallPrint) -> tuple[Figure, Axes]:
-    """Return a figure of `width` x `height` inches plus room beneath for the small print."""
-    whole = height + lines.height
-    room = (0, lines.height / whole, 1, height / whole)
-    layout = ConstrainedLayoutEngine(rect=room, w_pad=0.09, h_pad=0.09)
-    figure = Figure(figsize=(width, whole), layout=layout)
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of `width` x `height` inches with one pair of axes."""
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09)
+    figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.add_subplot()
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import matplotlib.style
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -166,12 +165,6 @@ class SmallPrint(list[tuple[str, bool]]):
                 fontweight="bold" if warning else "normal",
                 parse_math=False,
             )
-
-
-def heading(axes: Axes, text: str) -> None:
-    """Put a bold title above the left edge of `axes`."""
-    if text:
-        axes.set_title(drawable(text), loc="left", fontsize=10, fontweight="bold", parse_math=False)
 
 
 def _render(figure: Figure, picture: str, key: str = "") -> bytes:
