@@ -38,7 +38,7 @@ def our_choices(runs: Sequence[Run]) -> list[Choice]:
     return list(dict.fromkeys(choice for run in runs for choice in _choices_of(run)))
 
 
-def settings(runs: Sequence[Run]) -> list[Choice]:
+def training_settings(runs: Sequence[Run]) -> list[Choice]:
     """List the training settings of the runs; `varies` where they differ."""
     return [
         Choice(name, _shared(getattr(run.config, name) for run in runs), field.description or "")
@@ -47,7 +47,7 @@ def settings(runs: Sequence[Run]) -> list[Choice]:
     ]
 
 
-def features(runs: Sequence[Run]) -> list[list[Choice]]:
+def feature_settings(runs: Sequence[Run]) -> list[list[Choice]]:
     """List the settings of each distinct cache that the runs were trained on."""
     every = [spec for run in runs for spec in run.specs]
     specs = list({spec.model_dump_json(): spec for spec in every}.values())

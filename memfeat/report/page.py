@@ -26,7 +26,7 @@ from memfeat.runs import (
 
 BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn
 WORST_OF_PAIR = 3  # videos
-SPLITS = ("test", "dev", "train")  # the order in which a run shows them
+SPLIT_ORDER = ("test", "dev", "train")  # the order in which a run shows them
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def page_of(folder: Path) -> Page:
 
 
 def _page_of_run(run: Run) -> Page:
-    splits = [split for split in SPLITS if split in run.metrics]
+    splits = [split for split in SPLIT_ORDER if split in run.metrics]
     predictions = run.predictions()
     name = f"{aggregator_names(run.config.aggregator)} + {run.config.head}"
     versions = run.provenance.get("versions", {})

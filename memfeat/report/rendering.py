@@ -50,8 +50,8 @@ def _render(page: Page) -> str:
         warnings=[line for line in page.sources if is_warning(line)],
         other_sources=[line for line in page.sources if not is_warning(line)],
         ours=choices.our_choices(page.runs),
-        settings=choices.settings(page.runs),
-        features=choices.features(page.runs),
+        settings=choices.training_settings(page.runs),
+        features=choices.feature_settings(page.runs),
         version=memfeat.__version__,
     )
 

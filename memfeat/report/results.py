@@ -24,7 +24,7 @@ class Paper(_Part):
     srocc: float | None = None
 
 
-class Figures(_Part):
+class RowMetrics(_Part):
     """A row's metrics: mean over seeds, `*_std` over seeds, `*_interval` of 95 % over videos."""
 
     plcc: float | None
@@ -46,7 +46,7 @@ class Comparison(_Part):
     interval: Interval | None
 
 
-class Row(Figures):
+class Row(RowMetrics):
     """One system of a grid."""
 
     name: str
@@ -132,7 +132,7 @@ class Recalibrated(_Part):
     mse_interval: Interval | None
 
 
-class PairRow(Figures):
+class PairRow(RowMetrics):
     """The model of one dataset on a split of another, or of its own."""
 
     trained_on: str
