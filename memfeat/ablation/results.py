@@ -22,7 +22,6 @@ from memfeat.metrics import (
     split_half_ceiling,
 )
 from memfeat.runs import (
-    ABLATION,
     PREDICTIONS,
     PROVENANCE,
     read_object,
@@ -30,7 +29,6 @@ from memfeat.runs import (
     seed_folder,
 )
 
-RESULT = ABLATION
 NONE: Mapping[str, str] = {}
 
 

@@ -6,12 +6,12 @@ from typing import Any
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.progress import OnProgress, ProgressCounter, model_folders
 from memfeat.ablation.recipes import caches_of, missing_caches
-from memfeat.ablation.results import RESULT, table_of
+from memfeat.ablation.results import table_of
 from memfeat.ablation.scheduler import CellDone, OnCell, train_cells
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import TrainingError
 from memfeat.manifest import read_manifest
-from memfeat.runs import Run
+from memfeat.runs import ABLATION, Run
 from memfeat.storage import write_json
 from memfeat.training import read_features, train
 
@@ -54,7 +54,7 @@ def run_ablation(
         on_progress=on_progress,
     )
     table = table_of(config, cells, errors, without_cache)
-    write_json(config.run / RESULT, table)
+    write_json(config.run / ABLATION, table)
     return table
 
 
