@@ -24,7 +24,7 @@ LEVELS = (
     {"__main__"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS, 1) for room in rooms}
-LONGEST_CHAIN = 14
+LONGEST_CHAIN = 10
 ONLY_IMPORTERS = {
     "av": "memfeat/video/*.py",
     "h5py": "memfeat/cache/*.py",

@@ -5,10 +5,10 @@ import pytest
 from made_up import config, dataset, records, splits, table
 from scipy.stats import spearmanr
 
-from memfeat.baselines import BASELINES, fit_baseline, run_baseline
 from memfeat.errors import TrainingError, UnknownNameError
 from memfeat.runs import read_predictions
 from memfeat.training import Examples
+from memfeat.training.baselines import BASELINES, fit_baseline, run_baseline
 
 
 def linear(time, generator):

@@ -13,7 +13,6 @@ from pages import Page, assert_accessible, assert_self_contained
 from PIL import Image
 
 from memfeat.ablation import plan_cells, table_of
-from memfeat.baselines import run_baseline
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import RunError
@@ -21,6 +20,7 @@ from memfeat.manifest import VideoRecord, read_manifest, write_manifest
 from memfeat.report import write_report
 from memfeat.runs import Run
 from memfeat.training import Examples, train
+from memfeat.training.baselines import run_baseline
 from memfeat.video import read_frames, write_video
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)> & more'

@@ -9,7 +9,6 @@ import torch
 from made_up import SMALL, config, dataset, records, spec, splits, table, videos
 
 from memfeat.ablation import plan_cells, run_ablation
-from memfeat.baselines import fit_baseline
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, AblationRow, TrainConfig, build
 from memfeat.errors import ConfigError, RunError, TrainingError
@@ -19,6 +18,7 @@ from memfeat.models.gru import BACKENDS, using_backend
 from memfeat.models.native import kernel
 from memfeat.runs import Run, read_predictions
 from memfeat.training import Examples, evaluate_run, predict_run, score, select_records, train
+from memfeat.training.baselines import fit_baseline
 from memfeat.training.batches import Shuffle, epoch_batches
 
 DIMS = 6, 4

@@ -7,7 +7,6 @@ import torch
 from made_up import config, dataset, marked_moments, records, splits, table
 from scipy.stats import spearmanr
 
-from memfeat.baselines import fit_baseline
 from memfeat.models import AGGREGATORS, build_regressor
 from memfeat.models.gru import BACKENDS, using_backend
 from memfeat.models.native import kernel
@@ -20,6 +19,7 @@ from memfeat.training import (
     train,
     train_stack,
 )
+from memfeat.training.baselines import fit_baseline
 from memfeat.training.epochs import BestEpoch, DevResult, learning_rate
 
 

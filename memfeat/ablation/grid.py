@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from memfeat.baselines import BASELINES
 from memfeat.config import (
     AblationConfig,
     AblationRow,
@@ -19,6 +18,7 @@ from memfeat.errors import ConfigError
 from memfeat.models import AGGREGATORS, HEADS
 from memfeat.registry import unknown_name
 from memfeat.training import resolve_options
+from memfeat.training.baselines import BASELINES
 
 # What the row's own fields, or the grid's, decide.
 ROW_SETS = {"manifest", "cache", "aggregator", "head", "seeds", "run"}

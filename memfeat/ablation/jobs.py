@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from memfeat.baselines import run_baseline
 from memfeat.cache import CacheSpec, SharedTable
 from memfeat.config import TrainConfig
 from memfeat.errors import MemfeatError
 from memfeat.manifest import VideoRecord
 from memfeat.training import Examples, finish, train_seed
+from memfeat.training.baselines import run_baseline
 from memfeat.workers import Send
 
 

@@ -108,10 +108,10 @@ def _key() -> str:
 
 
 def _names() -> dict[str, list[str]]:
-    from memfeat.baselines import BASELINES
     from memfeat.datasets import FORMATS
     from memfeat.encoders import encoder_names
     from memfeat.models import AGGREGATORS, HEADS
+    from memfeat.training.baselines import BASELINES
 
     return {
         "encoders": list(encoder_names()),
