@@ -1,4 +1,4 @@
-"""A grid file spelt out: which systems to train, each with its settings and its run folder."""
+"""The cells of a grid: which systems to train, each with its settings and its run folder."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ from memfeat.registry import unknown_name
 from memfeat.training import resolve_options
 from memfeat.training.baselines import BASELINES
 
-# What the row's own fields, or the grid's, decide.
-ROW_SETS = {"manifest", "cache", "aggregator", "head", "seeds", "run"}
+# Settings that the row's own fields, or the grid's, decide.
+FIXED = {"manifest", "cache", "aggregator", "head", "seeds", "run"}
 
 Kind = Literal["model", "control", "baseline"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the table to be.
+    """One row of the table.
 
     Attributes:
         name: unique in its grid.
@@ -44,7 +44,7 @@ class Cell:
 
 
 def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
-    """Spell a grid out: its rows, the product of its lists, its baselines and controls.
+    """Return the cells of a grid: its rows, the product of its lists, its baselines and controls.
 
     Args:
         config: the grid.
@@ -100,7 +100,7 @@ def _cell(
     name: str,
     kind: Kind = "model",
 ) -> Cell:
-    fixed = sorted(ROW_SETS & row.train.keys())
+    fixed = sorted(FIXED & row.train.keys())
     if fixed:
         raise ConfigError(f"row {name!r}: its train may not set {', '.join(fixed)}")
     settings = {
@@ -123,7 +123,7 @@ def _folder_name(name: str) -> str:
 
 
 def _require_distinct(cells: Sequence[Cell]) -> None:
-    """Refuse rows that would be told, or kept, under one name."""
+    """Refuse rows that share a name or a run folder."""
     for what in (lambda cell: cell.name, lambda cell: str(cell.config.run)):
         name, count = Counter(map(what, cells)).most_common(1)[0]
         if count > 1:

@@ -13,7 +13,7 @@ from memfeat.registry import unknown_name
 from memfeat.runs import FINETUNED
 from memfeat.storage import Location, name_below, shards_at
 
-TOLD = ("weights", "tokens", "sampler")  # what a recipe decides
+RECIPE_FLAGS = ("weights", "tokens", "sampler")
 NO_SETTINGS: Mapping[str, Any] = {}
 
 
@@ -30,8 +30,8 @@ class CacheRequest:
     finetune: Path | None
 
     @property
-    def is_there(self) -> bool:
-        """Whether there is anything in the cache."""
+    def exists(self) -> bool:
+        """Whether the cache has any shard."""
         return bool(shards_at(self.extract.cache))
 
     @property
@@ -41,12 +41,12 @@ class CacheRequest:
 
     @property
     def command(self) -> str:
-        """What to type to make it."""
+        """The command that makes it."""
         own = self.extract
         flags = [
             f"--{name} {shlex.quote(str(getattr(own, name)))}"
             for name, field in ExtractConfig.model_fields.items()
-            if name == "encoder" or (name in TOLD and getattr(own, name) != field.default)
+            if name == "encoder" or (name in RECIPE_FLAGS and getattr(own, name) != field.default)
         ]
         where = f"--manifest {shlex.quote(str(own.manifest))}"
         first = ""
@@ -58,11 +58,11 @@ class CacheRequest:
 
 
 def missing_caches(requests: Iterable[CacheRequest]) -> str:
-    """Say which of the caches are not there and how to make them; nothing if all are."""
+    """Return a message that names the missing caches and how to make them; empty if none is."""
     return "; ".join(
         f"there is no cache {request.extract.cache}; make it with `{request.command}`"
         for request in requests
-        if not request.is_there
+        if not request.exists
     )
 
 
@@ -74,8 +74,7 @@ def caches_of(
     Args:
         config: the grid, with its recipes.
         cells: from `plan_cells`.
-        shared: settings of stage 1 that all caches have in common, as the pipeline's [extract]
-            table gives them.
+        shared: settings of stage 1 for all caches, from the pipeline's [extract] table.
 
     Raises:
         ConfigError: a setting that is not allowed, or a recipe for a cache that no cell needs.
@@ -105,5 +104,5 @@ def _request(
 
 
 def _name(config: AblationConfig, folder: Location) -> str:
-    """Return what the grid calls a cache."""
+    """Return the name of a cache in the grid's file."""
     return name_below(folder, config.cache_root)
