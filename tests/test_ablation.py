@@ -15,16 +15,16 @@ import pytest
 from made_up import SMALL, records, spec
 from processes import descendants, eventually, exists, workers_of
 
-from memfeat.ablation import GridProgress, plan_cells, run_ablation
+from memfeat.ablation import GridProgress, plan_cells, run_ablation, train_seeds
 from memfeat.ablation.progress import ProgressCounter
 from memfeat.ablation.scheduler import group_by_data, local_slots
-from memfeat.cache import EncodedVideo, write_shard
-from memfeat.config import AblationConfig
-from memfeat.errors import ConfigError, UnknownNameError
+from memfeat.cache import Cache, EncodedVideo, write_shard
+from memfeat.config import AblationConfig, TrainConfig
+from memfeat.errors import ConfigError, TrainingError, UnknownNameError
 from memfeat.manifest import read_manifest, write_manifest
 from memfeat.metrics import evaluate, paired_difference, split_half_ceiling
 from memfeat.runs import read_predictions
-from memfeat.training import EpochReport
+from memfeat.training import EpochReport, train
 
 DIM = 6
 SPLITS = ["train"] * 12 + ["dev"] * 6 + ["test"] * 8
@@ -301,6 +301,33 @@ def test_a_model_that_is_trained_again_from_the_start_does_not_set_progress_back
         report = EpochReport(0, epoch, 1e-4, 0.2, 0.2, None, None, best=False)
         counter.epoch(cells[0].config.run / "seed-0", report)
     assert [each.done for each in told] == [1, 2, 3, 3, 3, 3, 4]
+
+
+def test_seeds_trained_in_parallel_write_what_they_write_one_after_another(home):
+    config = TrainConfig(**recipe(home), cache=(home / "a",), aggregator=("avg",), seeds=(0, 1, 2))
+    manifest, cache = read_manifest(home / "m.csv"), Cache.open(home / "a")
+    tables = [cache.load([record.video_id for record in manifest.records])]
+    runs = [
+        train_seeds(config.model_copy(update={"run": home / "parallel"}), workers=2),
+        train(tables, manifest.records, config.model_copy(update={"run": home / "in turn"})),
+    ]
+    written = [
+        {path.relative_to(run.folder): path.read_bytes() for path in run.folder.rglob("*.*")}
+        for run in runs
+    ]
+    different = {path for path in written[0] if written[0][path] != written[1].get(path)}
+    assert written[0].keys() == written[1].keys()
+    assert {path.name for path in different} == {"config.json", "provenance.json"}  # run, seconds
+    assert runs[0].metrics == runs[1].metrics
+
+
+def test_a_seed_that_cannot_be_trained_is_named_and_the_others_are_kept(home):
+    (home / "run").mkdir()
+    (home / "run" / "seed-1").write_text("a file where a folder should be")
+    settings = recipe(home, cache=(home / "a",), aggregator=("avg",), seeds=(0, 1))
+    with pytest.raises(TrainingError, match=r"^seed 1: cannot write to run folder .*seed-1"):
+        train_seeds(TrainConfig(**settings, run=home / "run"), workers=2)
+    assert (home / "run" / "seed-0" / "metrics.json").is_file()
 
 
 FATAL = """
