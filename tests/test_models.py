@@ -238,6 +238,13 @@ def test_bigru_pool_is_the_mean_of_nn_grus_states():
     np.testing.assert_allclose(module(frames, lengths).vector.detach(), expected, atol=1e-6)
 
 
+def test_an_untrained_transformer_sees_more_than_its_frames_positions():
+    aggregator = build_regressor(1280, "transformer", "mlp").aggregators[0].eval()
+    frames = nn.functional.normalize(torch.randn(20, 12, 1280), dim=-1)
+    vectors = aggregator(frames, torch.full((20,), 12)).vector
+    assert vectors.std(0).norm() > 0.2 * vectors.mean(0).norm()  # 0.01 by torch's own weights
+
+
 @pytest.mark.parametrize("aggregator", ["bigru-pool", "bigru", "transformer"])
 def test_the_order_of_frames_matters_to_what_models_time(aggregator):
     frames, lengths = batch(torch.tensor([6]))

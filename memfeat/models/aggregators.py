@@ -184,6 +184,10 @@ class Transformer(Aggregator):
         super().__init__(dim, options)
         self.width = options.width
         self.project = nn.Linear(dim, options.width)
+        # Frames have unit length. Under torch's own initial weights their content would be a
+        # fortieth of the position code added to it, and many a seed would learn a constant; unit
+        # variance is what Vaswani et al. 2017, section 3.4, give it by their factor sqrt(width).
+        nn.init.normal_(self.project.weight)
         layer = nn.TransformerEncoderLayer(
             options.width, options.heads, options.feedforward, options.dropout, batch_first=True
         )
