@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -293,10 +294,36 @@ def test_python_objects_are_refused_and_never_unpickled(tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "a.npy").write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
-    assert "a.npy holds Python objects, which only pickle reads" in refusal(folder, tmp_path / "c")
-    assert "f.npz: video_ids holds Python objects" in refusal(npz, tmp_path / "c")
-    assert "a.npy is not an array that NumPy saved" in refusal(bare, tmp_path / "c")
+    for source, name in [(folder, "a.npy"), (npz, "f.npz: video_ids"), (bare, "a.npy")]:
+        message = refusal(source, tmp_path / "c")
+        assert f"{name} is not an array that NumPy saved" in message
+        assert "Python objects, which pickle would run" in message
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "'<f4', 'fortran_order': False, 'shape': (10000000000000, 3)}",
+        "'<f4', 'fortran_order': True, 'shape': (10000000000000, 3)}",
+        "'<f4', 'fortran_order': False, 'shape': (4611686018427387905, 4)}",
+        "'<f4', 'fortran_order': False, 'shape': (-2, -3)}",
+        "'<f4', 'fortran_order': False, 'shape': (True, 3)}",
+        "'|S0', 'fortran_order': False, 'shape': (1000000000000000000, 3)}",
+        "'<f4', 'fortran_order': False, 'shape': (2, 3",
+        "((((", "",
+    ],
+)  # fmt: skip
+def test_a_header_that_claims_what_is_not_there_is_refused_and_takes_no_memory(claim, tmp_path):
+    header = f"{{'descr': {claim}\n".encode()
+    array = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(24)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.npy").write_bytes(array)
+    assert f"{tmp_path}/in/a.npy" in refusal(tmp_path / "in", tmp_path / "cache")
+    source = save_npz(tmp_path / "f.npz", video_ids=["a", "b"])
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr("features.npy", array)
+    assert f"{source}" in refusal(source, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("cut", [3, 60, -20])

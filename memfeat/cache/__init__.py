@@ -4,14 +4,12 @@ A cache is a folder of HDF5 shards. What is done is what the shards say; there i
 """
 
 from memfeat.cache.exporting import ExportSummary, export_features
-from memfeat.cache.features import FeatureTable
+from memfeat.cache.folder import Cache
 from memfeat.cache.importing import ImportSummary, import_features
 from memfeat.cache.shard import MOST_COVERED
-from memfeat.cache.shared import SharedTable, shared_table
 from memfeat.cache.spec import IMPORTED, CacheSpec
-from memfeat.cache.status import CacheStatus, same_sources, status_of
-from memfeat.cache.table import Cache
-from memfeat.cache.upkeep import Repair, repair, verify
+from memfeat.cache.status import CacheStatus, Repair, repair, same_sources, status_of, verify
+from memfeat.cache.table import FeatureTable, SharedTable, shared_table
 from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
 from memfeat.cache.writing import Spool, SpooledRows, write_shard
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from memfeat.cache.features import FeatureTable
-from memfeat.cache.table import Cache
+from memfeat.cache.folder import Cache
+from memfeat.cache.table import FeatureTable
 from memfeat.errors import CacheError
 from memfeat.storage import Location, atomic_replace
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from memfeat.cache.given import GivenFeatures, open_given
+from memfeat.cache.folder import Cache
+from memfeat.cache.sources import FeatureSource, SourceVideo, open_source
 from memfeat.cache.spec import IMPORTED, CacheSpec
-from memfeat.cache.table import Cache
-from memfeat.cache.vectors import steps_of, vectors_of
 from memfeat.cache.video import EncodedVideo
 from memfeat.cache.writing import write_shard
 from memfeat.config import ImportConfig
@@ -22,6 +22,8 @@ from memfeat.storage import Location, remove_stale_parts, sha256_of_file
 
 VIDEOS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
+LARGEST = float(np.finfo(np.float16).max)
+UNIT = 1e-3  # a vector whose length is 1 up to this stays as it is, to the last bit
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def import_features(
     its work done; more files may follow under the same name and source.
 
     Args:
-        source: a folder of `.npy` files, a `.csv` or `.tsv`, or a `.npz`; see `cache.given`.
+        source: a folder of `.npy` files, a `.csv` or `.tsv`, or a `.npz`; see `cache.sources`.
         folder: the cache.
         config: what the features are called, and whether vectors are divided by their length.
         wanted: ids of the videos to take; by default all.
@@ -88,32 +90,32 @@ def import_features(
             a cache of another making; names file, video, value and what is allowed.
     """
     started = time.perf_counter()
-    given = open_given(source)
-    there = _checked_ids(given)
-    named = set(there if wanted is None else wanted)
-    chosen = [video_id for video_id in there if video_id in named]
+    features = open_source(source)
+    found = _checked_ids(features)
+    named = set(found if wanted is None else wanted)
+    chosen = [video_id for video_id in found if video_id in named]
     if not chosen:
         raise CacheError(
-            f"{source} has none of the {len(wanted or ())} videos wanted: it has {there[0]!r} and "
+            f"{source} has none of the {len(wanted or ())} videos wanted: it has {found[0]!r} and "
             f"so on, and {(wanted or ('none',))[0]!r} is the first wanted"
         )
-    first = next(given.videos({chosen[0]}))
-    spec = _spec(source, steps_of(first).shape[1], config)
+    first = next(features.videos({chosen[0]}))
+    spec = _spec(source, _steps(first).shape[1], config)
     remove_stale_parts(folder)
     cache, set_aside = Cache.open_whole(folder)
-    done = _done(cache, spec, given, chosen) if cache else frozenset()
+    done = _done(cache, spec, features, chosen) if cache else frozenset()
     pending = dict.fromkeys(video_id for video_id in chosen if video_id not in done)
     if on_start:
         on_start(2 * len(pending))
-    told = on_video or (lambda _: None)
-    for video in given.videos(pending):
-        vectors_of(video, spec, first.place)
-        told(video.video_id)
-    steps, known = 0, set(there)
-    for shard in _shards(given, pending, spec, first.place):
+    progress = on_video or (lambda _: None)
+    for video in features.videos(pending):
+        _vectors(video, spec, first.where)
+        progress(video.video_id)
+    steps, known = 0, set(found)
+    for shard in _shards(features, pending, spec, first.where):
         write_shard(folder, spec, shard)
         for written in shard:
-            told(written.video_id)
+            progress(written.video_id)
             steps += len(written.embeddings)
     return ImportSummary(
         spec,
@@ -121,7 +123,7 @@ def import_features(
         already_done=len(done),
         steps=steps,
         missing=tuple(video_id for video_id in wanted or () if video_id not in known),
-        unused=len(there) - len(chosen),
+        unused=len(found) - len(chosen),
         set_aside=set_aside,
         seconds=time.perf_counter() - started,
     )
@@ -146,25 +148,25 @@ def _spec(source: Path, dim: int, config: ImportConfig) -> CacheSpec:
     )
 
 
-def _checked_ids(given: GivenFeatures) -> list[str]:
+def _checked_ids(features: FeatureSource) -> list[str]:
     """Return the ids, in order, or refuse those that no manifest may hold."""
     first: dict[str, tuple[str, str]] = {}
-    for video_id, place in given.places:
+    for video_id, where in features.ids:
         try:
             check_id(video_id)
         except ValueError as error:
-            raise CacheError(f"{place}: the id {video_id!a} {error}") from error
-        twin, where = first.setdefault(folded_id(video_id), (video_id, place))
-        if where != place:
+            raise CacheError(f"{where}: the id {video_id!a} {error}") from error
+        twin, other = first.setdefault(folded_id(video_id), (video_id, where))
+        if where != other:
             spelt = f", as {twin!a}" if twin != video_id else ""
             raise CacheError(
-                f"{place}: the id {video_id!a} is also at {where}{spelt}; ids are unique"
+                f"{where}: the id {video_id!a} is also at {other}{spelt}; ids are unique"
             )
-    return [video_id for video_id, _ in given.places]
+    return [video_id for video_id, _ in features.ids]
 
 
 def _done(
-    cache: Cache, spec: CacheSpec, given: GivenFeatures, chosen: Sequence[str]
+    cache: Cache, spec: CacheSpec, features: FeatureSource, chosen: Sequence[str]
 ) -> frozenset[str]:
     """Return which of the chosen videos the cache holds; all must be of the file at hand."""
     cache.spec.require(
@@ -173,7 +175,7 @@ def _done(
     done = frozenset(cache.entries.keys() & set(chosen))
     digest = functools.cache(sha256_of_file)
     for video_id in chosen:
-        file = given.file(video_id)
+        file = features.file(video_id)
         if video_id in done and cache.entries[video_id].source_sha256 != digest(file):
             raise CacheError(
                 f"{cache.folder} holds the features of video {video_id!r} from another file than "
@@ -183,15 +185,15 @@ def _done(
 
 
 def _shards(
-    given: GivenFeatures, pending: Container[str], spec: CacheSpec, first: str
+    features: FeatureSource, pending: Container[str], spec: CacheSpec, first: str
 ) -> Iterator[list[EncodedVideo]]:
     """Yield the pending videos in shards, of which one is in memory at a time."""
     digest = functools.cache(sha256_of_file)
     shard: list[EncodedVideo] = []
     room = BYTES_PER_SHARD
-    for video in given.videos(pending):
-        embeddings = vectors_of(video, spec, first)
-        file = given.file(video.video_id)
+    for video in features.videos(pending):
+        embeddings = _vectors(video, spec, first)
+        file = features.file(video.video_id)
         shard.append(
             EncodedVideo(
                 video_id=video.video_id,
@@ -207,3 +209,73 @@ def _shards(
             shard, room = [], BYTES_PER_SHARD
     if shard:
         yield shard
+
+
+def _steps(video: SourceVideo) -> NDArray[Any]:
+    """Return a video's features as (time, dim).
+
+    Raises:
+        CacheError: their shape or type is another.
+    """
+    features = video.features
+    if features.dtype.kind not in "fiu":
+        raise CacheError(f"{video.where}: features of type {features.dtype}; give numbers")
+    if features.ndim not in (1, 2) or not features.size:
+        raise CacheError(
+            f"{video.where}: features of shape {features.shape}; give (time, dim), or (dim,) for "
+            "one step, without a 0"
+        )
+    return np.atleast_2d(features)
+
+
+def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.float16]:
+    """Check a video's features and return them as the cache keeps them, float16 (time, dim).
+
+    Args:
+        video: the video.
+        spec: their width, and whether they are divided by their length.
+        first: where the video stands that the width is of.
+
+    Raises:
+        CacheError: features of another shape or width, values that are not finite or too large,
+            vectors that have no length to divide by, or that are too small for float16.
+    """
+    steps = _steps(video)
+    if steps.shape[1] != spec.dim:
+        raise CacheError(
+            f"{video.where}: {steps.shape[1]} values a step, but {first} has {spec.dim}; all "
+            "videos of a cache have the same"
+        )
+    values = steps.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise _odd_value(video, values, ~np.isfinite(values), "is not a finite number")
+    if spec.normalisation == "l2":
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            step = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
+            raise CacheError(
+                f"{video.where}, step {step}: a vector of length {lengths[step, 0]:g} has no "
+                "direction; give another, or import with --normalise none"
+            )
+        values /= np.where(np.abs(lengths - 1) < UNIT, 1, lengths)
+    too_large = np.abs(values) > LARGEST
+    if too_large.any():
+        why = f"is beyond float16, which ends at {LARGEST:g}; scale the features, or --normalise l2"
+        raise _odd_value(video, values, too_large, why)
+    stored = values.astype(np.float16)
+    vanished = np.flatnonzero(values.any(axis=1) & ~stored.any(axis=1))
+    if len(vanished):
+        step = int(vanished[0])
+        raise CacheError(
+            f"{video.where}, step {step}: all values are nothing but 0 in float16, the largest is "
+            f"{np.abs(values[step]).max():g}; scale the features, or --normalise l2"
+        )
+    return stored
+
+
+def _odd_value(
+    video: SourceVideo, values: NDArray[np.float64], odd: NDArray[np.bool_], why: str
+) -> CacheError:
+    step, column = (int(index) for index in np.argwhere(odd)[0])
+    return CacheError(f"{video.where}, step {step}, value {column}: {values[step, column]:g} {why}")

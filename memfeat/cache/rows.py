@@ -1,12 +1,15 @@
-"""Reading a checked shard's frames at the speed of memory.
+"""Reading a checked shard's frames at the speed of memory, and telling damage from other errors.
 
-Opening a shard through HDF5 and checking it takes longer than reading all of its frames. So where
-they lie is noted down when it is checked, and for as long as the file stays the same they are read
-from there, by the system itself.
+Opening a shard through HDF5 and checking it takes longer than reading all of its frames. So the
+byte offsets of its datasets are kept when it is checked, and as long as the file stays the same
+frames are read from there, without HDF5.
 """
 
+import errno
 import os
+import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -15,7 +18,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache.damage import reading
+from memfeat.errors import DamagedShardError
+
+# Errors that say nothing of the file: no permission, too many open files, a server is away, ...
+NOT_DAMAGE = {
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT),
+}
 
 
 class FileIdentity(NamedTuple):
@@ -76,7 +85,7 @@ class StoredRows:
             DamagedShardError: it cannot be read.
             PermissionError: it may not be read.
         """
-        with reading(self.path), self.path.open("rb", buffering=0) as file:
+        with as_damage(self.path), self.path.open("rb", buffering=0) as file:
             if FileIdentity.of(file.fileno()) != self.file:
                 return False
             for start, stop, target in _joined(spans):
@@ -108,3 +117,27 @@ def _fill(array: NDArray[Any], file: FileIO, at: int) -> None:
         if not count:
             raise OSError(f"it ends {len(left)} bytes before a video's frames do")
         left = left[count:]
+
+
+def damage(path: Path, what: str) -> DamagedShardError:
+    """Return the error to raise for a shard that is not as it was written."""
+    repair = f"`memfeat cache repair {shlex.quote(str(path.parent))}`"
+    return DamagedShardError(
+        f"{path} is damaged: {what}. {repair} sets it aside, and `memfeat extract` makes it again"
+    )
+
+
+@contextmanager
+def as_damage(path: Path) -> Iterator[None]:
+    """Turn the errors of HDF5, the system and our own decoding into `DamagedShardError`.
+
+    Raises:
+        DamagedShardError: that.
+        OSError: the file may not be read, or nothing can be read at the moment.
+    """
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno in NOT_DAMAGE:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise damage(path, " ".join(str(error).split())) from error

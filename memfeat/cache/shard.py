@@ -37,8 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from memfeat.cache.damage import damage, reading
-from memfeat.cache.rows import FileIdentity, StoredRows
+from memfeat.cache.rows import FileIdentity, StoredRows, as_damage, damage
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
 from memfeat.cache.video import STATUSES, Rows, VideoEntry, blocks_of
 from memfeat.errors import CacheError, short_repr
@@ -83,7 +82,7 @@ class Shard:
         Raises:
             DamagedShardError: that cannot be read.
         """
-        with reading(self.path):
+        with as_damage(self.path):
             video_ids, statuses, reasons, sources = (self._texts(name) for name in TEXTS)
             offsets, expected = (
                 self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
@@ -111,7 +110,7 @@ class Shard:
             DamagedShardError: the content differs from its checksum, or a vector has not length 1.
         """
         self.verify_checksum()
-        with reading(self.path):
+        with as_damage(self.path):
             for block in blocks_of(self.datasets["embeddings"]):
                 if problem := find_odd_vector(block, self.spec):
                     raise damage(self.path, problem[1])
@@ -123,7 +122,7 @@ class Shard:
             DamagedShardError: it differs, or cannot be read.
         """
         embeddings = self.datasets["embeddings"]
-        with reading(self.path):
+        with as_damage(self.path):
             text = _text_attribute(self.path, embeddings.file, "spec")
             columns = {n: each[()] for n, each in self.datasets.items() if n != "embeddings"}
             if self.sha256 != checksum(text, columns, embeddings):
@@ -146,7 +145,7 @@ def open_shard(path: Path) -> Iterator[Shard]:
         PermissionError: it may not be read.
     """
     with ExitStack() as stack:
-        with reading(path):
+        with as_damage(path):
             # Without HDF5's lock: nothing writes to a shard that is in place, and whoever has just
             # put it there may still hold the lock of its part file, which is the same file.
             file = stack.enter_context(h5py.File(path, "r", driver="sec2", locking=False))

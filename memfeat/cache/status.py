@@ -1,4 +1,4 @@
-"""How far a cache is, what is wrong in its folder, and which commands deal with that."""
+"""The state of a cache: what is done, what is damaged, and how to repair it."""
 
 import shlex
 from collections import Counter
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memfeat.cache.table import Cache
+from memfeat.cache.folder import Cache, set_aside, shard_paths
+from memfeat.cache.shard import open_shard
+from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.storage import PART_SUFFIX, Location, Url, files_at, shards_at
+from memfeat.storage import PART_SUFFIX, Location, Url, files_at, remove_stale_parts, shards_at
 
 # What another try needs, where it is not that the file is mended.
 FLAGS = {
@@ -134,12 +136,12 @@ def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> Cach
         RemoteError: a remote folder that cannot be fetched.
         PermissionError: a shard may not be read.
     """
-    set_aside = _named(folder, "shard-*.damaged")
+    aside = _named(folder, "shard-*.damaged")
     parts = _named(folder, f".*{PART_SUFFIX}")
     cache: Cache | None = None
     problems: dict[Path, CacheError] = {}
-    if shards_at(folder) or not (set_aside or parts):
-        cache, problems = Cache.open_what_can_be(folder)
+    if shards_at(folder) or not (aside or parts):
+        cache, problems = Cache.scan(folder)
     damaged = {p: str(e) for p, e in problems.items() if isinstance(e, DamagedShardError)}
     same = same_sources(cache) if cache else []
     splits, held = splits or {}, cache.entries if cache else {}
@@ -148,7 +150,7 @@ def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> Cach
         cache=cache,
         damaged=damaged,
         other={path: str(error) for path, error in problems.items() if path not in damaged},
-        set_aside=set_aside,
+        set_aside=aside,
         parts=parts,
         same=tuple(same),
         leaks=tuple(ids for ids in same if len({splits[v] for v in ids if v in splits}) > 1),
@@ -167,6 +169,71 @@ def same_sources(cache: Cache) -> list[tuple[str, ...]]:
         if entry.source_sha256 and entry.num_frames:
             groups.setdefault(entry.source_sha256, []).append(video_id)
     return sorted(tuple(sorted(ids)) for ids in groups.values() if len(ids) > 1)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What `repair` did.
+
+    Attributes:
+        set_aside: bad shards under their new names, each with what is wrong with it.
+        left_alone: shards that another version or other settings made, each with how they differ.
+        parts_removed: how many files of killed writers were deleted.
+    """
+
+    set_aside: dict[Location, str]
+    left_alone: dict[Path, str]
+    parts_removed: int
+
+
+def verify(folder: Location) -> dict[Path, str]:
+    """Read every shard, and check all that can be checked; return what is wrong, by shard.
+
+    That is checksums, the length of vectors, offsets, and that what is said of each video fits.
+    Those of a remote folder are fetched again, all of them, into their copies.
+
+    Raises:
+        CacheError: `folder` holds no cache.
+        RemoteError: a remote folder that cannot be fetched.
+    """
+    return {path: str(problem) for path, problem in _verified(folder) if problem is not None}
+
+
+def repair(folder: Location) -> Repair:
+    """Verify every shard, and take bad ones out of the cache, so that `extract` makes them again.
+
+    Nothing but the leavings of killed writers is deleted: a bad shard is renamed to `*.damaged`.
+
+    Raises:
+        CacheError: `folder` holds no cache.
+        RemoteError: a remote folder that cannot be fetched, or changed.
+        OSError: it cannot be written to.
+    """
+    bad: dict[Location, str] = {}
+    other: dict[Path, str] = {}
+    for path, problem in _verified(folder):
+        if isinstance(problem, DamagedShardError):
+            bad[set_aside(folder, path)] = str(problem)
+        elif problem is not None:
+            other[path] = str(problem)
+    # Of the unfinished files of other machines nobody knows whether their writers are alive.
+    return Repair(bad, other, remove_stale_parts(folder) if isinstance(folder, Path) else 0)
+
+
+def _verified(folder: Location) -> Iterator[tuple[Path, CacheError | None]]:
+    """Yield every shard with what is wrong with it, if anything."""
+    first: tuple[CacheSpec, str] | None = None
+    for path in shard_paths(folder, anew=True):
+        try:
+            with open_shard(path) as shard:
+                shard.verify()
+                shard.entries()
+                first = first or (shard.spec, path.name)
+                first[0].require(shard.spec, f"{path} was made differently from {first[1]}")
+        except CacheError as error:
+            yield path, error
+        else:
+            yield path, None
 
 
 def _named(folder: Location, pattern: str) -> tuple[Location, ...]:

@@ -1,267 +1,204 @@
-"""A folder of shards, read as one."""
+"""Features of many videos as one flat table, and one copy of it in memory for several processes."""
 
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import fcntl
+import mmap
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache.features import FeatureTable
-from memfeat.cache.rows import Span, StoredRows
-from memfeat.cache.shard import open_shard
+from memfeat.cache.shard import find_odd_vector
 from memfeat.cache.spec import CacheSpec
-from memfeat.cache.video import STATUSES, VideoEntry
-from memfeat.errors import CacheError, DamagedShardError
-from memfeat.storage import Location, Mirror, Url, local_folder, shards_at
+from memfeat.errors import CacheError
+from memfeat.storage import PART_SUFFIX, remove_stale_parts
+
+if TYPE_CHECKING:
+    from memfeat.cache.folder import Cache
+
+ALIGNMENT = 64  # bytes; a cache line
+ZEROS = bytes(1 << 20)
 
 
 @dataclass(frozen=True)
-class Cache:
-    """A folder of shards of one spec.
+class FeatureTable:
+    """Embeddings of many videos as one flat table.
 
     Attributes:
-        folder: where the shards lie; those of a URL are read from a copy.
-        spec: what made all of them.
-        entries: by video id; where several shards hold a video, the best status counts.
-        rows: where each readable shard's frames lie, by its name.
-        damaged: the others, each with what is wrong.
-        reasons: why videos failed or are partial, also of those that a later shard has whole.
+        values: float16 (total_frames, width), contiguous.
+        pts_seconds: float64 (total_frames,).
+        covers: int32 (total_frames,), how many decoded frames, or clips, each one stands for.
+        offsets: int64 (videos + 1,); video i has the rows offsets[i]:offsets[i + 1].
+        video_ids: (videos,).
+        spec: what made them.
     """
 
-    folder: Location
+    values: NDArray[np.float16]
+    pts_seconds: NDArray[np.float64]
+    covers: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    video_ids: tuple[str, ...]
     spec: CacheSpec
-    entries: dict[str, VideoEntry]
-    rows: dict[Path, StoredRows]
-    damaged: dict[Path, str]
-    reasons: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
 
     @property
-    def shards(self) -> tuple[Path, ...]:
-        """The readable shards, by name."""
-        return tuple(self.rows)
+    def lengths(self) -> NDArray[np.int64]:
+        """Frames of each video, int64 (videos,)."""
+        return np.diff(self.offsets)
 
-    @classmethod
-    def open(cls, folder: Location, *, damaged_ok: bool = False) -> Self:
-        """Read which videos the shards of `folder` hold; no embedding is read yet.
+    def frames(self, index: int) -> NDArray[np.float16]:
+        """Return a view of video `index`'s embeddings, (time, width)."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
 
-        Of a remote folder the shards that this machine has no copy of are fetched.
-
-        Raises:
-            CacheError: no cache there, shards of different specs, or (unless `damaged_ok`) a
-                shard that cannot be read.
-            RemoteError: a remote folder that cannot be fetched.
-        """
-        cache, problems = cls.open_what_can_be(folder)
-        if cache is None:
-            raise next(iter(problems.values()))
-        for problem in problems.values():
-            if not (damaged_ok and isinstance(problem, DamagedShardError)):
-                raise problem
-        return cache
-
-    @classmethod
-    def open_what_can_be(cls, folder: Location) -> tuple[Self | None, dict[Path, CacheError]]:
-        """Read all shards that can be used together; tell of each other one what it is.
-
-        Returns:
-            What `open` returns, None if there is no shard to use; and the errors of the shards
-            that are damaged, or made by another version or differently from the first one.
+    def require_sound(self) -> None:
+        """Refuse vectors that are not what the spec promises, such as NaN.
 
         Raises:
-            CacheError: no cache there.
-            RemoteError: a remote folder that cannot be fetched.
+            CacheError: names the first such video.
         """
-        problems: dict[Path, CacheError] = {}
-        rows: dict[Path, StoredRows] = {}
-        entries: dict[str, VideoEntry] = {}
-        reasons: set[str] = set()
-        spec: CacheSpec | None = None
-        for path in shard_paths(folder):
+        found = find_odd_vector(self.values, self.spec)
+        if found:
+            index = int(np.searchsorted(self.offsets, found[0], side="right")) - 1
+            raise CacheError(
+                f"the features of video {self.video_ids[index]!r} are damaged: {found[1]}. "
+                "`memfeat cache repair` sets the shard aside, and `memfeat extract` makes it again"
+            )
+
+
+@dataclass(frozen=True)
+class SharedTable:
+    """A table that lies in a file which `shared_table` keeps; small, so that it can be sent about.
+
+    Attributes:
+        path: the file; two of these are equal if it is the same.
+        offsets: as in `FeatureTable`.
+        video_ids: as in `FeatureTable`.
+        spec: what made the features.
+    """
+
+    path: Path
+    offsets: NDArray[np.int64] = field(compare=False)
+    video_ids: tuple[str, ...] = field(compare=False)
+    spec: CacheSpec = field(compare=False)
+
+    def open(self) -> FeatureTable:
+        """Map the table. All processes see the same memory, which costs each of them nothing.
+
+        The arrays can be written to, as torch wants, but what is written stays with this table.
+        They outlive the file.
+
+        Raises:
+            CacheError: the file is gone, because what shared it has ended.
+        """
+        try:
+            with self.path.open("rb") as file:
+                return self.map(file, mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise CacheError(
+                f"cannot map the shared features {self.path}: {error}. They are there only while "
+                "the process that shares them runs; start that again"
+            ) from error
+
+    def write_back(self) -> None:
+        """Write the file's pages to its disk, so that other machines which share that see them."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def map(self, file: BinaryIO, access: int) -> FeatureTable:
+        """Map `file`, which is this table's, with an access of the `mmap` module."""
+        frames, width = int(self.offsets[-1]), self.spec.width
+        layout = _Layout.of(frames, width)
+        memory = mmap.mmap(file.fileno(), layout.size, access=access)
+        values = np.frombuffer(memory, np.float16, frames * width).reshape(frames, width)
+        pts_seconds = np.frombuffer(memory, np.float64, frames, layout.times_at)
+        covers = np.frombuffer(memory, np.int32, frames, layout.covers_at)
+        return FeatureTable(values, pts_seconds, covers, self.offsets, self.video_ids, self.spec)
+
+
+@contextmanager
+def shared_table(cache: "Cache", video_ids: Sequence[str], folder: Path) -> Iterator[SharedTable]:
+    """Lay features down once in a file of `folder`, for several processes to map.
+
+    They are read straight into the file's pages. Those are memory too, but memory that the system
+    can write back when it runs short. The file goes when the context ends; what a killed process
+    left goes at the next call.
+
+    Args:
+        cache: where the features are.
+        video_ids: which videos, in the order wanted.
+        folder: for the file; made if need be.
+
+    Raises:
+        CacheError: as `Cache.load`; or the disk is full, or the folder cannot be written to.
+    """
+    ids = tuple(video_ids)
+    offsets = cache.offsets_of(ids)
+    size = _Layout.of(int(offsets[-1]), cache.spec.width).size
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale_parts(folder)
+            file = stack.enter_context(_own_file(folder))
+            table = SharedTable(Path(file.name), offsets, ids, cache.spec)
+            _reserve(file, size)
+        except OSError as error:
+            raise CacheError(
+                f"cannot lay {size / 1e6:,.1f} MB of features down in {folder}, where several "
+                f"processes can map them: {error.strerror}. Mend that, or choose another folder"
+            ) from error
+        cache.fill(table.map(file, mmap.ACCESS_WRITE))
+        yield table
+
+
+@contextmanager
+def _own_file(folder: Path) -> Iterator[BinaryIO]:
+    """Make a file that is there, and locked against `remove_stale_parts`, while it is used."""
+    while True:
+        path = folder / f".features.{uuid.uuid4().hex}{PART_SUFFIX}"
+        with path.open("x+b") as file:
             try:
-                with open_shard(path) as shard:
-                    found = shard.entries()
-                    spec = spec or shard.spec
-                    first = next(iter(rows), path)
-                    why = f"{path} was made differently from {first.name} beside it"
-                    spec.require(shard.spec, why)
-                    rows[path] = shard.rows
-            except CacheError as error:
-                problems[path] = error
-                continue
-            reasons.update(entry.reason for entry in found if entry.reason)
-            for entry in found:
-                known = entries.setdefault(entry.video_id, entry)
-                if STATUSES.index(entry.status) < STATUSES.index(known.status):
-                    entries[entry.video_id] = entry
-        if spec is None:
-            return None, problems
-        damaged = _damaged_among(problems)
-        return cls(folder, spec, entries, rows, damaged, frozenset(reasons)), problems
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Another process may take it for stale in the moment before it is locked.
+                if os.fstat(file.fileno()).st_nlink:
+                    yield file
+                    return
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take disk space now: a disk found full later, under the mapping, would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    left = size
+    while left:
+        left -= os.write(file.fileno(), ZEROS[:left])
+
+
+class _Layout(NamedTuple):
+    """Where in the file the times and covers begin, after the values, and its size, in bytes.
+
+    It has some, even without frames, for an empty file cannot be mapped.
+    """
+
+    times_at: int
+    covers_at: int
+    size: int
 
     @classmethod
-    def open_whole(cls, folder: Location) -> tuple[Self | None, tuple[Location, ...]]:
-        """Rename the shards that cannot be read to `*.damaged`, and open the others.
-
-        Returns:
-            The cache, None if there is no shard to use; and the new places of the damaged ones.
-
-        Raises:
-            CacheError: shards of another version, or of different specs.
-            RemoteError: a remote folder that cannot be fetched or changed.
-        """
-        if not shards_at(folder):
-            return None, ()
-        cache, problems = cls.open_what_can_be(folder)
-        damaged = _damaged_among(problems)
-        if damaged and isinstance(folder, Url):  # the copies may have suffered, and not the shards
-            for path in damaged:
-                Mirror(folder).drop(path.name)
-            cache, problems = cls.open_what_can_be(folder)
-            damaged = _damaged_among(problems)
-        aside = tuple(set_aside(folder, path) for path in damaged)
-        for path, problem in problems.items():
-            if path not in damaged:
-                raise problem
-        return cache, aside
-
-    def usable(self, *, partial: bool = False) -> tuple[str, ...]:
-        """Return the ids of the videos that may be trained on, sorted."""
-        allowed = ("ok", "partial") if partial else ("ok",)
-        return tuple(sorted(v for v, entry in self.entries.items() if entry.status in allowed))
-
-    def load(self, video_ids: Sequence[str] | None = None) -> FeatureTable:
-        """Read the videos named, in that order, or else all that are `ok`, by id.
-
-        Raises:
-            CacheError: a video is not cached, has no frames, or a shard cannot be read.
-        """
-        ids = self.usable() if video_ids is None else tuple(video_ids)
-        offsets = self.offsets_of(ids)
-        frames = int(offsets[-1])
-        values = np.empty((frames, self.spec.width), np.float16)
-        pts_seconds, covers = np.empty(frames, np.float64), np.empty(frames, np.int32)
-        table = FeatureTable(values, pts_seconds, covers, offsets, ids, self.spec)
-        self.fill(table)
-        return table
-
-    def require_whole(self, video_ids: Iterable[str]) -> None:
-        """Compare the shards that hold these videos with their checksums, before training on them.
-
-        `load` does not, for that takes several times as long as reading.
-
-        Raises:
-            CacheError: a shard differs from its checksum, or cannot be read.
-        """
-        known = (self.entries.get(video_id) for video_id in video_ids)
-        for path in sorted({entry.shard for entry in known if entry}):
-            with open_shard(path) as shard:
-                shard.verify_checksum()
-
-    def offsets_of(self, video_ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the offsets (videos + 1,) of a table of the videos named.
-
-        Raises:
-            CacheError: a video is not cached or has no frames.
-        """
-        _refuse_missing(video_ids, self.entries, str(self.folder))
-        entries = [self.entries[video_id] for video_id in video_ids]
-        for entry in entries:
-            if entry.num_frames == 0:
-                raise CacheError(f"{self.folder}: video {entry.video_id!r} failed ({entry.reason})")
-        return np.cumsum([0] + [entry.num_frames for entry in entries], dtype=np.int64)
-
-    def fill(self, table: FeatureTable) -> None:
-        """Read the features of `table`'s videos into its arrays.
-
-        Raises:
-            CacheError: a shard cannot be read.
-        """
-        wanted: dict[Path, list[Span]] = {}
-        for video_id, target in zip(table.video_ids, table.offsets[:-1].tolist(), strict=True):
-            entry = self.entries[video_id]
-            wanted.setdefault(entry.shard, []).append(Span(entry.start, entry.stop, target))
-        for path, spans in wanted.items():
-            columns = table.values, table.pts_seconds, table.covers
-            if self.rows[path].read_into(*columns, spans):
-                continue
-            rows = self._checked_again(path)
-            if not rows.read_into(*columns, spans):
-                raise CacheError(f"{path} keeps changing; run the same command again when it rests")
-
-    def _checked_again(self, path: Path) -> StoredRows:
-        """Look anew at a shard that was written again since the cache was opened.
-
-        Raises:
-            CacheError: it has not the same videos in the same rows as then.
-        """
-        with open_shard(path) as shard:
-            self.spec.require(shard.spec, f"{path} was meanwhile made differently")
-            if {e for e in self.entries.values() if e.shard == path} <= set(shard.entries()):
-                return shard.rows
-        raise CacheError(
-            f"{path} was meanwhile written again, with other frames; run the same command again"
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return counts, sizes and the spec, ready for JSON."""
-        statuses: Counter[str] = Counter(entry.status for entry in self.entries.values())
-        reasons = Counter(entry.reason for entry in self.entries.values() if entry.reason)
-        return {
-            "folder": str(self.folder),
-            "videos": {status: statuses[status] for status in STATUSES},
-            "reasons": dict(sorted(reasons.items())),
-            "frames": sum(entry.num_frames for entry in self.entries.values()),
-            "frames_covered": sum(entry.num_covered for entry in self.entries.values()),
-            "shards": len(self.shards),
-            "damaged_shards": len(self.damaged),
-            "bytes": sum(path.stat().st_size for path in self.shards),
-            "spec": self.spec.model_dump(mode="json"),
-        }
+    def of(cls, frames: int, width: int) -> Self:
+        times_at = _aligned(frames * width * np.float16().itemsize)
+        covers_at = _aligned(times_at + frames * np.float64().itemsize)
+        return cls(times_at, covers_at, _aligned(covers_at + frames * np.int32().itemsize + 1))
 
 
-def set_aside(folder: Location, path: Path) -> Location:
-    """Take a bad shard out of its cache by another name, and return its new place.
-
-    Args:
-        folder: of the cache.
-        path: the shard, or its copy if the cache is remote.
-
-    Raises:
-        RemoteError: a remote shard that cannot be renamed.
-    """
-    if isinstance(folder, Path):
-        return path.rename(path.with_name(f"{path.name}.damaged"))
-    return Mirror(folder).set_aside(path.name)
-
-
-def shard_paths(folder: Location, *, anew: bool = False) -> list[Path]:
-    """Return the shards of a folder, or their copies on this machine, by name.
-
-    Args:
-        folder: of the cache.
-        anew: whether to fetch remote ones again.
-
-    Raises:
-        CacheError: there is none.
-        RemoteError: a remote folder that cannot be fetched.
-    """
-    paths = sorted(local_folder(folder, anew=anew).glob("shard-*.h5"))
-    if not paths:
-        raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")
-    return paths
-
-
-def _damaged_among(problems: Mapping[Path, CacheError]) -> dict[Path, str]:
-    return {p: str(error) for p, error in problems.items() if isinstance(error, DamagedShardError)}
-
-
-def _refuse_missing(ids: Sequence[str], known: Container[str], where: str) -> None:
-    missing = [video_id for video_id in ids if video_id not in known]
-    if missing:
-        raise CacheError(
-            f"{len(missing)} of {len(ids)} videos are not in {where}, {missing[0]!r} first; "
-            "`memfeat extract` with the same manifest and cache adds them"
-        )
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

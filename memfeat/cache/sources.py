@@ -1,64 +1,68 @@
-"""Features as other people hand them out: `.npy` for each video, one CSV, or one NPZ."""
+"""Features as other people hand them out: a `.npy` for each video, one CSV, or one NPZ."""
 
+import math
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from memfeat.cache.npy import ArrayFile
 from memfeat.errors import CacheError, ManifestError, short_repr
 from memfeat.storage import read_rows
 
 ID_COLUMNS = ("video_id", "video", "id")
-# What zipfile raises where a file is damaged, cut short, encrypted or of another kind.
-_UNSOUND = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
-    *(NotImplementedError, RuntimeError, UnicodeDecodeError),
-)
 ALLOWED = (
     "give a folder of .npy files, one for each video, a .csv with an id column, or a .npz with "
     "video_ids and features"
 )
+# What NumPy raises for a header that is damaged, cut short, or claims more than there is.
+_NOT_AN_ARRAY = (ValueError, TypeError, TokenError, EOFError, MemoryError)
+# What zipfile raises where a file is damaged, cut short, encrypted or of another kind.
+_NOT_A_ZIP = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, UnicodeDecodeError),
+)
 
 
 @dataclass(frozen=True)
-class GivenVideo:
-    """One video's features as they are given; nothing is checked yet.
+class SourceVideo:
+    """One video's features as they were read; nothing is checked yet.
 
     Attributes:
         video_id: its id.
-        place: where it stands, for messages.
+        where: file, and line or number, for messages.
         features: (time, dim), or (dim,) for a single step; of any type.
     """
 
     video_id: str
-    place: str
+    where: str
     features: NDArray[Any]
 
 
-class GivenFeatures(ABC):
-    """Features of many videos; `open_given` opens them.
+class FeatureSource(ABC):
+    """Features of many videos; `open_source` opens them.
 
     Attributes:
-        places: where each id stands, in order; an id given twice stands there twice.
+        ids: (video id, where it was read) in order; an id given twice is there twice.
     """
 
-    places: Sequence[tuple[str, str]]
+    ids: Sequence[tuple[str, str]]
 
     @abstractmethod
     def file(self, video_id: str) -> Path:
         """Return the file that a video's features are in."""
 
     @abstractmethod
-    def videos(self, wanted: Container[str]) -> Iterator[GivenVideo]:
+    def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
         """Yield the videos wanted, in order, one in memory at a time where the format allows it.
 
         Raises:
@@ -66,8 +70,8 @@ class GivenFeatures(ABC):
         """
 
 
-def open_given(path: Path) -> GivenFeatures:
-    """Open features of any of the kinds there are.
+def open_source(path: Path) -> FeatureSource:
+    """Open features in any of the formats.
 
     Raises:
         CacheError: nothing there, or none of these; names file, row and value.
@@ -76,37 +80,40 @@ def open_given(path: Path) -> GivenFeatures:
         return NpyFolder(path)
     if not path.exists():
         raise CacheError(f"{path} is not there; {ALLOWED}")
-    kinds = {".csv": CsvFile, ".tsv": CsvFile, ".npz": NpzFile}
-    if path.suffix.lower() not in kinds:
+    formats = {".csv": CsvFile, ".tsv": CsvFile, ".npz": NpzFile}
+    if path.suffix.lower() not in formats:
         raise CacheError(f"{path} is none of the files that can be imported; {ALLOWED}")
-    return kinds[path.suffix.lower()](path)
+    return formats[path.suffix.lower()](path)
 
 
-class NpyFolder(GivenFeatures):
-    """A `.npy` for each video, at any depth, called by the video's id; hidden ones are left out."""
+class NpyFolder(FeatureSource):
+    """A `.npy` for each video, at any depth, named by the video's id; hidden ones are left out."""
 
     def __init__(self, folder: Path) -> None:
         # Hidden ones are what some systems leave beside a file, not features.
         self._files = sorted(p for p in folder.rglob("*.npy") if not p.name.startswith("."))
         if not self._files:
             raise CacheError(f"{folder} holds no .npy files; {ALLOWED}")
-        self.places = [(path.stem, str(path)) for path in self._files]
+        self.ids = [(path.stem, str(path)) for path in self._files]
         self._by_id = {path.stem: path for path in self._files}
 
     def file(self, video_id: str) -> Path:
         """Return the video's own file."""
         return self._by_id[video_id]
 
-    def videos(self, wanted: Container[str]) -> Iterator[GivenVideo]:
-        """Yield each file's array; see `GivenFeatures.videos`."""
+    def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
+        """Yield each file's array; see `FeatureSource.videos`."""
         for path in self._files:
             if path.stem in wanted:
-                with path.open("rb") as stream:
-                    features = ArrayFile(stream, str(path), path.stat().st_size).read()
-                yield GivenVideo(path.stem, str(path), features)
+                with _array_errors(str(path)):
+                    # Mapped, so that a header's claims are compared with the size of the file.
+                    features = np.load(path, mmap_mode="r", allow_pickle=False)
+                    if not isinstance(features, np.ndarray):
+                        raise ValueError("it is a .npz")
+                yield SourceVideo(path.stem, str(path), features)
 
 
-class CsvFile(GivenFeatures):
+class CsvFile(FeatureSource):
     """A row for each video: the id, and in all other columns the values of its one step."""
 
     def __init__(self, path: Path) -> None:
@@ -114,18 +121,18 @@ class CsvFile(GivenFeatures):
         self._rows = list(self._read(path))
         if not self._rows:
             raise CacheError(f"{path} holds no videos; write a header and a line for each")
-        self.places = [(video.video_id, video.place) for video in self._rows]
+        self.ids = [(video.video_id, video.where) for video in self._rows]
 
     def file(self, video_id: str) -> Path:  # noqa: ARG002
         """Return the one file."""
         return self._path
 
-    def videos(self, wanted: Container[str]) -> Iterator[GivenVideo]:
-        """Yield each row; see `GivenFeatures.videos`."""
+    def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
+        """Yield each row; see `FeatureSource.videos`."""
         return (video for video in self._rows if video.video_id in wanted)
 
     @staticmethod
-    def _read(path: Path) -> Iterator[GivenVideo]:
+    def _read(path: Path) -> Iterator[SourceVideo]:
         try:
             for line, row in read_rows(path, (), None):
                 column = next((name for name in ID_COLUMNS if name in row), None)
@@ -135,14 +142,14 @@ class CsvFile(GivenFeatures):
                         f"{path}: no id column; call it one of {', '.join(ID_COLUMNS)}. The "
                         f"columns found begin {found}"
                     )
-                place = f"{path}, line {line}"
+                where = f"{path}, line {line}"
                 video_id = row.pop(column).strip()
-                yield GivenVideo(video_id, place, _numbers(place, row))
+                yield SourceVideo(video_id, where, _values(where, row))
         except ManifestError as error:
             raise CacheError(str(error)) from error
 
 
-class NpzFile(GivenFeatures):
+class NpzFile(FeatureSource):
     """`video_ids` (N,) and `features`: N x dim, N x time x dim, or total x dim with `offsets`.
 
     With offsets (N + 1,) video i has the rows offsets[i]:offsets[i + 1].
@@ -150,7 +157,7 @@ class NpzFile(GivenFeatures):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _npz(path) as archive:
+        with _zip(path) as archive:
             names = {name[:-4] for name in archive.namelist() if name.endswith(".npy")}
             for name in ("video_ids", "features"):
                 if name not in names:
@@ -158,10 +165,10 @@ class NpzFile(GivenFeatures):
                         f"{path} has no array {name!r}; it has "
                         f"{', '.join(map(short_repr, sorted(names))) or 'none'}"
                     )
-            ids = self._array(archive, "video_ids")
-            offsets = self._array(archive, "offsets") if "offsets" in names else None
-            with self._open(archive, "features") as features:
-                shape = features.shape
+            ids = self._whole(archive, "video_ids")
+            offsets = self._whole(archive, "offsets") if "offsets" in names else None
+            with archive.open("features.npy") as stream, self._errors("features"):
+                shape, _, _ = _read_header(stream)
         if ids.ndim != 1 or ids.dtype.kind not in "USiu" or not len(ids):
             raise CacheError(
                 f"{path}: video_ids is {ids.dtype} {ids.shape}; give one text or number a video"
@@ -170,24 +177,37 @@ class NpzFile(GivenFeatures):
             each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else str(each)
             for each in ids.tolist()
         ]
-        self.places = [(text, f"{path}, video {number}") for number, text in enumerate(texts)]
+        self.ids = [(text, f"{path}, video {number}") for number, text in enumerate(texts)]
         self._counts = self._steps(shape, len(texts), offsets)
 
     def file(self, video_id: str) -> Path:  # noqa: ARG002
         """Return the one file."""
         return self._path
 
-    def videos(self, wanted: Container[str]) -> Iterator[GivenVideo]:
-        """Yield each video's part; see `GivenFeatures.videos`."""
-        with _npz(self._path) as archive, self._open(archive, "features") as features:
-            whole = None if features.is_by_row else features.read()
-            row = 0
-            for (video_id, place), count in zip(self.places, self._counts, strict=True):
-                rows = features.next_rows(count) if whole is None else whole[row : row + count]
-                row += count
+    def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
+        """Yield each video's part; see `FeatureSource.videos`."""
+        with _zip(self._path) as archive:
+            parts = self._parts(archive)
+            for (video_id, where), rows in zip(self.ids, parts, strict=True):
                 if video_id in wanted:
                     steps = rows[0] if rows.ndim == 3 else rows
-                    yield GivenVideo(video_id, f"{place} ({video_id!a})", steps)
+                    yield SourceVideo(video_id, f"{where} ({video_id!a})", steps)
+
+    def _parts(self, archive: zipfile.ZipFile) -> Iterator[NDArray[Any]]:
+        """Yield each video's rows, which NumPy's own loader would read all at once."""
+        with archive.open("features.npy") as stream:
+            with self._errors("features"):
+                shape, by_column, dtype = _read_header(stream)
+            if by_column:
+                ends = np.cumsum(self._counts)[:-1]
+                yield from np.split(self._whole(archive, "features"), ends)
+                return
+            for count in self._counts:
+                wanted = math.prod((count, *shape[1:])) * dtype.itemsize
+                data = stream.read(wanted)
+                if len(data) < wanted:
+                    raise CacheError(f"{self._path}: features is cut short: it promises {shape}")
+                yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
 
     def _steps(
         self, shape: tuple[int, ...], videos: int, offsets: NDArray[Any] | None
@@ -223,36 +243,62 @@ class NpzFile(GivenFeatures):
             )
         return [stop - start for start, stop in pairwise(ends)]
 
-    def _array(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-        with self._open(archive, name) as array:
-            return array.read()
+    def _whole(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+        with archive.open(f"{name}.npy") as stream, self._errors(name):
+            return npy.read_array(stream, allow_pickle=False)
 
-    @contextmanager
-    def _open(self, archive: zipfile.ZipFile, name: str) -> Iterator[ArrayFile]:
-        info = archive.getinfo(f"{name}.npy")
-        with archive.open(info) as stream:
-            yield ArrayFile(stream, f"{self._path}: {name}", info.file_size)
+    def _errors(self, name: str) -> AbstractContextManager[None]:
+        return _array_errors(f"{self._path}: {name}")
 
 
 @contextmanager
-def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
+def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except _UNSOUND as error:
+    except _NOT_A_ZIP as error:
         raise CacheError(f"{path} is not a sound .npz file: {error}") from error
 
 
-def _numbers(place: str, row: dict[str, Any]) -> NDArray[np.float64]:
+@contextmanager
+def _array_errors(name: str) -> Iterator[None]:
+    """Turn what NumPy raises for a bad or pickled array into `CacheError`."""
+    try:
+        with np.errstate(over="ignore"):  # of the bytes that a header claims
+            yield
+    except _NOT_AN_ARRAY as error:
+        why = (str(error).splitlines() or ["its header is cut short"])[0].rstrip(".")
+        raise CacheError(
+            f"{name} is not an array that NumPy saved, or is cut short, or holds Python objects, "
+            f"which pickle would run: {why}. Save numbers, and ids as np.array(ids, dtype=str)"
+        ) from error
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return an array's shape, whether columns lie one after another, and its type."""
+    read = {(1, 0): npy.read_array_header_1_0}.get(
+        npy.read_magic(stream), npy.read_array_header_2_0
+    )
+    shape, by_column, dtype = read(stream)
+    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"it is an array of {dtype} of shape {shape}")
+    return shape, by_column, dtype
+
+
+def _values(where: str, row: dict[str, Any]) -> NDArray[np.float64]:
     try:
         return np.array(list(map(float, row.values())))
     except (TypeError, ValueError):
-        for column, cell in row.items():
-            try:
-                float(cell)
-            except (TypeError, ValueError):
-                raise CacheError(
-                    f"{place}, column {column}: {short_repr(cell)} is not a number; besides the "
-                    "id all columns are features"
-                ) from None
-        raise
+        column = next(name for name, cell in row.items() if not _is_number(cell))
+        raise CacheError(
+            f"{where}, column {column}: {short_repr(row[column])} is not a number; besides the id "
+            "all columns are features"
+        ) from None
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
