@@ -52,9 +52,11 @@ def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
 def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
     """Extract what a cache lacks, and show the progress."""
     from memfeat.manifest import read_manifest
+    from memfeat.workers import prepare_workers
 
     manifest = read_manifest(config.manifest, config.root)
     check_name("encoder", config.encoder)
+    prepare_workers("memfeat.decoding.worker")
 
     from memfeat.cli.progress import video_progress
     from memfeat.extraction import extract

@@ -48,8 +48,10 @@ def finetune_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
 def finetune_weights(config: FinetuneConfig) -> "FinetuneSummary":
     """Finetune as `config` says, unless it is done already, and show the progress."""
     from memfeat.manifest import read_manifest
+    from memfeat.workers import prepare_workers
 
     manifest = read_manifest(config.manifest, config.root)
+    prepare_workers("memfeat.decoding.worker")
 
     from memfeat.cli.progress import finetune_progress
     from memfeat.finetuning import finetune

@@ -48,8 +48,10 @@ def predict_command(
     stderr, the others are still scored, and the exit code is 3.
     """
     from memfeat.runs import Run
+    from memfeat.workers import prepare_workers
 
-    run = Run.load(run_folder)  # tells what is wrong with it before torch is imported
+    run = Run.load(run_folder)  # before torch is imported, to say soon what is wrong with it
+    prepare_workers("memfeat.decoding.worker")
 
     from memfeat.prediction import Predictor
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from memfeat.workers.pool import Event, J, JobEnded, LocalPool, Message, Send, Work, WorkerPool
-from memfeat.workers.processes import start_worker
+from memfeat.workers.processes import prepare_workers, start_worker
 from memfeat.workers.ray_cluster import Cluster, Resources, ray_cluster
 from memfeat.workers.ray_pool import RayPool
 
@@ -20,6 +20,7 @@ __all__ = [
     "Send",
     "Work",
     "WorkerPool",
+    "prepare_workers",
     "ray_cluster",
     "start_worker",
     "worker_pool",

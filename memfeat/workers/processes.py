@@ -27,6 +27,20 @@ def worker_context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
+def prepare_workers(preload: str) -> None:
+    """Let the fork server start, and import the module `preload`, while the caller goes on.
+
+    A worker that is needed seconds later then starts at once. Does nothing where there is none.
+    """
+    context: Any = worker_context()
+    if hasattr(context, "set_forkserver_preload"):
+        from multiprocessing.forkserver import ensure_running  # noqa: PLC0415  # not on Windows
+
+        context.set_forkserver_preload([preload])
+        with _interrupts_ignored():
+            ensure_running()
+
+
 def start_worker(
     target: Target,
     *args: Any,
