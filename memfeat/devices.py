@@ -71,11 +71,3 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-def default_generator(device: torch.device) -> torch.Generator:
-    """Return the generator that torch itself draws from on `device`."""
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        return torch.cuda.default_generators[index]
-    return torch.default_generator

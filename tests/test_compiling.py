@@ -9,14 +9,14 @@ import tempfile
 
 import pytest
 import torch
+from compilers import needs_compiler
 
 from memfeat.models import compiling
 from memfeat.models.compiling import compiled
 from memfeat.models.native import kernel
 
-needs_compiler = pytest.mark.skipif(kernel() is None, reason="needs a C++ compiler")
-SHAPES = (1, 2, 2, 6), (1, 2, 6), (1, 2, 6, 2), (1, 2, 2)
-ARGUMENTS = *map(torch.ones, SHAPES), torch.tensor([[2]])
+SHAPES = (2, 2, 6), (2, 6), (2, 6, 2), (2, 2)
+ARGUMENTS = *map(torch.ones, SHAPES), torch.ones(2, dtype=torch.int64)
 SMALL = 'extern "C" int answer() { return 42; }\n'  # builds in an instant, as the loops do not
 # By its file: the package around it would import torch.
 USE = """
@@ -65,6 +65,12 @@ def new_kernel(caplog):
         return kernel.__wrapped__()
 
     return call
+
+
+@needs_compiler
+def test_where_a_compiler_is_the_loops_are_built():
+    """So that C++ that does not compile is an error here, and skips no test."""
+    assert kernel() is not None
 
 
 @needs_compiler

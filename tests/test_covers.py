@@ -54,10 +54,9 @@ def test_scores_and_gradients_are_those_of_the_full_table(aggregator, frames):
     found = []
     for made in (sampled(), whole(sampled())):
         model = regressor(aggregator)
-        shuffles, truth = [Shuffle(3, frames=frames)], [np.linspace(0, 1, VIDEOS)]
-        for batch in epoch_batches(videos(made), truth, shuffles, 0, 5):
-            streams = [(own.frames[0], own.lengths[0]) for own in batch.streams]
-            (model(*streams).scores - batch.scores[0]).abs().sum().backward()
+        shuffle, truth = Shuffle(3, frames=frames), np.linspace(0, 1, VIDEOS)
+        for batch in epoch_batches(videos(made), truth, shuffle, 0, 5):
+            (model(*batch.streams).scores - batch.scores).abs().sum().backward()
         gradients = [parameter.grad for parameter in model.parameters()]
         found.append((torch.from_numpy(score(model, videos(made))), gradients))
     (scores, gradients), (expected, full) = found

@@ -11,7 +11,7 @@ from memfeat.models import (
     parameter_count,
     resolve_aggregator_options,
 )
-from memfeat.models.recurrence import BiGru
+from memfeat.models.gru import BiGru
 
 DIM = 10
 SMALL_GRU = {"hidden": 5, "layers": 3}

@@ -13,9 +13,7 @@ from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, AblationRow, TrainConfig, build
 from memfeat.errors import ConfigError, RunError, TrainingError
 from memfeat.manifest import Manifest, write_manifest
-from memfeat.models import Stack, build_regressor, regressor_of
-from memfeat.models.gru import BACKENDS, using_backend
-from memfeat.models.native import kernel
+from memfeat.models import build_regressor, regressor_of
 from memfeat.runs import Run, read_predictions
 from memfeat.training import Examples, evaluate_run, predict_run, score, select_records, train
 from memfeat.training.baselines import fit_baseline
@@ -47,10 +45,8 @@ def two_tables():
     return made, dataclasses.replace(turned, video_ids=other.video_ids[::-1]), labels
 
 
-def batch(dim, lengths, models=None):
-    shape = (len(lengths),) if models is None else (models, len(lengths))
-    lengths = torch.tensor(lengths).expand(shape).contiguous()
-    return torch.randn(*shape, int(lengths.max()), dim), lengths
+def batch(dim, lengths):
+    return torch.randn(len(lengths), max(lengths), dim), torch.tensor(lengths)
 
 
 def vector_of(regressor, *streams):
@@ -88,33 +84,6 @@ def test_the_vector_is_that_of_two_models_of_one_stream_side_by_side(tmp_path, p
     assert names <= {"aggregators", "head"}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("pair", PAIRS[:4], ids="+".join)
-def test_a_stack_of_models_of_two_streams_gives_what_each_gives_alone(tmp_path, backend, pair):
-    if backend == "native" and not kernel():
-        pytest.skip("needs a C++ compiler")
-    models = 3
-    streams = [batch(dim, [4, 7, 2], models) for dim in DIMS]
-    dry = {
-        name: {**own, "dropout": 0.0} for name, own in SMALL["aggregators"].items() if "gru" in name
-    }
-    options = settings(tmp_path, pair, aggregators=SMALL["aggregators"] | dry)
-    torch.manual_seed(0)
-    together = [regressor_of(options, DIMS) for _ in range(models)]
-    torch.manual_seed(0)
-    alone = [regressor_of(options, DIMS) for _ in range(models)]
-    with using_backend(backend):
-        stack = Stack(together)
-        scores = stack.scores(streams, [torch.Generator() for _ in range(models)])
-        stack.backward(scores.sum())
-        for i, own in enumerate(alone):
-            expected = own(*((frames[i], lengths[i]) for frames, lengths in streams)).scores
-            torch.testing.assert_close(scores[i], expected, atol=1e-6, rtol=0)
-            expected.sum().backward()
-            for one, other in zip(own.parameters(), together[i].parameters(), strict=True):
-                torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-4)
-
-
 # Batches
 
 
@@ -127,21 +96,21 @@ def orders_of(batches, stream):
     orders = {}
     for made in batches:
         frames, lengths = made.streams[stream]
-        for own, length in zip(frames[0], lengths[0], strict=True):
+        for own, length in zip(frames, lengths, strict=True):
             orders[int(own[0, 0])] = own[:length, 1].int().tolist()
     return orders
 
 
 def test_streams_share_the_order_of_videos_and_each_has_its_own_of_frames():
     one, two = numbered(9, 8, 7, 9), numbered(9, 3, 12, 9)
-    shuffles, scores = [Shuffle(5, frames=True)], [np.arange(4.0)]
-    alone = list(epoch_batches(videos(one), scores, shuffles, 3, 2))
-    both = list(epoch_batches(videos(one, two), scores, shuffles, 3, 2))
+    shuffle, scores = Shuffle(5, frames=True), np.arange(4.0)
+    alone = list(epoch_batches(videos(one), scores, shuffle, 3, 2))
+    both = list(epoch_batches(videos(one, two), scores, shuffle, 3, 2))
     for single, made in zip(alone, both, strict=True):
         assert torch.equal(single.streams[0].frames, made.streams[0].frames)
         assert torch.equal(single.scores, made.scores)
-        first, second = (stream.frames[0, :, 0, 0] for stream in made.streams)
-        assert first.tolist() == second.tolist() == made.scores[0].tolist()
+        first, second = (stream.frames[:, 0, 0] for stream in made.streams)
+        assert first.tolist() == second.tolist() == made.scores.tolist()
     first, second = orders_of(both, 0), orders_of(both, 1)
     assert [sorted(second[i]) for i in range(4)] == [list(range(n)) for n in (9, 3, 12, 9)]
     assert first[0] != second[0]

@@ -12,10 +12,10 @@ from memfeat.training import FrameBank, score
 from memfeat.training.batches import Shuffle, epoch_batches
 
 
-def batches(videos, epoch=0, *, seeds=(0,), shuffle_frames=True, batch_size=2, bucket=1):
-    scores = [np.arange(len(videos)) / 10 for _ in seeds]
-    shuffles = [Shuffle(seed, shuffle_frames, bucket) for seed in seeds]
-    return list(epoch_batches(videos_of(table(videos)), scores, shuffles, epoch, batch_size))
+def batches(videos, epoch=0, *, seed=0, shuffle_frames=True, batch_size=2, bucket=1):
+    scores = np.arange(len(videos)) / 10
+    shuffle = Shuffle(seed, shuffle_frames, bucket)
+    return list(epoch_batches(videos_of(table(videos)), scores, shuffle, epoch, batch_size))
 
 
 def numbered(*lengths):
@@ -23,11 +23,11 @@ def numbered(*lengths):
     return [np.array([[i, t, 1.0] for t in range(n)]) for i, n in enumerate(lengths)]
 
 
-def frame_orders(*args, model=0, **kwargs):
-    """Each video's frame numbers in the order in which an epoch has them for a model."""
+def frame_orders(*args, **kwargs):
+    """Each video's frame numbers in the order in which an epoch has them."""
     orders = {}
     for batch in batches(*args, **kwargs):
-        for frames, length in zip(*(each[model] for each in batch.streams[0]), strict=True):
+        for frames, length in zip(*batch.streams[0], strict=True):
             orders[int(frames[0, 0])] = frames[:length, 1].int().tolist()
     return orders
 
@@ -38,10 +38,8 @@ def test_a_batch_holds_whole_videos_beside_their_scores():
     for batch in batches(videos, shuffle_frames=False):
         (padded,) = batch.streams
         assert padded.frames.dtype == torch.float32
-        assert padded.frames.shape[2] == padded.lengths.max()
-        for frames, length, truth in zip(
-            *(each[0] for each in (*padded, batch.scores)), strict=True
-        ):
+        assert padded.frames.shape[1] == padded.lengths.max()
+        for frames, length, truth in zip(*padded, batch.scores, strict=True):
             video = int(frames[0, 0])
             np.testing.assert_array_equal(frames[:length], videos[video])
             assert torch.isfinite(frames).all()
@@ -77,20 +75,7 @@ def test_orders_follow_from_seed_and_epoch_alone():
     for disturb in (torch.manual_seed, np.random.seed, random.seed):
         disturb(99)
         assert frame_orders(videos, 4) == reference
-    assert frame_orders(videos, 4, seeds=(1,)) != reference
-
-
-def test_a_model_among_others_has_the_batches_that_it_has_alone():
-    videos = numbered(7, 3, 9, 4, 5)
-    together = batches(videos, 2, seeds=(3, 0, 8))
-    for model, seed in enumerate((3, 0, 8)):
-        alone = batches(videos, 2, seeds=(seed,))
-        for ours, own in zip(together, alone, strict=True):
-            (several,), (one,) = ours.streams, own.streams
-            assert torch.equal(several.lengths[model], one.lengths[0])
-            time = one.frames.shape[2]
-            assert torch.equal(several.frames[model, :, :time], one.frames[0])
-            assert torch.equal(ours.scores[model], own.scores[0])
+    assert frame_orders(videos, 4, seed=1) != reference
 
 
 def test_frames_keep_their_order_unless_shuffled():
@@ -106,13 +91,13 @@ def test_buckets_fill_batches_by_length_and_still_shuffle():
     spread, first = {}, []
     for bucket in (1, 20):
         made = [b.streams[0] for b in batches(videos, batch_size=4, bucket=bucket)]
-        assert [batch.lengths.shape[1] for batch in made] == [4] * 10 + [3]
-        assert sorted(n for batch in made for n in batch.lengths[0].tolist()) == list(range(1, 44))
+        assert [len(batch.lengths) for batch in made] == [4] * 10 + [3]
+        assert sorted(n for batch in made for n in batch.lengths.tolist()) == list(range(1, 44))
         spread[bucket] = sum(int(b.lengths.max() - b.lengths.min()) for b in made[:-1])
     assert spread[20] < spread[1] / 2
     for epoch in range(6):
         made = [b.streams[0] for b in batches(videos, epoch, batch_size=4, bucket=20)]
-        first.append(sorted(made[0].lengths[0].tolist()))
+        first.append(sorted(made[0].lengths.tolist()))
         means = [b.lengths.double().mean().item() for b in made]
         assert means != sorted(means)
     assert len(set(map(tuple, first))) == 6

@@ -1,5 +1,4 @@
 import json
-import re
 
 import numpy as np
 import pytest
@@ -7,17 +6,16 @@ import torch
 from made_up import config, dataset, marked_moments, records, splits, table
 from scipy.stats import spearmanr
 
+from memfeat.devices import CPU
+from memfeat.errors import TrainingError
 from memfeat.models import AGGREGATORS, build_regressor
-from memfeat.models.gru import BACKENDS, using_backend
-from memfeat.models.native import kernel
 from memfeat.runs import is_complete
 from memfeat.training import (
     Examples,
-    fit_together,
+    fit,
     resolve_options,
-    stacks,
     train,
-    train_stack,
+    train_seed,
 )
 from memfeat.training.baselines import fit_baseline
 from memfeat.training.epochs import BestEpoch, DevResult, learning_rate
@@ -188,96 +186,23 @@ def test_nothing_is_learnt_from_shuffled_scores(tmp_path):
     assert any(line.startswith("CONTROL") for line in run.sources())
 
 
-def fitted(configs):
-    """Fit configurations together; return each one's model."""
-    made, labels = dataset(train=24, dev=8, test=4)
-    found = {}
-    options = [resolve_options(each) for each in configs]
-    assert fit_together(Examples.join(made, labels), options, on_fitted=found.__setitem__) == [
-        None
-    ] * len(configs)
-    return [found[i] for i in range(len(configs))]
+@pytest.mark.parametrize("aggregator", ["avg", "bigru", "transformer"])
+def test_fitting_twice_gives_the_same_bits_and_leaves_the_generators_alone(tmp_path, aggregator):
+    examples = Examples.join(*dataset(train=24, dev=8, test=4))
+    settings = resolve_options(config(tmp_path, aggregator=aggregator))
+    torch.manual_seed(1)
+    expected = torch.get_rng_state()
+    one, other = (fit(examples, settings, device=CPU) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), expected)
+    assert one.history == other.history
+    for a, b in zip(one.regressor.parameters(), other.regressor.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
-VARIED = (
-    {"seeds": (3,), "max_epochs": 2},
-    {"seeds": (0,)},
-    {"seeds": (0,), "shuffle_labels": True, "monitor": "srocc"},
-    {"seeds": (7,), "learning_rate": 1e-2, "weight_decay": 0.1, "patience_epochs": 2},
-    {"seeds": (1,), "shuffle_frames": False},
-)
-
-
-@pytest.mark.parametrize("aggregator", ["avg", "linear-avg", "bigru-pool", "bigru"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_model_fitted_among_others_has_the_history_that_it_has_alone(backend, aggregator):
-    """To 1e-5 in every loss of eight epochs, though some of the others end before."""
-    if backend == "native" and not kernel():
-        pytest.skip("needs a C++ compiler")
-    configs = [
-        config("run", aggregator=aggregator, **{"max_epochs": 8, **changes}) for changes in VARIED
-    ]
-    with using_backend(backend):
-        together = fitted(configs)
-        for settings, among in zip(configs, together, strict=True):
-            (alone,) = fitted([settings])
-            assert among.best_epoch == alone.best_epoch
-            assert among.stopped_because == alone.stopped_because
-            for one, other in zip(among.history, alone.history, strict=True):
-                assert one.train_l1 == pytest.approx(other.train_l1, abs=1e-5)
-                assert one.dev_l1 == pytest.approx(other.dev_l1, abs=1e-5)
-            for one, other in zip(
-                among.regressor.parameters(), alone.regressor.parameters(), strict=True
-            ):
-                torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
-    assert len({len(each.history) for each in together}) > 1
-
-
-def test_fitting_together_twice_gives_the_same_bits():
-    configs = [config("run", aggregator="bigru", **{"max_epochs": 4} | each) for each in VARIED]
-    for one, other in zip(fitted(configs), fitted(configs), strict=True):
-        assert one.history == other.history
-        for a, b in zip(one.regressor.parameters(), other.regressor.parameters(), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_a_model_that_diverges_ends_alone(tmp_path):
+def test_a_seed_that_diverges_ends_with_the_reason_and_no_run(tmp_path):
     made, labels = dataset()
-    rates = (3e-3, 1e30, 3e-3)
-    configs = [
-        resolve_options(config(tmp_path / str(i), seeds=(i,), learning_rate=rate))
-        for i, rate in enumerate(rates)
-    ]
-    with using_backend("plain"):
-        (group,) = stacks(configs, 8)
-        errors = train_stack(Examples.join(made, labels), group)
-    assert [error is None for error in errors] == [True, False, True]
-    assert re.search(r"seed 1 diverged: in epoch \d, at a learning rate of 1e\+30", str(errors[1]))
-    assert [is_complete(tmp_path / str(i)) for i in range(3)] == [True, False, True]
-
-
-def test_what_is_stacked_has_one_shape_and_gains_by_it():
-    kinds = {
-        "paper": {},
-        "control": {"shuffle_labels": True, "learning_rate": 1.0},
-        "narrow": {"aggregators": {"bigru": {"hidden": 2}}},
-        "batches": {"batch_size": 4},
-        "average": {"aggregator": "avg"},
-    }
-    configs = [
-        config(name, seeds=(seed,), **changes)
-        for name, changes in kinds.items()
-        for seed in range(3)
-    ]
-    with using_backend("plain"):
-        groups = stacks(configs, 4)
-    sizes = [([str(each.run) for each in group]) for group in groups]
-    assert sizes == [
-        ["paper", "paper", "control"],
-        ["paper", "control", "control"],
-        ["narrow"] * 3,
-        ["batches"] * 3,
-        *[["average"]] * 3,
-    ]
-    if kernel():
-        assert all(len(group) == 1 for group in stacks(configs, 4))
+    settings = resolve_options(config(tmp_path / "run", seeds=(1,), learning_rate=1e30))
+    reason = r"seed 1 diverged: in epoch \d, at a learning rate of 1e\+30"
+    with pytest.raises(TrainingError, match=reason):
+        train_seed(Examples.join(made, labels), settings)
+    assert not is_complete(tmp_path / "run")

@@ -14,7 +14,6 @@ from memfeat.models.regressor import (
     resolve_head_options,
 )
 from memfeat.models.spatial import SpatialAttention
-from memfeat.models.stack import Stack, can_stack, stacking_pays
 
 __all__ = [
     "AGGREGATORS",
@@ -27,12 +26,9 @@ __all__ = [
     "Prediction",
     "Regressor",
     "SpatialAttention",
-    "Stack",
     "build_regressor",
-    "can_stack",
     "parameter_count",
     "regressor_of",
     "resolve_aggregator_options",
     "resolve_head_options",
-    "stacking_pays",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from memfeat.config import Settings
-from memfeat.models.recurrence import BiGru
+from memfeat.models.gru import BiGru
 from memfeat.registry import Registry
 
 
@@ -34,15 +34,12 @@ class Aggregator(nn.Module):
         width: length of the vector it makes.
         gru: the recurrence, or None.
         cost: roughly how long it takes, the average taking 1.
-        stacks: whether several train as one: `pool` draws nothing at random, and `torch.vmap`
-            takes it. The recurrence always does.
         of_the_mean: whether a video's mean frame alone gives what its frames give.
         of_tokens: whether its frames are all of their vectors, end to end; the others' are the
             class token's alone, which come first.
     """
 
     cost: ClassVar[int] = 1
-    stacks: ClassVar[bool] = False
     of_the_mean: ClassVar[bool] = False
     of_tokens: ClassVar[bool] = False
 
@@ -73,7 +70,6 @@ AGGREGATORS: Registry[type[Aggregator]] = Registry("aggregator")
 class Average(Aggregator):
     """The mean over time: no parameters (Table 1, rows 6-8)."""
 
-    stacks = True
     of_the_mean = True
 
     @override
@@ -86,7 +82,6 @@ class Average(Aggregator):
 class LinearAverage(Aggregator):
     """A linear layer on each frame, then the mean over time (Table 1, rows 1 and 9-11)."""
 
-    stacks = True
     of_the_mean = True
 
     class Options(Settings):
@@ -110,7 +105,6 @@ class Recurrent(Aggregator):
     """Base of those that pool the states of a Bi-GRU."""
 
     cost = 25
-    stacks = True
 
     class Options(Settings):
         """The paper's recurrence (section 2)."""

@@ -1,51 +1,36 @@
-"""One bidirectional GRU layer of several models at once, its time loops left to one of three.
+"""The bidirectional recurrence behind both Bi-GRU aggregators.
 
-The mathematics is that of `torch.nn.GRU`. Products over all frames are made here, before and
-after the loops; the steps between are C++ (`native`), plain torch (`plain`), or the whole layer
-is torch's own (`library`), which is cuDNN's on a GPU.
+The mathematics is that of `torch.nn.GRU`. What runs a layer is one of three: C++ on a CPU
+(`native`), plain torch where no C++ can be built (`plain`), torch's own layer (`library`), which is
+cuDNN's, on a GPU. Dropout is drawn here, so that a seed's masks are the same with all of them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from memfeat.errors import ConfigError
+from memfeat.errors import ConfigError, MemfeatError
 from memfeat.models import plain
 from memfeat.models.dropout import Dropout
 from memfeat.models.native import kernel
-from memfeat.models.packing import DIRECTIONS, Packing
 
 Backend = Literal["native", "plain", "library"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+
 _chosen: ContextVar[Backend | None] = ContextVar("backend", default=None)
-
-
-class GruWeights(NamedTuple):
-    """One layer's weights: those of `nn.GRU`, stacked over models and directions.
-
-    Attributes:
-        input: `weight_ih`, (models, 2, 3 * hidden, dim); the gates are reset, update, new.
-        hidden: `weight_hh`, (models, 2, 3 * hidden, hidden).
-        input_bias: `bias_ih`, (models, 2, 3 * hidden).
-        hidden_bias: `bias_hh`, (models, 2, 3 * hidden).
-    """
-
-    input: Tensor
-    hidden: Tensor
-    input_bias: Tensor
-    hidden_bias: Tensor
 
 
 def backend_for(device: torch.device) -> Backend:
     """Return what runs a layer there.
 
-    On a CPU it is C++ where that can be built, or else plain torch. On a GPU each call of a step
-    is a launch, and one kernel a layer, cuDNN's, is faster.
+    On a GPU each call of a step is a launch, and cuDNN's one kernel a layer is faster.
     """
     chosen = _chosen.get()
     if chosen is not None:
@@ -72,117 +57,125 @@ def using_backend(name: Backend) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def gru_layer(
-    frames: Tensor, weights: GruWeights, packing: Packing, dropout: Dropout | None = None
-) -> Tensor:
-    """Run one bidirectional layer of each model.
+class BiGru(nn.GRU):
+    """Bidirectional GRU layers with dropout after each, the last included.
 
-    Args:
-        frames: (models, rows, dim), packed; (1, rows, dim) where models share them.
-        weights: the layer's weights, of the same floating type.
-        packing: what packed the frames.
-        dropout: of the layer's states, if any.
-
-    Returns:
-        (models, rows, 2 * hidden), packed: the states of the forward, then of the backward
-        direction. It can be differentiated once.
+    It is an `nn.GRU`, so weights go from one to the other by name. What differs is the last
+    dropout, which `nn.GRU` leaves out, and that a sequence's own length bounds both directions:
+    the backward one starts at the last real frame and never sees padding.
     """
-    backend = backend_for(frames.device)
-    if backend == "library":
-        states = _library_layer(frames, weights, packing)
-        return states if dropout is None else dropout.of(states)
-    return _GruLayer.apply(frames, packing, dropout, backend == "native", *weights)  # type: ignore[no-any-return]
+
+    def __init__(self, dim: int, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__(dim, hidden, layers, batch_first=True, bidirectional=True)
+        self.dropout = dropout
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the last layer's states; in training, dropout asks torch's own generator.
+
+        Args:
+            frames: (batch, time, dim).
+            lengths: int64 (batch,), each in [1, time]; on the CPU it costs no synchronisation.
+
+        Returns:
+            (batch, time, 2 * hidden), forward then backward direction; zero where padded. It can
+            be differentiated once.
+
+        Raises:
+            MemfeatError: a length is out of range.
+        """
+        lengths, time = lengths.cpu(), frames.shape[1]
+        if not 1 <= int(lengths.min()) <= int(lengths.max()) <= time:
+            raise MemfeatError(
+                f"sequence lengths {lengths.tolist()} must lie in [1, {time}], the steps of their "
+                "batch; give each sequence its number of real frames, and leave out empty ones"
+            )
+        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+        states, width = packed.data, 2 * self.hidden_size
+        run = _library_layer if backend_for(frames.device) == "library" else _looped_layer
+        for layer in range(self.num_layers):
+            dropout = None
+            if self.training and self.dropout:
+                dropout = Dropout.draw(self.dropout, len(states), width, states.device)
+            states = run(states, packed.batch_sizes, dropout, self.layer_parameters(layer))
+        packed = packed._replace(data=states)
+        return pad_packed_sequence(packed, batch_first=True, total_length=time)[0]
+
+    def layer_parameters(self, layer: int) -> list[nn.Parameter]:
+        """Return a layer's `KINDS` of the forward direction, then of the backward one."""
+        return [getattr(self, f"{k}_l{layer}{end}") for end in ("", "_reverse") for k in KINDS]
+
+    def flatten_parameters(self) -> None:
+        """Give each layer's weights one block of memory, as cuDNN wants those of one call."""
+        if not self.weight_ih_l0.is_cuda:
+            return
+        for layer in range(self.num_layers):
+            own = self.layer_parameters(layer)
+            single = nn.GRU(own[0].shape[1], self.hidden_size, bidirectional=True, device="meta")
+            for name, parameter in zip(list(single._parameters), own, strict=True):
+                setattr(single, name, parameter)
+            single.flatten_parameters()
 
 
-class _GruLayer(Function):
-    """One layer; `r z n` are its gates, and `c` what r is multiplied with inside n."""
+def _library_layer(
+    rows: Tensor, batch_sizes: Tensor, dropout: Dropout | None, weights: list[nn.Parameter]
+) -> Tensor:
+    """Run torch's own layer."""
+    start = rows.new_zeros(2, int(batch_sizes[0]), weights[1].shape[1])
+    # Biases, one layer, no dropout, whether to train (cuDNN asks), both directions.
+    options = True, 1, 0.0, torch.is_grad_enabled(), True
+    states, _ = torch.gru(rows, batch_sizes, start, weights, *options)
+    return states if dropout is None else dropout.of(states)
+
+
+def _looped_layer(
+    rows: Tensor, batch_sizes: Tensor, dropout: Dropout | None, weights: list[nn.Parameter]
+) -> Tensor:
+    loops = plain if backend_for(rows.device) == "plain" else kernel()
+    states: Tensor = _LoopedLayer.apply(rows, batch_sizes, dropout, loops, *weights)
+    return states
+
+
+class _LoopedLayer(Function):
+    """One layer around loops over time, before and after which all frames' products are made."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        frames: Tensor,
-        packing: Packing,
+        rows: Tensor,
+        batch_sizes: Tensor,
         dropout: Dropout | None,
-        native: bool,
+        loops: Any,
         *weights: Tensor,
     ) -> Tensor:
-        w_input, w_hidden, b_input, b_hidden = weights
-        models, _, width, hidden = w_hidden.shape
-        both = 2 * hidden
-        bias = b_input.clone()
-        bias[..., :both] += b_hidden[..., :both]
-        b_new = b_hidden[..., both:].contiguous()
-        every, weight = frames.expand(models, -1, -1), w_input.flatten(1, 2).mT
-        loops = kernel() if native else None
-        saved: tuple[Tensor, ...]
-        if loops:
-            gates = _product(every, weight).view(models, -1, DIRECTIONS, width)
-            states, c, kept = loops.forward(gates, bias, w_hidden, b_new, packing.lengths, dropout)
-            saved = gates, c, states
-        else:
-            projected = _product(every, weight, bias.flatten(1))
-            projected = projected.view(models, -1, DIRECTIONS, width)
-            states, *others = plain.forward(projected, w_hidden, b_new, packing)
-            kept = states if dropout is None else dropout.of(states)
-            saved = tuple(others)
-        ctx.packing, ctx.dropout, ctx.loops = packing, dropout, loops
-        ctx.save_for_backward(frames, w_input, w_hidden, *saved)
-        return kept
+        both_directions = zip(weights[:4], weights[4:], strict=True)
+        w_input, w_hidden, b_input, b_hidden = (torch.stack(pair) for pair in both_directions)
+        _, width, hidden = w_hidden.shape
+        b_input[:, : 2 * hidden] += b_hidden[:, : 2 * hidden]
+        b_new = b_hidden[:, 2 * hidden :].contiguous()
+        projected = (rows @ w_input.flatten(0, 1).T).view(-1, 2, width)
+        kept, saved = loops.forward(projected, b_input, w_hidden, b_new, batch_sizes, dropout)
+        ctx.dropout, ctx.loops = dropout, loops
+        ctx.save_for_backward(rows, w_input, w_hidden, *saved)
+        return kept  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        frames, w_input, w_hidden, *saved = ctx.saved_tensors
-        models, _, _, hidden = w_hidden.shape
-        gradient = gradient.contiguous()
-        if ctx.loops:
-            gates, c, states = saved
-            d_gates, d_n, before = ctx.loops.backward(
-                gradient, gates, c, states, w_hidden, ctx.packing.lengths, ctx.dropout
-            )
-        else:
-            if ctx.dropout is not None:
-                gradient = ctx.dropout.of(gradient)
-            d_gates, d_n, before = plain.backward(gradient, tuple(saved), w_hidden, ctx.packing)
-        d_w_hidden = torch.stack(
-            [_product(d_gates[:, :, i].mT, before[:, :, i]) for i in range(DIRECTIONS)], dim=1
+        rows, w_input, w_hidden, *saved = ctx.saved_tensors
+        hidden = w_hidden.shape[-1]
+        d_gates, d_new, before = ctx.loops.backward(
+            gradient.contiguous(), saved, w_hidden, ctx.dropout
         )
-        d_b_hidden = d_gates.sum(1)
-        # The inputs go into n itself, where the states go into c; into r and z they go alike.
-        d_gates[..., 2 * hidden :] = d_n
+        d_w_hidden = [d_gates[:, i].T @ before[:, i] for i in (0, 1)]
+        d_b_hidden = d_gates.sum(0)
+        # The inputs go into the new gate itself, where the states go into what the reset gate is
+        # multiplied with; into the other two gates they go alike.
+        d_gates[..., 2 * hidden :] = d_new
         d_b_input = d_b_hidden.clone()
-        d_b_input[..., 2 * hidden :] = d_n.sum(1)
-        d_projected = d_gates.flatten(2)
-        d_w_input = _product(d_projected.mT, frames.expand(models, -1, -1)).view_as(w_input)
-        d_frames = None
+        d_b_input[:, 2 * hidden :] = d_new.sum(0)
+        d_projected = d_gates.flatten(1)
+        d_w_input = (d_projected.T @ rows).view_as(w_input)
         # Not needed of the first layer, whose product is the largest.
-        if ctx.needs_input_grad[0]:
-            d_frames = _product(d_projected, w_input.flatten(1, 2))
-            if len(frames) < models:
-                d_frames = d_frames.sum(0, keepdim=True)
-        return d_frames, None, None, None, d_w_input, d_w_hidden, d_b_input, d_b_hidden
-
-
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply each model's matrices, and add its bias (models, columns) to all rows.
-
-    A single model's need no batch; in one, transposed matrices would be copied.
-    """
-    if len(a) == 1:
-        one = a[0] @ b[0] if bias is None else torch.addmm(bias[0], a[0], b[0])
-        return one.unsqueeze(0)
-    return a @ b if bias is None else torch.baddbmm(bias.unsqueeze(1), a, b)
-
-
-def _library_layer(frames: Tensor, weights: GruWeights, packing: Packing) -> Tensor:
-    """Run torch's own layer, model by model; packed rows are the order that it knows, too."""
-    states = []
-    for model, (running, count) in enumerate(zip(packing.running, packing.frames, strict=True)):
-        rows = frames[model if len(frames) > 1 else 0]
-        params = [each[model, i] for i in range(DIRECTIONS) for each in weights]
-        start = frames.new_zeros(DIRECTIONS, packing.padded[1], weights.hidden.shape[-1])
-        # Biases, one layer, no dropout, whether to train (cuDNN asks), both directions.
-        options = True, 1, 0.0, torch.is_grad_enabled(), True
-        out, _ = torch.gru(rows[:count], running[running > 0], start, params, *options)
-        states.append(torch.nn.functional.pad(out, (0, 0, 0, rows.shape[0] - count)))
-    return torch.stack(states)
+        d_rows = d_projected @ w_input.flatten(0, 1) if ctx.needs_input_grad[0] else None
+        kinds = d_w_input, d_w_hidden, d_b_input, d_b_hidden
+        return d_rows, None, None, None, *(kind[i] for i in (0, 1) for kind in kinds)

@@ -1,7 +1,7 @@
 """Heads: a video's vector to its memorability score."""
 
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -19,10 +19,7 @@ class Head(nn.Module):
     Attributes:
         options: the settings it was built with, defaults filled in.
         width: length of the vector it takes.
-        stacks: whether several train as one: it draws nothing at random, and `torch.vmap` takes it.
     """
-
-    stacks: ClassVar[bool] = False
 
     class Options(Settings):
         """Nothing to set."""
@@ -44,8 +41,6 @@ HEADS: Registry[type[Head]] = Registry("head")
 class LinearHead(Head):
     """One linear layer and a sigmoid (Table 1, rows 1-3 and 5-8)."""
 
-    stacks = True
-
     def __init__(self, width: int, options: Head.Options) -> None:
         super().__init__(width, options)
         self.linear = nn.Linear(width, 1)
@@ -61,8 +56,6 @@ class MlpHead(Head):
 
     There is no ReLU before the sigmoid: it would pin every score at 0.5 or above.
     """
-
-    stacks = True
 
     class Options(Settings):
         """The paper's sizes."""

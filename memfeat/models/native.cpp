@@ -1,6 +1,6 @@
 // The time loops of a bidirectional GRU layer, for native.py. No threads: a process has one core.
 //
-// Rows. The caller's arrays are packed: by time, then by sequence, the longest sequence first. The
+// Rows. The caller's arrays are packed: by step, then by sequence, the longest sequence first. The
 // rows of time t are start(t) + b for the running(t) sequences that reach t, so any step is done by
 // the first sequences of the batch. That suits both directions: the forward one only loses
 // sequences on its way, and the backward one, from the last time to the first, only gains them. One
@@ -13,8 +13,8 @@
 // there are 32 registers, 4 x 3 where there are 16. Each call first copies the weights into panels,
 // in the order in which the blocks read them, with zeros after the last output. So only what
 // touches the caller's arrays need know that `hidden` may be no multiple of a vector. Each sum is
-// made in one order, whatever else is in the batch: a model, or a sequence, gets the same bits
-// alone and among others.
+// made in one order, whatever else is in the batch: a sequence gets the same bits alone and among
+// others.
 //
 // Memory. A step's rows come from far away (the arrays of a layer are larger than the inner caches)
 // and would take as long as its arithmetic. So they are prefetched during the step before.
@@ -159,26 +159,19 @@ template <class T> struct Rows {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Where one model's rows of each time lie. No sequence runs at times that are none.
+// Where the rows of each time lie. No sequence runs at times that are none.
 class Times {
  public:
-  // False if the lengths are not descending, negative, or are more frames than there are rows.
-  bool plan(const int64_t* lengths, int64_t batch, int64_t rows) {
-    int64_t frames = 0;
-    for (int64_t b = 0; b < batch; ++b) {
-      if (lengths[b] < 0 || lengths[b] > (b ? lengths[b - 1] : rows)) return false;
-      if ((frames += lengths[b]) > rows) return false;
-    }
+  // False if the batch sizes are not positive, grow, or do not add up to the rows.
+  bool plan(const int64_t* batch_sizes, int64_t steps, int64_t rows) {
     start_.assign(1, 0);
-    int64_t running = batch;
-    for (int64_t t = 0; batch && t < lengths[0]; ++t) {
-      while (lengths[running - 1] <= t) --running;
-      start_.push_back(start_.back() + running);
+    for (int64_t t = 0; t < steps; ++t) {
+      if (batch_sizes[t] < 1 || batch_sizes[t] > (t ? batch_sizes[t - 1] : rows)) return false;
+      start_.push_back(start_.back() + batch_sizes[t]);
     }
-    return true;
+    return start_.back() == rows;
   }
   int64_t count() const { return static_cast<int64_t>(start_.size()) - 1; }
-  int64_t frames() const { return start_.back(); }
   int64_t most_running() const { return running(0); }
   int64_t start(int64_t t) const { return start_[std::clamp<int64_t>(t, 0, count())]; }
   int64_t running(int64_t t) const {
@@ -274,7 +267,7 @@ inline void multiply(Rows<const T> a, const T* panel, int64_t depth, Rows<T> out
     for (int v = 0; v < V; ++v) store(out[r] + v * lanes, sums[r][v]);
 }
 
-// One direction of one model.
+// One direction.
 struct Way {
   const Times& times;
   int64_t hidden, direction;
@@ -446,106 +439,90 @@ void run_backward(const Way& way, const Backward<T>& a, const T* panels, const T
   }
 }
 
-// What the caller hands over: `models` models, one after the other.
 struct Sizes {
-  int64_t models, batch, rows, hidden;
+  int64_t steps, rows, hidden;
 };
 
-// The part of one direction of one model in an array (models, rows, 2, width).
-template <class T>
-Rows<T> part(T* array, Sizes s, int64_t model, int64_t direction, int64_t width) {
-  return {array + (model * s.rows * 2 + direction) * width, 2 * width};
+// One direction's part of an array (rows, 2, width).
+template <class T> Rows<T> part(T* array, int64_t direction, int64_t width) {
+  return {array + direction * width, 2 * width};
 }
 
 // Likewise of the bits, which there may be none of.
 template <class T>
-Dropout<T> part(const std::int16_t* bits, int threshold, double scale, Sizes s, int64_t model,
-                int64_t direction) {
+Dropout<T> part(const std::int16_t* bits, int threshold, double scale, int64_t direction,
+                int64_t hidden) {
   if (!bits) return {};
-  return {part(bits, s, model, direction, s.hidden), threshold, static_cast<T>(scale)};
-}
-
-template <class T> void clear_rows(Rows<T> of, int64_t from, int64_t to, int64_t width) {
-  for (int64_t row = from; row < to; ++row) std::fill_n(of[row], width, T{0});
+  return {part(bits, direction, hidden), threshold, static_cast<T>(scale)};
 }
 
 template <class T>
-bool forward(Sizes s, const int64_t* lengths, T* projected, const T* bias, const T* w_hidden,
+bool forward(Sizes s, const int64_t* batch_sizes, T* projected, const T* bias, const T* w_hidden,
              const T* b_new, T* states, T* new_hidden, T* kept, const std::int16_t* bits,
              int threshold, double scale) {
   const int64_t hidden = s.hidden, gates = kGates * hidden, width = round_up(hidden, kLanes<T>);
-  Scratch<T> panels(width * gates);
   Times times;
-  for (int64_t k = 0; k < s.models; ++k, lengths += s.batch) {
-    if (!times.plan(lengths, s.batch, s.rows)) return false;
-    for (int64_t d = 0; d < 2; ++d, w_hidden += gates * hidden, bias += gates, b_new += hidden) {
-      const Forward<T> a{part(projected, s, k, d, gates),
-                         part(states, s, k, d, hidden),
-                         part(new_hidden, s, k, d, hidden),
-                         part(kept, s, k, d, hidden),
-                         bias,
-                         b_new,
-                         part<T>(bits, threshold, scale, s, k, d)};
-      Scratch<T> h(s.batch * width), h_next(s.batch * width);
-      pack_forward(w_hidden, hidden, panels.get());
-      run_forward<T>({times, hidden, d}, a, panels.get(), {h.get(), width}, {h_next.get(), width});
-      clear_rows(a.gates, times.frames(), s.rows, gates);
-      clear_rows(a.states, times.frames(), s.rows, hidden);
-      clear_rows(a.new_hidden, times.frames(), s.rows, hidden);
-      if (bits) clear_rows(a.kept, times.frames(), s.rows, hidden);
-    }
+  if (!times.plan(batch_sizes, s.steps, s.rows)) return false;
+  const int64_t batch = times.most_running();
+  Scratch<T> panels(width * gates);
+  for (int64_t d = 0; d < 2; ++d, w_hidden += gates * hidden, bias += gates, b_new += hidden) {
+    const Forward<T> a{part(projected, d, gates),
+                       part(states, d, hidden),
+                       part(new_hidden, d, hidden),
+                       part(kept, d, hidden),
+                       bias,
+                       b_new,
+                       part<T>(bits, threshold, scale, d, hidden)};
+    Scratch<T> h(batch * width), h_next(batch * width);
+    pack_forward(w_hidden, hidden, panels.get());
+    run_forward<T>({times, hidden, d}, a, panels.get(), {h.get(), width}, {h_next.get(), width});
   }
   return true;
 }
 
 template <class T>
-bool backward(Sizes s, const int64_t* lengths, const T* d_states, const T* gates,
+bool backward(Sizes s, const int64_t* batch_sizes, const T* d_states, const T* gates,
               const T* new_hidden, const T* states, const T* w_hidden, T* d_gates, T* d_new,
               T* before, const std::int16_t* bits, int threshold, double scale) {
   const int64_t hidden = s.hidden, depth = kGates * hidden;
   const int64_t width = round_up(hidden, kWide * kLanes<T>);
-  Scratch<T> panels(width * depth), zeros(hidden);
   Times times;
-  for (int64_t k = 0; k < s.models; ++k, lengths += s.batch) {
-    if (!times.plan(lengths, s.batch, s.rows)) return false;
-    for (int64_t d = 0; d < 2; ++d, w_hidden += depth * hidden) {
-      const Backward<T> a{part(d_states, s, k, d, hidden),
-                          part(gates, s, k, d, depth),
-                          part(new_hidden, s, k, d, hidden),
-                          part(states, s, k, d, hidden),
-                          part(d_gates, s, k, d, depth),
-                          part(d_new, s, k, d, hidden),
-                          part(before, s, k, d, hidden),
-                          part<T>(bits, threshold, scale, s, k, d)};
-      Scratch<T> carry(s.batch * width);
-      pack_backward(w_hidden, hidden, panels.get());
-      run_backward<T>({times, hidden, d}, a, panels.get(), zeros.get(), {carry.get(), width});
-      clear_rows(a.d_gates, times.frames(), s.rows, depth);
-      clear_rows(a.d_new, times.frames(), s.rows, hidden);
-      clear_rows(a.before, times.frames(), s.rows, hidden);
-    }
+  if (!times.plan(batch_sizes, s.steps, s.rows)) return false;
+  Scratch<T> panels(width * depth), zeros(hidden);
+  for (int64_t d = 0; d < 2; ++d, w_hidden += depth * hidden) {
+    const Backward<T> a{part(d_states, d, hidden),
+                        part(gates, d, depth),
+                        part(new_hidden, d, hidden),
+                        part(states, d, hidden),
+                        part(d_gates, d, depth),
+                        part(d_new, d, hidden),
+                        part(before, d, hidden),
+                        part<T>(bits, threshold, scale, d, hidden)};
+    Scratch<T> carry(times.most_running() * width);
+    pack_backward(w_hidden, hidden, panels.get());
+    run_backward<T>({times, hidden, d}, a, panels.get(), zeros.get(), {carry.get(), width});
   }
   return true;
 }
 
 }  // namespace
 
-// Shapes are those of native.py. False: the lengths do not fit the rows. Nothing is thrown but for
-// want of memory, and that ends the process.
-#define MEMFEAT_EXPORT(T)                                                                         \
-  extern "C" bool memfeat_forward_##T(                                                            \
-      Sizes s, const int64_t* lengths, T* projected, const T* bias, const T* w_hidden,            \
-      const T* b_new, T* states, T* new_hidden, T* kept, const std::int16_t* bits, int threshold, \
-      double scale) noexcept {                                                                    \
-    return forward(s, lengths, projected, bias, w_hidden, b_new, states, new_hidden, kept, bits,  \
-                   threshold, scale);                                                             \
-  }                                                                                               \
-  extern "C" bool memfeat_backward_##T(                                                           \
-      Sizes s, const int64_t* lengths, const T* d_states, const T* gates, const T* new_hidden,    \
-      const T* states, const T* w_hidden, T* d_gates, T* d_new, T* before,                        \
-      const std::int16_t* bits, int threshold, double scale) noexcept {                           \
-    return backward(s, lengths, d_states, gates, new_hidden, states, w_hidden, d_gates, d_new,    \
-                    before, bits, threshold, scale);                                              \
+// Shapes are those of native.py. False: the batch sizes do not fit the rows. Nothing is thrown but
+// for want of memory, and that ends the process.
+#define MEMFEAT_EXPORT(T)                                                                          \
+  extern "C" bool memfeat_forward_##T(                                                             \
+      Sizes s, const int64_t* batch_sizes, T* projected, const T* bias, const T* w_hidden,         \
+      const T* b_new, T* states, T* new_hidden, T* kept, const std::int16_t* bits, int threshold,  \
+      double scale) noexcept {                                                                     \
+    return forward(s, batch_sizes, projected, bias, w_hidden, b_new, states, new_hidden, kept,     \
+                   bits, threshold, scale);                                                        \
+  }                                                                                                \
+  extern "C" bool memfeat_backward_##T(                                                            \
+      Sizes s, const int64_t* batch_sizes, const T* d_states, const T* gates, const T* new_hidden, \
+      const T* states, const T* w_hidden, T* d_gates, T* d_new, T* before,                         \
+      const std::int16_t* bits, int threshold, double scale) noexcept {                            \
+    return backward(s, batch_sizes, d_states, gates, new_hidden, states, w_hidden, d_gates, d_new, \
+                    before, bits, threshold, scale);                                               \
   }
 
 MEMFEAT_EXPORT(float)

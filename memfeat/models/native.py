@@ -1,6 +1,6 @@
 """The time loops of a GRU layer in C++, built with the machine's own compiler when first needed.
 
-Where there is none, the loops in plain torch do the same work at half the speed.
+Where there is none, the loops in plain torch (`plain`) do the same work at half the speed.
 """
 
 import ctypes
@@ -15,12 +15,10 @@ from torch import Tensor
 from memfeat.errors import MemfeatError
 from memfeat.models.compiling import CompileError, compiled
 from memfeat.models.dropout import Dropout
-from memfeat.models.packing import DIRECTIONS
 
 SOURCE = Path(__file__).with_name("native.cpp")
-GATES = 3
 TYPES = {torch.float32: "float", torch.float64: "double"}
-# What the functions take behind sizes and lengths, and of what shape.
+# What the functions take behind sizes and batch sizes, and of what shape.
 TENSORS = {
     "forward": ("gates", "bias", "w_hidden", "b_new", "states", "new_hidden", "states"),
     "backward": (
@@ -33,16 +31,15 @@ _log = logging.getLogger(__name__)
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("models", "batch", "rows", "hidden")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("steps", "rows", "hidden")]
 
 
 class NativeLoops:
-    """The loops of both directions of a layer, several models one after the other.
+    """The loops of both directions of a layer.
 
     All tensors lie on the CPU, contiguous; they are float32 or float64, but for the int64
-    `lengths` (models, batch), which descend within each model. Rows are packed: by time, then by
-    sequence, the longest first; those that are no frames come out as zeros. Gates are in torch's
-    order: reset, update, new.
+    `batch_sizes` (steps,). Rows are those of a `PackedSequence`: by step, then by sequence, the
+    longest first. Gates are in torch's order: reset, update, new.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -53,7 +50,7 @@ class NativeLoops:
         }
         for (way, _), function in self._functions.items():
             function.restype = ctypes.c_bool
-            pointers = [ctypes.c_void_p] * (2 + len(TENSORS[way]))  # with lengths and bits
+            pointers = [ctypes.c_void_p] * (2 + len(TENSORS[way]))  # with batch sizes and bits
             function.argtypes = [_Sizes, *pointers, ctypes.c_int, ctypes.c_double]
 
     def forward(  # noqa: PLR0917
@@ -62,103 +59,97 @@ class NativeLoops:
         bias: Tensor,
         w_hidden: Tensor,
         b_new: Tensor,
-        lengths: Tensor,
+        batch_sizes: Tensor,
         dropout: Dropout | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run through time.
 
         Args:
-            projected: (models, rows, 2, 3 * hidden), what the inputs give each gate, without
-                biases. Afterwards it holds the gates behind their nonlinearities.
-            bias: (models, 2, 3 * hidden), all biases but `b_new`.
-            w_hidden: (models, 2, 3 * hidden, hidden).
-            b_new: (models, 2, hidden), the hidden bias of the new gate.
-            lengths: int64 (models, batch).
+            projected: (rows, 2, 3 * hidden), what the inputs give each gate, without biases.
+                It is overwritten.
+            bias: (2, 3 * hidden), all biases but `b_new`.
+            w_hidden: (2, 3 * hidden, hidden).
+            b_new: (2, hidden), the hidden bias of the new gate.
+            batch_sizes: int64 (steps,), how many sequences reach each step.
             dropout: of the states, if any.
 
         Returns:
-            The states, (models, rows, 2 * hidden), the forward direction's first; for `backward`
-            what the reset gate is multiplied with, (models, rows, 2, hidden); and what dropout
-            leaves of the states.
+            What dropout leaves of the states, (rows, 2 * hidden), the forward direction's first;
+            and what `backward` needs.
 
         Raises:
-            MemfeatError: types, shapes or lengths do not fit together.
+            MemfeatError: types, shapes or batch sizes do not fit together.
         """
-        models, rows, hidden = *projected.shape[:2], w_hidden.shape[-1]
-        states = projected.new_empty(models, rows, DIRECTIONS * hidden)
-        new_hidden = projected.new_empty(models, rows, DIRECTIONS, hidden)
+        rows, hidden = len(projected), w_hidden.shape[-1]
+        states = projected.new_empty(rows, 2 * hidden)
+        new_hidden = projected.new_empty(rows, 2, hidden)
         kept = states if dropout is None else torch.empty_like(states)
         tensors = projected, bias, w_hidden, b_new, states, new_hidden, kept
-        self._run("forward", lengths, dropout, *tensors)
-        return states, new_hidden, kept
+        self._run("forward", batch_sizes, dropout, *tensors)
+        return kept, (projected, new_hidden, states, batch_sizes)
 
-    def backward(  # noqa: PLR0917
+    def backward(
         self,
-        d_states: Tensor,
-        gates: Tensor,
-        new_hidden: Tensor,
-        states: Tensor,
+        d_kept: Tensor,
+        saved: tuple[Tensor, ...],
         w_hidden: Tensor,
-        lengths: Tensor,
         dropout: Dropout | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run back through time.
 
         Args:
-            d_states: (models, rows, 2 * hidden), the loss's gradient of what dropout left of each
-                state, without what it owes to later steps.
-            gates: what `forward` left in `projected`.
-            new_hidden: what `forward` returned second.
-            states: what it returned first.
-            w_hidden: (models, 2, 3 * hidden, hidden).
-            lengths: int64 (models, batch).
+            d_kept: (rows, 2 * hidden), the loss's gradient of what dropout left of each state,
+                without what it owes to later steps.
+            saved: what `forward` returned second.
+            w_hidden: (2, 3 * hidden, hidden).
             dropout: as given to `forward`.
 
         Returns:
-            The gradients of the reset and update gate before their sigmoid and of `new_hidden`,
-            (models, rows, 2, 3 * hidden); of the new gate before its tanh, (models, rows, 2,
-            hidden); and the state before each step, of the same shape.
+            The gradients of the reset and update gate before their sigmoid and of what the reset
+            gate is multiplied with, (rows, 2, 3 * hidden); of the new gate before its tanh,
+            (rows, 2, hidden); and the state before each step, of the same shape.
 
         Raises:
-            MemfeatError: types, shapes or lengths do not fit together.
+            MemfeatError: types, shapes or batch sizes do not fit together.
         """
+        gates, new_hidden, states, batch_sizes = saved
         d_gates, d_new, before = map(torch.empty_like, (gates, new_hidden, new_hidden))
-        saved = gates, new_hidden, states
-        tensors = d_states, *saved, w_hidden, d_gates, d_new, before
-        self._run("backward", lengths, dropout, *tensors)
+        tensors = d_kept, gates, new_hidden, states, w_hidden, d_gates, d_new, before
+        self._run("backward", batch_sizes, dropout, *tensors)
         return d_gates, d_new, before
 
-    def _run(self, way: str, lengths: Tensor, dropout: Dropout | None, *tensors: Tensor) -> None:
+    def _run(
+        self, way: str, batch_sizes: Tensor, dropout: Dropout | None, *tensors: Tensor
+    ) -> None:
         names = TENSORS[way]
         hidden = tensors[names.index("w_hidden")].shape[-1]
-        models, rows = tensors[0].shape[:2]
-        both = DIRECTIONS * hidden
+        rows = len(tensors[0])
         shapes = {
-            "gates": (models, rows, DIRECTIONS, GATES * hidden),
-            "bias": (models, DIRECTIONS, GATES * hidden),
-            "w_hidden": (models, DIRECTIONS, GATES * hidden, hidden),
-            "b_new": (models, DIRECTIONS, hidden),
-            "states": (models, rows, both),
-            "new_hidden": (models, rows, DIRECTIONS, hidden),
+            "gates": (rows, 2, 3 * hidden),
+            "bias": (2, 3 * hidden),
+            "w_hidden": (2, 3 * hidden, hidden),
+            "b_new": (2, hidden),
+            "states": (rows, 2 * hidden),
+            "new_hidden": (rows, 2, hidden),
         }
         dtype = tensors[0].dtype
         for name, tensor in zip(names, tensors, strict=True):
             _check(name, tensor, shapes[name], dtype)
-        _check("lengths", lengths, (models, lengths.shape[-1]), torch.int64)
+        _check("batch_sizes", batch_sizes, (batch_sizes.numel(),), torch.int64)
         function = self._functions.get((way, dtype))
         if function is None:
             allowed = ", ".join(map(str, TYPES))
             raise MemfeatError(f"no loops for a layer of {dtype}; give it one of {allowed}")
-        sizes = _Sizes(models, lengths.shape[1], rows, hidden)
         bits, threshold, scale = None, 0, 1.0
         if dropout is not None:
             _check("dropout", dropout.bits, shapes["states"], torch.int16)
             bits, threshold, scale = dropout.bits.data_ptr(), dropout.threshold, dropout.scale
-        pointers = [tensor.data_ptr() for tensor in (lengths, *tensors)]
+        pointers = [tensor.data_ptr() for tensor in (batch_sizes, *tensors)]
+        sizes = _Sizes(len(batch_sizes), rows, hidden)
         if not function(sizes, *pointers, bits, threshold, scale):
             raise MemfeatError(
-                f"sequence lengths {lengths.tolist()} must descend within each model, be 0 or more "
-                f"and have no more than {rows} frames, the rows given"
+                f"batch sizes {batch_sizes.tolist()} must be positive, never grow, and add up to "
+                f"{rows}, the rows given"
             )
 
 

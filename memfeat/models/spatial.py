@@ -20,7 +20,6 @@ class SpatialAttention(BiGruAttention):
     """
 
     of_tokens = True
-    stacks = False
 
     def __init__(self, dim: int, options: Recurrent.Options) -> None:
         super().__init__(dim, options)

@@ -3,37 +3,34 @@
 from memfeat.training.batches import FrameBank, Stream, Videos
 from memfeat.training.data import Examples, Features, Tables, read_features, select_records
 from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
-from memfeat.training.fitting import fit_together
+from memfeat.training.fitting import Fitted, fit
 from memfeat.training.scoring import score
 from memfeat.training.seeds import (
-    MOST_STACKED,
     evaluate_run,
     finish,
     git_commit,
     predict_run,
     resolve_options,
-    stacks,
     train,
     train_seed,
-    train_stack,
     unfinished,
     versions,
 )
 
 __all__ = [
-    "MOST_STACKED",
     "BestEpoch",
     "DevResult",
     "EpochReport",
     "Examples",
     "Features",
+    "Fitted",
     "FrameBank",
     "Stream",
     "Tables",
     "Videos",
     "evaluate_run",
     "finish",
-    "fit_together",
+    "fit",
     "git_commit",
     "learning_rate",
     "predict_run",
@@ -41,10 +38,8 @@ __all__ = [
     "resolve_options",
     "score",
     "select_records",
-    "stacks",
     "train",
     "train_seed",
-    "train_stack",
     "unfinished",
     "versions",
 ]

@@ -31,16 +31,16 @@ class FrameBank:
         self.values = whole[:, :columns].to(device)
 
     def gather(self, starts: Tensor, lengths: Tensor, order: Tensor | None = None) -> Tensor:
-        """Return frames, float32 (..., batch, time, dim); frames of the bank where padded.
+        """Return frames, float32 (batch, time, dim); frames of the bank where padded.
 
         Args:
-            starts: int64 (..., batch), each video's first place in `order`.
-            lengths: int64 (..., batch), its number of places from there on, at least 1.
+            starts: int64 (batch,), each video's first place in `order`.
+            lengths: int64 (batch,), its number of places from there on, at least 1.
             order: int64 (places,) on the device, the row at each place; None for the bank's own.
         """
         step = torch.arange(int(lengths.max()))
-        step = torch.minimum(step, lengths.unsqueeze(-1) - 1)
-        places = (starts.unsqueeze(-1) + step).to(self.values.device)
+        step = torch.minimum(step, lengths.unsqueeze(1) - 1)
+        places = (starts.unsqueeze(1) + step).to(self.values.device)
         rows = places.flatten()
         if order is not None:
             rows = order.index_select(0, rows)
@@ -88,8 +88,21 @@ class Stream:
         """Return some of the videos, by number."""
         return replace(self, starts=self.starts[chosen], lengths=self.lengths[chosen])
 
-    def padded(self, chosen: NDArray[np.int64]) -> Padded:
-        """Return the frames of some of the videos, by number, in their own order."""
+    def reordered(self, frames: NDArray[np.int64]) -> Self:
+        """Return the same videos, each with its frames in another order.
+
+        Args:
+            frames: a permutation of all frames, int64 (total,), that keeps each within its video.
+        """
+        firsts = np.cumsum(self.lengths) - self.lengths
+        own = np.repeat(self.starts - firsts, self.lengths) + np.arange(len(frames))
+        rows = torch.from_numpy(own[frames]).to(self.bank.values.device)
+        if self.rows is not None:
+            rows = self.rows.index_select(0, rows)
+        return replace(self, starts=firsts, rows=rows)
+
+    def padded(self, chosen: NDArray[np.int64] | slice) -> Padded:
+        """Return the frames of some of the videos, by number."""
         starts, lengths = (torch.from_numpy(each[chosen]) for each in (self.starts, self.lengths))
         return Padded(self.bank.gather(starts, lengths, self.rows), lengths)
 
@@ -125,7 +138,7 @@ class Videos:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """How one model's seed orders its epochs.
+    """How a seed orders its epochs.
 
     Attributes:
         seed: of all orders; no global generator is asked.
@@ -188,12 +201,12 @@ class Shuffle:
 
 
 class Batch(NamedTuple):
-    """Some videos for each of several models, padded to the longest.
+    """Some videos, padded to the longest.
 
     Attributes:
-        streams: for each cache frames, float32 (models, batch, time, dim), some frame or other
-            where padded, and lengths, int64 (models, batch), on the CPU.
-        scores: float32 (models, batch).
+        streams: for each cache frames, float32 (batch, time, dim), some frame or other where
+            padded, and lengths, int64 (batch,), on the CPU.
+        scores: float32 (batch,).
     """
 
     streams: tuple[Padded, ...]
@@ -201,65 +214,23 @@ class Batch(NamedTuple):
 
 
 def epoch_batches(
-    videos: Videos,
-    scores: Sequence[NDArray[np.float64]],
-    shuffles: Sequence[Shuffle],
-    epoch: int,
-    batch_size: int,
+    videos: Videos, scores: NDArray[np.float64], shuffle: Shuffle, epoch: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Yield an epoch's batches for several models, each in its own order as if alone.
+    """Yield an epoch's batches.
 
     Args:
         videos: the training split's.
-        scores: what each model shall learn, (videos,).
-        shuffles: each model's orders.
+        scores: what the model shall learn, (videos,).
+        shuffle: the orders of videos and frames.
         epoch: counted from 0.
-        batch_size: videos a model and batch; an epoch's last batch may be smaller.
+        batch_size: videos a batch; an epoch's last batch may be smaller.
     """
     lengths = [stream.lengths for stream in videos.streams]
-    orders = [shuffle.epoch(epoch, lengths, batch_size) for shuffle in shuffles]
-    chosen = np.stack([own for own, _ in orders])
-    frames = zip(*(own for _, own in orders), strict=True)
-    streams = [_Ordered.of(*each, chosen) for each in zip(videos.streams, frames, strict=True)]
-    labels = np.stack([own[row] for own, row in zip(scores, chosen, strict=True)])
-    targets = torch.from_numpy(labels).float().to(videos.device)
+    order, frames = shuffle.epoch(epoch, lengths, batch_size)
+    streams = [
+        stream.reordered(own).of(order) for stream, own in zip(videos.streams, frames, strict=True)
+    ]
+    targets = torch.from_numpy(scores[order]).float().to(videos.device)
     for start in range(0, len(videos), batch_size):
         batch = slice(start, start + batch_size)
-        yield Batch(tuple(stream.padded(batch) for stream in streams), targets[:, batch])
-
-
-class _Ordered(NamedTuple):
-    """A stream in an epoch's orders, one for each of several models.
-
-    Attributes:
-        bank: the frames.
-        rows: int64 (models * total,), all models' rows of the bank, in their orders.
-        starts: int64 (models, videos), where in `rows` the videos begin, in their orders.
-        lengths: int64 (models, videos), likewise.
-    """
-
-    bank: FrameBank
-    rows: Tensor
-    starts: Tensor
-    lengths: Tensor
-
-    @classmethod
-    def of(
-        cls, stream: Stream, frames: Sequence[NDArray[np.int64]], chosen: NDArray[np.int64]
-    ) -> Self:
-        """Order a stream by each model's `frames` (total,) and videos `chosen` (models, videos)."""
-        firsts = np.cumsum(stream.lengths) - stream.lengths
-        own = np.repeat(stream.starts - firsts, stream.lengths) + np.arange(stream.lengths.sum())
-        places = np.concatenate([own[order] for order in frames])
-        rows = torch.from_numpy(places).to(stream.bank.values.device)
-        if stream.rows is not None:
-            rows = stream.rows.index_select(0, rows)
-        offsets = np.arange(len(frames)).reshape(-1, 1) * len(own)
-        starts = torch.from_numpy(firsts[chosen] + offsets)
-        lengths = torch.from_numpy(stream.lengths[chosen])
-        return cls(stream.bank, rows, starts, lengths)
-
-    def padded(self, batch: slice) -> Padded:
-        """Return a batch: its places in the orders of videos."""
-        lengths = self.lengths[:, batch]
-        return Padded(self.bank.gather(self.starts[:, batch], lengths, self.rows), lengths)
+        yield Batch(tuple(stream.padded(batch) for stream in streams), targets[batch])

@@ -1,11 +1,10 @@
 """Training runs: each seed once, kept where it is already done, then the seeds summed up."""
 
-import math
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import memfeat
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU, cpu_threads, resolve_device
-from memfeat.errors import ConfigError, MemfeatError, RunError, TrainingError
+from memfeat.errors import ConfigError, RunError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
 from memfeat.models import (
@@ -26,7 +25,6 @@ from memfeat.models import (
     parameter_count,
     resolve_aggregator_options,
     resolve_head_options,
-    stacking_pays,
 )
 from memfeat.runs import (
     Predictions,
@@ -39,12 +37,8 @@ from memfeat.runs import (
     write_summary,
 )
 from memfeat.training.data import Examples, Tables
-from memfeat.training.epochs import EpochReport
-from memfeat.training.fitting import Fitted, OnEpoch, fit_together, stack_key
+from memfeat.training.fitting import OnEpoch, fit
 from memfeat.training.scoring import score
-
-MOST_STACKED = 8  # models trained together; more gain little, and each takes memory
-OnDone = Callable[[int], None]
 
 # The data's digest and the cache's spec compare by content what these name.
 PLACES = {"manifest", "cache", "run"}
@@ -55,7 +49,7 @@ def train(
     records: Sequence[VideoRecord],
     config: TrainConfig,
     *,
-    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Train every seed of `config` and write the run folder `config.run`.
 
@@ -78,7 +72,7 @@ def train(
         OSError: the folder cannot be written to.
     """
     config = resolve_options(config)
-    resolve_device(config.device)
+    device = resolve_device(config.device)
     examples = Examples.join(tables, records)
     if len(examples.tables) != len(config.cache):
         raise TrainingError(
@@ -86,13 +80,8 @@ def train(
             f"{len(config.cache)}; give one table for each cache"
         )
     examples.require_splits()
-    for stack in stacks(unfinished(config, examples.specs, examples.facts), MOST_STACKED):
-        errors = train_stack(
-            examples, stack, on_epoch=on_epoch and (lambda _, report: on_epoch(report))
-        )
-        for error in errors:
-            if error:
-                raise error
+    for own in unfinished(config, examples.specs, examples.facts):
+        _train_seed(examples, own, device, on_epoch)
     finish(config, examples.specs, examples.facts)
     return Run.load(config.run)
 
@@ -120,90 +109,43 @@ def unfinished(
     return [own for own in alone if not _is_done(own, specs, facts)]
 
 
-def stacks(configs: Iterable[TrainConfig], most: int) -> list[tuple[TrainConfig, ...]]:
-    """Group runs of one seed by what is faster trained together, at most `most` in a group.
-
-    Groups of one kind differ in size by one at most; what gains nothing stays alone.
-
-    Raises:
-        ConfigError: a device is not here.
-    """
-    kinds: dict[object, list[TrainConfig]] = {}
-    for number, config in enumerate(configs):
-        device = resolve_device(config.device)
-        together = stacking_pays(config.aggregator, config.head, device)
-        kinds.setdefault(stack_key(config) if together else number, []).append(config)
-    groups = []
-    for same in kinds.values():
-        count = math.ceil(len(same) / most)
-        groups += [tuple(same[i::count]) for i in range(count)]
-    return groups
-
-
-def train_stack(
-    examples: Examples,
-    configs: Sequence[TrainConfig],
-    *,
-    on_epoch: OnEpoch | None = None,
-    on_done: OnDone | None = None,
-) -> list[MemfeatError | OSError | None]:
-    """Train runs of one seed together, and write each one's folder as soon as it is finished.
+def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | None = None) -> None:
+    """Train a run of one seed and write its folder, `config.run`.
 
     Args:
-        examples: what to learn from.
-        configs: one group of `stacks`.
-        on_epoch: called with a run's number after each of its epochs.
-        on_done: called with a run's number when its folder is complete.
-
-    Returns:
-        For each run what went wrong, or None. The others' folders are complete all the same.
+        examples: what to learn from, with scored videos in train and dev.
+        config: of one seed, as `unfinished` returns them.
+        on_epoch: called after each epoch.
 
     Raises:
-        TrainingError: GPU memory ran out.
+        TrainingError: the loss is no longer a number, or GPU memory ran out.
+        ConfigError: the device is not here.
+        RunError: the folder cannot be a run's.
+        OSError: it cannot be written to.
     """
-    errors: list[MemfeatError | OSError | None] = [None] * len(configs)
-
-    def write(index: int, fitted: Fitted) -> None:
-        try:
-            _write(examples, configs[index], fitted)
-        except (MemfeatError, OSError) as error:
-            errors[index] = error
-        else:
-            if on_done:
-                on_done(index)
-
-    for index, config in enumerate(configs):
-        try:
-            begin_run(config, examples.specs)
-        except RunError as error:
-            errors[index] = error
-    able = [index for index, error in enumerate(errors) if error is None]
-    if able:
-        found = fit_together(
-            examples,
-            [configs[index] for index in able],
-            on_fitted=lambda i, fitted: write(able[i], fitted),
-            on_epoch=on_epoch and (lambda i, report: on_epoch(able[i], report)),
-        )
-        for index, failure in zip(able, found, strict=True):
-            errors[index] = errors[index] or failure
-    return errors
+    _train_seed(examples, config, resolve_device(config.device), on_epoch)
 
 
-def train_seed(
-    examples: Examples,
-    config: TrainConfig,
-    *,
-    on_epoch: Callable[[EpochReport], None] | None = None,
+def _train_seed(
+    examples: Examples, config: TrainConfig, device: torch.device, on_epoch: OnEpoch | None
 ) -> None:
-    """Train a run of one seed and write its folder.
-
-    Raises:
-        MemfeatError, OSError: what went wrong.
-    """
-    (error,) = train_stack(examples, [config], on_epoch=on_epoch and (lambda _, r: on_epoch(r)))
-    if error is not None:
-        raise error
+    begin_run(config, examples.specs)
+    fitted = fit(examples, config, device=device, on_epoch=on_epoch)
+    start = time.perf_counter()
+    with cpu_threads(config.threads):
+        scores = score(fitted.regressor, examples.videos(CPU, config.aggregator))
+    provenance = {
+        **examples.facts,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "device": str(device),
+        "parameters": parameter_count(fitted.regressor),
+        "best_epoch": fitted.best_epoch,
+        "stopped_because": fitted.stopped_because,
+        "seconds": round(fitted.seconds + time.perf_counter() - start, 3),
+    }
+    history = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in fitted.history]
+    finish_seed(config, history, fitted.regressor, examples.columns(scores), provenance)
 
 
 def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
@@ -310,24 +252,6 @@ def _require_tokens(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
                 f"token alone (tokens {spec.tokens!r}); make a cache with `memfeat extract "
                 f"--encoder {spec.encoder} --tokens cls+2x2`, or choose another aggregator"
             )
-
-
-def _write(examples: Examples, config: TrainConfig, fitted: Fitted) -> None:
-    start = time.perf_counter()
-    with cpu_threads(config.threads):
-        scores = score(fitted.regressor, examples.videos(CPU, config.aggregator))
-    provenance = {
-        **examples.facts,
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "device": str(resolve_device(config.device)),
-        "parameters": parameter_count(fitted.regressor),
-        "best_epoch": fitted.best_epoch,
-        "stopped_because": fitted.stopped_because,
-        "seconds": round(fitted.seconds + time.perf_counter() - start, 3),
-    }
-    history = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in fitted.history]
-    finish_seed(config, history, fitted.regressor, examples.columns(scores), provenance)
 
 
 def versions() -> dict[str, str]:

@@ -33,18 +33,18 @@ from rich.progress import track
 from memfeat.ablation import plan_cells, run_ablation
 from memfeat.cache import Cache, FeatureTable
 from memfeat.config import AblationConfig, AblationRow, TrainConfig
+from memfeat.devices import CPU
 from memfeat.manifest import write_manifest
 from memfeat.models import build_regressor
 from memfeat.models.gru import Backend, using_backend
 from memfeat.models.native import kernel
 from memfeat.storage import write_json
-from memfeat.training import MOST_STACKED, Examples, fit_together, resolve_options, stacks
+from memfeat.training import Examples, fit, resolve_options
 
 CACHED_VIDEOS = 1_920  # about 315 MB
 GRID_VIDEOS = 960
 BIG_VIDEOS = 7_900  # about 1.3 GB: Memento10k's training and dev splits
 MATRIX = 2_048
-STACKED = 8
 KINDS = list(product(("bigru", "bigru-pool"), ("mlp", "linear")))
 RATES = 5e-5, 1e-4, 2e-4  # with the kinds, twelve cells
 
@@ -60,18 +60,12 @@ def require_same_model(videos: NaiveVideos) -> None:
             torch.testing.assert_close(ours((frames, lengths)).scores, naive(frames, lengths))
 
 
-def ours(examples: Examples, backend: Backend, models: int, *, joint: bool = False) -> None:
-    """Train one epoch of each of so many seeds.
-
-    They are stacked where `memfeat train --seeds` stacks them, or, if `joint`, in any case.
-    """
+def ours(examples: Examples, backend: Backend) -> None:
+    """Train the paper's system for one epoch."""
     folder = Path("unused")
-    config = TrainConfig(manifest=folder, cache=folder, max_epochs=1, device="cpu", threads=1)
-    alone = [config.model_copy(update={"seeds": (seed,)}) for seed in range(models)]
-    seeds = tuple(map(resolve_options, alone))
+    config = TrainConfig(manifest=folder, cache=folder, max_epochs=1, threads=1)
     with using_backend(backend):
-        for group in [seeds] if joint else stacks(seeds, MOST_STACKED):
-            fit_together(examples, group, on_fitted=lambda *_: None)
+        fit(examples, resolve_options(config), device=CPU)
 
 
 def naive_copy(table: FeatureTable, videos: int, path: Path) -> dict[str, float]:
@@ -101,18 +95,14 @@ def time_training(table: FeatureTable, folder: Path, rounds: int, timings: Timin
         backends: tuple[Backend, ...] = ("plain", "native") if kernel() else ("plain",)
         sides: dict[str, Callable[[], object]] = {"naive": partial(naive_epoch, videos)}
         for backend in backends:
-            sides[backend] = partial(ours, examples, backend, 1)
-            sides[f"stacked8_{backend}"] = partial(ours, examples, backend, STACKED)
-        if kernel():
-            sides["joint8_native"] = partial(ours, examples, "native", STACKED, joint=True)
+            sides[backend] = partial(ours, examples, backend)
         for number in track(range(rounds), "training", transient=True):
             torch.manual_seed(number)
             seconds = in_turn(number, sides)
             rate = 2 * MATRIX**3 / min(timed(lambda: square @ square) for _ in range(3))
             timings.add(naive_seconds=seconds["naive"] * whole, matrix_gflops=rate / 1e9)
-            for name in list(sides)[1:]:
-                models = STACKED if "8" in name else 1
-                own = seconds[name] / models
+            for name in backends:
+                own = seconds[name]
                 timings.add(
                     **{
                         f"{name}_seconds": own * whole,
@@ -236,14 +226,8 @@ ROWS = {
     "naive_seconds": ("naive: s an epoch", 1),
     "plain_seconds": ("plain torch: s an epoch", 1),
     "native_seconds": ("C++ loops: s an epoch", 1),
-    "stacked8_plain_seconds": ("8 seeds, plain torch: s a model's epoch", 1),
-    "stacked8_native_seconds": ("8 seeds, C++ loops: s a model's epoch", 1),
-    "joint8_native_seconds": ("8 seeds as one, C++ loops: s a model's epoch", 1),
     "plain_ratio": ("naive / plain torch", 2),
     "native_ratio": ("naive / C++ loops", 2),
-    "stacked8_plain_ratio": ("naive / plain torch, 8 seeds", 2),
-    "stacked8_native_ratio": ("naive / C++ loops, 8 seeds", 2),
-    "joint8_native_ratio": ("naive / C++ loops, 8 seeds as one", 2),
     "matrix_gflops": ("this core's matrix rate: GFLOP/s", 1),
     "plain_over_matrix": ("plain torch / matrix rate", 3),
     "native_over_matrix": ("C++ loops / matrix rate", 3),
