@@ -9,7 +9,7 @@ from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU
 from memfeat.manifest import VideoRecord
-from memfeat.training import FrameBank, Stream, Videos
+from memfeat.training import Stream, Videos
 
 DATASET = "made up for a test"
 SMALL = {
@@ -66,12 +66,8 @@ def table(
 
 def videos(*tables: FeatureTable) -> Videos:
     """All videos of tables side by side, as batches are made of them."""
-    banks = [FrameBank(made.values, CPU) for made in tables]
     return Videos(
-        tuple(
-            Stream.covering(bank, made.offsets, made.covers)
-            for bank, made in zip(banks, tables, strict=True)
-        )
+        tuple(Stream.of_table(made.values, made.offsets, made.covers, CPU) for made in tables)
     )
 
 

@@ -105,5 +105,3 @@ def test_the_time_that_a_frame_covers_is_part_of_the_data():
     alone = dataclasses.replace(made, covers=np.ones_like(made.covers))
     digests = [Examples.join(t, labels()).facts["data_sha256"] for t in (made, alone)]
     assert digests[0] != digests[1]
-    (stream,) = videos(alone).streams
-    assert stream.rows is None

@@ -193,10 +193,10 @@ def test_only_videos_that_are_in_both_tables_are_joined():
     one, two, labels = two_tables()
     fewer = dataclasses.replace(one, video_ids=("stranger", *one.video_ids[1:]))
     examples = Examples.join([fewer, two], labels)
-    assert examples.video_ids == tuple(record.video_id for record in labels[1:])
+    assert examples.records == tuple(labels[1:])
     for number, made in enumerate((fewer, two)):
-        for position, video_id in zip(examples.positions[number], examples.video_ids, strict=True):
-            assert made.video_ids[position] == video_id
+        for position, record in zip(examples.positions[number], labels[1:], strict=True):
+            assert made.video_ids[position] == record.video_id
 
 
 def test_a_baseline_sees_the_averages_of_both_caches_side_by_side():

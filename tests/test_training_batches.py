@@ -8,7 +8,7 @@ from made_up import videos as videos_of
 
 from memfeat.devices import CPU
 from memfeat.models import build_regressor
-from memfeat.training import FrameBank, score
+from memfeat.training import Stream, score
 from memfeat.training.batches import Shuffle, epoch_batches
 
 
@@ -61,11 +61,11 @@ def test_frames_are_permuted_within_their_video_anew_each_epoch():
 
 
 def test_every_place_in_a_video_is_as_likely_for_every_frame():
-    counts = np.zeros((4, 4))
+    counts, lengths = np.zeros((4, 4)), [np.array([4, 4])]
     for epoch in range(1500):
-        orders = frame_orders(numbered(4, 4), epoch)
-        for order in orders.values():
-            counts[order, range(4)] += 1
+        _, (frames,) = Shuffle(0, frames=True).epoch(epoch, lengths, 2)
+        for video in frames.reshape(2, 4) % 4:
+            counts[video, range(4)] += 1
     np.testing.assert_allclose(counts / counts.sum(0), 0.25, atol=0.035)
 
 
@@ -106,11 +106,9 @@ def test_buckets_fill_batches_by_length_and_still_shuffle():
 def test_a_read_only_table_is_trained_from():
     values = np.arange(12, dtype=np.float16).reshape(4, 3)
     values.flags.writeable = False
-    starts, lengths = torch.tensor([2, 0]), torch.tensor([2, 1])
-    frames = FrameBank(values, CPU).gather(starts, lengths)
-    assert frames.shape == (2, 2, 3)
-    np.testing.assert_array_equal(frames[0], values[2:4])
-    np.testing.assert_array_equal(frames[1, 0], values[0])
+    stream = Stream.of_table(values, np.array([0, 2, 4]), np.ones(4, np.int32), CPU)
+    frames, _ = stream.padded(np.array([1, 0]))
+    np.testing.assert_array_equal(frames, values.reshape(2, 2, 3)[::-1])
 
 
 def test_scores_come_in_the_tables_order_and_equal_those_of_each_video_alone():

@@ -11,14 +11,16 @@ from memfeat.errors import TrainingError
 from memfeat.models import AGGREGATORS, build_regressor
 from memfeat.runs import is_complete
 from memfeat.training import (
+    BestEpoch,
+    DevResult,
     Examples,
     fit,
+    learning_rate,
     resolve_options,
     train,
     train_seed,
 )
 from memfeat.training.baselines import fit_baseline
-from memfeat.training.epochs import BestEpoch, DevResult, learning_rate
 
 
 def history(folder):

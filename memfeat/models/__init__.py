@@ -1,6 +1,6 @@
 """The models of stage 2: an aggregator, then a head (paper, section 2)."""
 
-from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator
+from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator, SpatialAttention
 from memfeat.models.heads import HEADS, Head
 from memfeat.models.regressor import (
     NO_OPTIONS,
@@ -13,7 +13,6 @@ from memfeat.models.regressor import (
     resolve_aggregator_options,
     resolve_head_options,
 )
-from memfeat.models.spatial import SpatialAttention
 
 __all__ = [
     "AGGREGATORS",

@@ -25,14 +25,13 @@ class Aggregated(NamedTuple):
 
 
 class Aggregator(nn.Module):
-    """Base of all aggregators: a recurrence over the frames, if it has one, then pooling.
+    """Base of all aggregators; `forward` is theirs to write.
 
     Whatever finite values stand in the padding, the result is the same.
 
     Attributes:
         options: the settings it was built with, defaults filled in.
-        width: length of the vector it makes.
-        gru: the recurrence, or None.
+        width: length of the vector it makes; that of a frame unless set.
         cost: roughly how long it takes, the average taking 1.
         of_the_mean: whether a video's mean frame alone gives what its frames give.
         of_tokens: whether its frames are all of their vectors, end to end; the others' are the
@@ -50,15 +49,9 @@ class Aggregator(nn.Module):
         super().__init__()
         self.options = options
         self.width = dim
-        self.gru: BiGru | None = None
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Aggregate frames (batch, time, dim) of which the first lengths (batch,) are real."""
-        states = frames if self.gru is None else self.gru(frames, lengths)
-        return self.pool(states, frames, lengths)
-
-    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
-        """Make one vector of the recurrence's states (batch, time, ...), or the frames again."""
         raise NotImplementedError
 
 
@@ -73,7 +66,7 @@ class Average(Aggregator):
     of_the_mean = True
 
     @override
-    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
+    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return the mean of each video's frames, (batch, dim)."""
         return Aggregated(mean_over_time(frames, lengths), None)
 
@@ -95,7 +88,7 @@ class LinearAverage(Aggregator):
         self.linear = nn.Linear(dim, options.width)
 
     @override
-    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
+    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, width)."""
         # The mean of linear images is the linear image of the mean, at a frame's cost.
         return Aggregated(self.linear(mean_over_time(frames, lengths)), None)
@@ -127,9 +120,9 @@ class BiGruPool(Recurrent):
         self.width = 2 * options.hidden
 
     @override
-    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
+    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, 2 * hidden)."""
-        return Aggregated(mean_over_time(states, lengths), None)
+        return Aggregated(mean_over_time(self.gru(frames, lengths), lengths), None)
 
 
 @AGGREGATORS.register("bigru")
@@ -145,9 +138,9 @@ class BiGruAttention(Recurrent):
         self.weight = nn.Linear(2 * options.hidden, 1)
 
     @override
-    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
+    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return e_v (batch, dim) and w (batch, time)."""
-        weights = self.weight(states).squeeze(-1)
+        weights = self.weight(self.gru(frames, lengths)).squeeze(-1)
         weights = weights.masked_fill(padding(frames, lengths), 0.0)
         total = torch.bmm(weights.unsqueeze(1), frames).squeeze(1)
         return Aggregated(total / lengths.to(frames.device).unsqueeze(1), weights)
@@ -188,11 +181,36 @@ class Transformer(Aggregator):
         self.encoder = nn.TransformerEncoder(layer, options.layers, enable_nested_tensor=False)
 
     @override
-    def pool(self, states: Tensor, frames: Tensor, lengths: Tensor) -> Aggregated:
+    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, width)."""
         tokens = self.project(frames) + sinusoids(frames.shape[1], self.width).to(frames)
         states = self.encoder(tokens, src_key_padding_mask=padding(frames, lengths))
         return Aggregated(mean_over_time(states, lengths), None)
+
+
+@AGGREGATORS.register("spatial")
+class SpatialAttention(BiGruAttention):
+    """Attention over each frame's tokens, then the paper's over time.
+
+    The paper names attention over patches as future work: all but the temporal part is ours. A
+    frame's vector is f_t = sum_n a_tn x_tn over its class token and pooled patch tokens x_tn,
+    and a_t the softmax over n of a linear map of x_tn. It is a softmax, unlike the weights of
+    time, so that f_t starts as the tokens' mean, and has their size.
+    """
+
+    of_tokens = True
+
+    def __init__(self, dim: int, options: Recurrent.Options) -> None:
+        super().__init__(dim, options)
+        self.dim = dim
+        self.look = nn.Linear(dim, 1, bias=False)  # a softmax would not see one
+
+    @override
+    def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
+        """Aggregate frames (batch, time, tokens * dim), of which the first lengths are real."""
+        tokens = frames.reshape(*frames.shape[:2], -1, self.dim)
+        shares = self.look(tokens).softmax(2)
+        return super().forward(torch.matmul(shares.mT, tokens).squeeze(2), lengths)
 
 
 def padding(frames: Tensor, lengths: Tensor) -> Tensor:

@@ -60,13 +60,8 @@ class Regressor(nn.Module):
             aggregator(frames, lengths)
             for aggregator, (frames, lengths) in zip(self.aggregators, streams, strict=True)
         ]
-        vector = side_by_side([each.vector for each in aggregated])
+        vector = torch.cat([each.vector for each in aggregated], dim=-1)
         return Prediction(self.head(vector), tuple(each.weights for each in aggregated))
-
-
-def side_by_side(vectors: Sequence[Tensor]) -> Tensor:
-    """Concatenate vectors (batch, width of each); a single one is not copied."""
-    return vectors[0] if len(vectors) == 1 else torch.cat(list(vectors), dim=-1)
 
 
 def build_regressor(
@@ -89,8 +84,7 @@ def build_regressor(
         UnknownNameError: no such aggregator or head; the message lists the choices.
         ConfigError: an option is unknown or not allowed.
     """
-    pool = _build_aggregator(dim, aggregator, aggregator_options)
-    return Regressor([pool], _build_head([pool], head, head_options))
+    return _build([(dim, aggregator, aggregator_options)], head, head_options)
 
 
 def regressor_of(config: TrainConfig, dims: Sequence[int]) -> Regressor:
@@ -103,21 +97,22 @@ def regressor_of(config: TrainConfig, dims: Sequence[int]) -> Regressor:
     Raises:
         UnknownNameError, ConfigError: as for `build_regressor`.
     """
-    pools = [
-        _build_aggregator(dim, name, config.aggregators.get(name, NO_OPTIONS))
+    streams = [
+        (dim, name, config.aggregators.get(name, NO_OPTIONS))
         for dim, name in zip(dims, config.aggregator, strict=True)
     ]
-    options = config.heads.get(config.head, NO_OPTIONS)
-    return Regressor(pools, _build_head(pools, config.head, options))
+    return _build(streams, config.head, config.heads.get(config.head, NO_OPTIONS))
 
 
-def _build_aggregator(dim: int, name: str, options: Mapping[str, Any]) -> Aggregator:
-    return AGGREGATORS.get(name)(dim, resolve_aggregator_options(name, options))
-
-
-def _build_head(pools: Sequence[Aggregator], name: str, options: Mapping[str, Any]) -> Head:
-    width = sum(pool.width for pool in pools)
-    return HEADS.get(name)(width, resolve_head_options(name, options))
+def _build(
+    streams: Sequence[tuple[int, str, Mapping[str, Any]]], head: str, options: Mapping[str, Any]
+) -> Regressor:
+    aggregators = [
+        AGGREGATORS.get(name)(dim, resolve_aggregator_options(name, given))
+        for dim, name, given in streams
+    ]
+    width = sum(aggregator.width for aggregator in aggregators)
+    return Regressor(aggregators, HEADS.get(head)(width, resolve_head_options(head, options)))
 
 
 def resolve_aggregator_options(name: str, options: Mapping[str, Any]) -> Settings:

@@ -1,10 +1,17 @@
 """Stage 2: a table of features and scored records to a trained run."""
 
-from memfeat.training.batches import FrameBank, Stream, Videos
-from memfeat.training.data import Examples, Features, Tables, read_features, select_records
-from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
-from memfeat.training.fitting import Fitted, fit
-from memfeat.training.scoring import score
+from memfeat.training.batches import Stream, Videos
+from memfeat.training.examples import Examples, Tables
+from memfeat.training.fitting import (
+    BestEpoch,
+    DevResult,
+    EpochReport,
+    Fitted,
+    fit,
+    learning_rate,
+    score,
+)
+from memfeat.training.reading import Features, read_features, select_records
 from memfeat.training.seeds import (
     evaluate_run,
     finish,
@@ -24,7 +31,6 @@ __all__ = [
     "Examples",
     "Features",
     "Fitted",
-    "FrameBank",
     "Stream",
     "Tables",
     "Videos",

@@ -11,105 +11,81 @@ from torch import Tensor
 
 from memfeat.models import Padded
 
-ORDER_BITS = 39  # of a frame's random place in its video; the rest of an int64 is for the video
-
-
-class FrameBank:
-    """All frames of a table as one flat tensor on the device; on a CPU without a copy.
-
-    Args:
-        values: (total_frames, width), float16 or float32.
-        device: where batches are made.
-        columns: how many of each frame's numbers are used, the first ones; None for all.
-    """
-
-    def __init__(
-        self, values: NDArray[Any], device: torch.device, columns: int | None = None
-    ) -> None:
-        # torch takes no read-only arrays, such as memory maps: those, and only those, are copied.
-        whole = torch.from_numpy(np.require(values, requirements=["C", "W"]))
-        self.values = whole[:, :columns].to(device)
-
-    def gather(self, starts: Tensor, lengths: Tensor, order: Tensor | None = None) -> Tensor:
-        """Return frames, float32 (batch, time, dim); frames of the bank where padded.
-
-        Args:
-            starts: int64 (batch,), each video's first place in `order`.
-            lengths: int64 (batch,), its number of places from there on, at least 1.
-            order: int64 (places,) on the device, the row at each place; None for the bank's own.
-        """
-        step = torch.arange(int(lengths.max()))
-        step = torch.minimum(step, lengths.unsqueeze(1) - 1)
-        places = (starts.unsqueeze(1) + step).to(self.values.device)
-        rows = places.flatten()
-        if order is not None:
-            rows = order.index_select(0, rows)
-        return self.values.index_select(0, rows).float().view(*places.shape, -1)
+ORDER_BITS = 39  # of a frame's random rank in its video; the rest of an int64 is for the video
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Where some videos' frames of one cache are in a bank.
+    """Some videos' frames of one cache.
 
-    A video's frames have consecutive places. A row that stands for several frames has as many
-    places, and so counts as if it were cached as often.
+    A row that stands for several frames is listed as many times, and so counts as if it were
+    cached as often.
 
     Attributes:
-        bank: the frames.
-        starts: int64 (videos,), each video's first place.
-        lengths: int64 (videos,), its number of places.
-        rows: int64 (places,) on the bank's device, the row at each; None if the places are the
-            rows.
+        values: (total_rows, width), float16 or float32, on the device where batches are made.
+        rows: int64 (total_frames,), each frame's row, on the same device.
+        starts: int64 (videos,), where in `rows` each video begins.
+        lengths: int64 (videos,), how many frames it has.
     """
 
-    bank: FrameBank
+    values: Tensor
+    rows: Tensor
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    rows: Tensor | None = None
 
     @classmethod
-    def covering(
-        cls, bank: FrameBank, offsets: NDArray[np.int64], covers: NDArray[np.int32]
+    def of_table(
+        cls,
+        values: NDArray[Any],
+        offsets: NDArray[np.int64],
+        covers: NDArray[np.int32],
+        device: torch.device,
+        columns: int | None = None,
     ) -> Self:
-        """Give each row of a bank as many places as it covers frames.
+        """Take all videos of a table; on a CPU its values are not copied.
 
         Args:
-            bank: all rows.
+            values: (total_rows, width), float16 or float32.
             offsets: int64 (videos + 1,), where each video's rows begin.
-            covers: int32 (rows,), each at least 1.
+            covers: int32 (total_rows,), how many frames each row stands for, at least 1.
+            device: where batches are made.
+            columns: how many of each row's numbers are used, the first ones; None for all.
         """
-        if (covers == 1).all():
-            return cls(bank, offsets[:-1], np.diff(offsets))
-        rows = torch.from_numpy(np.repeat(np.arange(len(covers)), covers))
-        places = np.concatenate([[0], np.cumsum(covers, dtype=np.int64)])[offsets]
-        return cls(bank, places[:-1], np.diff(places), rows.to(bank.values.device))
+        # torch takes no read-only arrays, such as memory maps: those, and only those, are copied.
+        whole = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        rows = torch.from_numpy(np.repeat(np.arange(len(covers)), covers)).to(device)
+        starts = np.concatenate([[0], np.cumsum(covers, dtype=np.int64)])[offsets]
+        return cls(whole[:, :columns].to(device), rows, starts[:-1], np.diff(starts))
 
     def of(self, chosen: NDArray[np.int64]) -> Self:
         """Return some of the videos, by number."""
         return replace(self, starts=self.starts[chosen], lengths=self.lengths[chosen])
 
-    def reordered(self, frames: NDArray[np.int64]) -> Self:
+    def reordered(self, order: NDArray[np.int64]) -> Self:
         """Return the same videos, each with its frames in another order.
 
         Args:
-            frames: a permutation of all frames, int64 (total,), that keeps each within its video.
+            order: a permutation of the videos' frames, int64 (total of `lengths`,), that keeps
+                each within its video.
         """
         firsts = np.cumsum(self.lengths) - self.lengths
-        own = np.repeat(self.starts - firsts, self.lengths) + np.arange(len(frames))
-        rows = torch.from_numpy(own[frames]).to(self.bank.values.device)
-        if self.rows is not None:
-            rows = self.rows.index_select(0, rows)
-        return replace(self, starts=firsts, rows=rows)
+        frames = np.repeat(self.starts - firsts, self.lengths) + np.arange(len(order))
+        chosen = torch.from_numpy(frames[order]).to(self.rows.device)
+        return replace(self, rows=self.rows.index_select(0, chosen), starts=firsts)
 
-    def padded(self, chosen: NDArray[np.int64] | slice) -> Padded:
-        """Return the frames of some of the videos, by number."""
+    def padded(self, chosen: NDArray[np.int64]) -> Padded:
+        """Return the frames of some of the videos, by number; a video's last one where padded."""
         starts, lengths = (torch.from_numpy(each[chosen]) for each in (self.starts, self.lengths))
-        return Padded(self.bank.gather(starts, lengths, self.rows), lengths)
+        step = torch.arange(int(lengths.max()))
+        frames = starts.unsqueeze(1) + torch.minimum(step, lengths.unsqueeze(1) - 1)
+        rows = self.rows.index_select(0, frames.flatten().to(self.rows.device))
+        values = self.values.index_select(0, rows).float()
+        return Padded(values.view(*frames.shape, -1), lengths)
 
 
 @dataclass(frozen=True)
 class Videos:
-    """Some videos, and where their frames are in each cache.
+    """Some videos' frames in every cache.
 
     Attributes:
         streams: one for each cache, all of the same videos.
@@ -123,7 +99,7 @@ class Videos:
     @property
     def device(self) -> torch.device:
         """Where their batches are made."""
-        return self.streams[0].bank.values.device
+        return self.streams[0].values.device
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -134,6 +110,10 @@ class Videos:
     def of(self, chosen: NDArray[np.int64]) -> Self:
         """Return some of the videos, by number."""
         return type(self)(tuple(stream.of(chosen) for stream in self.streams))
+
+    def padded(self, chosen: NDArray[np.int64]) -> tuple[Padded, ...]:
+        """Return some of the videos, by number, as a batch: one `Padded` for each stream."""
+        return tuple(stream.padded(chosen) for stream in self.streams)
 
 
 @dataclass(frozen=True)
@@ -156,7 +136,7 @@ class Shuffle:
     ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
         """Return the order of videos (videos,), and in each stream that of frames (total,).
 
-        Frames change places within their video, in each stream by a permutation of its own.
+        Frames are permuted within their video, in each stream by a permutation of its own.
 
         Args:
             epoch: counted from 0; the same one gives the same orders each time.
@@ -204,8 +184,7 @@ class Batch(NamedTuple):
     """Some videos, padded to the longest.
 
     Attributes:
-        streams: for each cache frames, float32 (batch, time, dim), some frame or other where
-            padded, and lengths, int64 (batch,), on the CPU.
+        streams: one `Padded` for each cache.
         scores: float32 (batch,).
     """
 
@@ -227,10 +206,9 @@ def epoch_batches(
     """
     lengths = [stream.lengths for stream in videos.streams]
     order, frames = shuffle.epoch(epoch, lengths, batch_size)
-    streams = [
-        stream.reordered(own).of(order) for stream, own in zip(videos.streams, frames, strict=True)
-    ]
+    reordered = zip(videos.streams, frames, strict=True)
+    shuffled = Videos(tuple(stream.reordered(own) for stream, own in reordered))
     targets = torch.from_numpy(scores[order]).float().to(videos.device)
     for start in range(0, len(videos), batch_size):
-        batch = slice(start, start + batch_size)
-        yield Batch(tuple(stream.padded(batch) for stream in streams), targets[batch])
+        chosen = slice(start, start + batch_size)
+        yield Batch(shuffled.padded(order[chosen]), targets[chosen])

@@ -1,9 +1,11 @@
 """Fitting one model by the paper's recipe (section 2)."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,16 +13,99 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Adam
 
-from memfeat.config import TrainConfig
+from memfeat.config import FinetuneConfig, Monitor, TrainConfig
 from memfeat.devices import cpu_threads, seeded
 from memfeat.errors import TrainingError
+from memfeat.metrics import evaluate
 from memfeat.models import Regressor, regressor_of
-from memfeat.training.batches import Shuffle, Videos, epoch_batches
-from memfeat.training.data import Examples
-from memfeat.training.epochs import BestEpoch, DevResult, EpochReport, learning_rate
-from memfeat.training.scoring import score
+from memfeat.training.batches import Batch, Shuffle, Videos, epoch_batches
+from memfeat.training.examples import Examples
 
 DROPOUT = 0xD120  # keeps the masks apart from other uses of the same seed
+SCORED_TOGETHER = 32  # videos
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What `on_epoch` gets; without the seed it is a line of `history.jsonl`.
+
+    Attributes:
+        seed: which model.
+        epoch: counted from 0.
+        learning_rate: Adam's, during the epoch.
+        train_l1: mean L1 loss over the epoch's steps, dropout on.
+        dev_l1: mean L1 error on dev after the epoch.
+        dev_plcc: Pearson's correlation on dev; None where undefined.
+        dev_srocc: Spearman's; None where undefined.
+        best: whether the monitored value was the best so far.
+    """
+
+    seed: int
+    epoch: int
+    learning_rate: float
+    train_l1: float
+    dev_l1: float
+    dev_plcc: float | None
+    dev_srocc: float | None
+    best: bool
+
+
+class DevResult(NamedTuple):
+    """How well predictions agree with the dev split; correlations are None where undefined."""
+
+    l1: float
+    plcc: float | None
+    srocc: float | None
+
+    @classmethod
+    def of(cls, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Self:
+        """Compare predictions (videos,) with the truth (videos,)."""
+        metrics = evaluate(truth, predicted, bootstrap=0)
+        return cls(float(np.abs(truth - predicted).mean()), metrics.plcc, metrics.srocc)
+
+    def gain(self, monitor: Monitor) -> float:
+        """Return the monitored value, turned so that more is better; -inf where undefined."""
+        if monitor == "l1":
+            return -self.l1
+        value = self.plcc if monitor == "plcc" else self.srocc
+        return -math.inf if value is None else value
+
+
+class BestEpoch:
+    """Which epoch did best on dev, and when to stop.
+
+    The first epoch is the best until a later one is strictly better, which an undefined
+    correlation never is.
+    """
+
+    def __init__(self, monitor: Monitor, patience_epochs: int) -> None:
+        self.epoch = 0
+        self._monitor, self._patience_epochs = monitor, patience_epochs
+        self._gain = -math.inf
+
+    def improves(self, epoch: int, result: DevResult) -> bool:
+        """Return whether an epoch is the best so far, and remember it if it is."""
+        gain = result.gain(self._monitor)
+        better = epoch == 0 or gain > self._gain
+        if better:
+            self.epoch, self._gain = epoch, gain
+        return better
+
+    def stops(self, epoch: int) -> bool:
+        """Return whether patience ends with this epoch."""
+        return epoch - self.epoch >= self._patience_epochs
+
+    def why(self) -> str:
+        """Return why training stopped, in words."""
+        undefined = ", which was never defined" if self._gain == -math.inf else ""
+        watched = f"dev {self._monitor}{undefined}"
+        return f"{self._patience_epochs} epochs without improvement of {watched}"
+
+
+def learning_rate(config: TrainConfig | FinetuneConfig, epoch: int) -> float:
+    """Return Adam's rate in `epoch`, counted from 0: decayed every so many epochs."""
+    return config.learning_rate * config.learning_rate_decay ** (epoch // config.decay_every_epochs)
+
 
 OnEpoch = Callable[[EpochReport], None]
 
@@ -96,19 +181,21 @@ def _train_epochs(
     device: torch.device,
     on_epoch: OnEpoch | None,
 ) -> tuple[list[EpochReport], BestEpoch]:
-    """Train until it ends, and leave `regressor` with the weights of the best epoch."""
+    """Train until patience or epochs end, and leave `regressor` with the best epoch's weights."""
     (seed,) = config.seeds
     videos = examples.videos(device, config.aggregator, averaged=True)
     scores = examples.shuffled_scores(seed) if config.shuffle_labels else examples.scores
     train, dev = map(examples.labelled, ("train", "dev"))
-    dev_videos, dev_scores = videos.of(dev), scores[dev]
-    epochs = _Epochs(regressor, config, videos.of(train), scores[train])
+    train_videos, dev_videos = videos.of(train), videos.of(dev)
+    shuffle = Shuffle(seed, config.shuffle_frames, config.length_buckets * config.batch_size)
+    optimizer = Adam(regressor.parameters(), weight_decay=config.weight_decay, fused=True)
     best = BestEpoch(config.monitor, config.patience_epochs)
     history: list[EpochReport] = []
     weights: dict[str, Tensor] = {}
     for epoch in range(config.max_epochs):
-        rate = learning_rate(config, epoch)
-        loss = epochs.train(epoch, rate)
+        rate = optimizer.param_groups[0]["lr"] = learning_rate(config, epoch)
+        batches = epoch_batches(train_videos, scores[train], shuffle, epoch, config.batch_size)
+        loss = _train_epoch(regressor, optimizer, batches)
         predicted = score(regressor, dev_videos)
         if not np.isfinite([loss, *predicted]).all():
             raise TrainingError(
@@ -117,7 +204,7 @@ def _train_epochs(
                 "numbers; lower --learning-rate, or look for damaged features with `memfeat "
                 "cache verify`"
             )
-        result = DevResult.of(dev_scores, predicted)
+        result = DevResult.of(scores[dev], predicted)
         improved = best.improves(epoch, result)
         if improved:
             weights = {name: value.clone() for name, value in regressor.state_dict().items()}
@@ -130,32 +217,38 @@ def _train_epochs(
     return history, best
 
 
-class _Epochs:
-    """Trains a regressor with Adam, epoch by epoch."""
+def _train_epoch(regressor: Regressor, optimizer: Adam, batches: Iterable[Batch]) -> float:
+    """Take a step for each batch; return the mean L1 loss over videos."""
+    regressor.train()
+    total, videos = torch.zeros((), dtype=torch.float64), 0
+    for batch in batches:
+        loss = (regressor(*batch.streams).scores - batch.scores).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total = total.to(loss.device) + loss.detach().double() * len(batch.scores)
+        videos += len(batch.scores)
+    return float(total / videos)
 
-    def __init__(
-        self,
-        regressor: Regressor,
-        config: TrainConfig,
-        videos: Videos,
-        scores: NDArray[np.float64],
-    ) -> None:
-        self._regressor, self._videos, self._scores = regressor, videos, scores
-        self._optimizer = Adam(regressor.parameters(), weight_decay=config.weight_decay, fused=True)
-        bucket = config.length_buckets * config.batch_size
-        self._shuffle = Shuffle(config.seeds[0], config.shuffle_frames, bucket)
-        self._batch_size = config.batch_size
 
-    def train(self, epoch: int, rate: float) -> float:
-        """Train for one epoch; return the mean L1 loss over videos."""
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._regressor.train()
-        total = torch.zeros((), dtype=torch.float64, device=self._videos.device)
-        batches = epoch_batches(self._videos, self._scores, self._shuffle, epoch, self._batch_size)
-        for batch in batches:
-            loss = (self._regressor(*batch.streams).scores - batch.scores).abs().mean()
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-            total += loss.detach().double() * len(batch.scores)
-        return float(total / len(self._videos))
+def score(regressor: Regressor, videos: Videos) -> NDArray[np.float64]:
+    """Score videos with a regressor on the same device, without dropout.
+
+    Videos of similar length are scored together; but for rounding (1e-6) a score depends on no
+    other video.
+
+    Returns:
+        (videos,), each in [0, 1].
+    """
+    by_length = np.argsort(videos.lengths, kind="stable")
+    scores = np.empty(len(videos))
+    was_training = regressor.training
+    regressor.eval()
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(videos), SCORED_TOGETHER):
+                chosen = by_length[first : first + SCORED_TOGETHER]
+                scores[chosen] = regressor(*videos.padded(chosen)).scores.cpu().numpy()
+    finally:
+        regressor.train(was_training)
+    return scores

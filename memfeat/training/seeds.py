@@ -1,4 +1,4 @@
-"""Training runs: each seed once, kept where it is already done, then the seeds summed up."""
+"""Training runs: a folder for each seed, kept if it is complete, and a summary of the seeds."""
 
 import platform
 import shutil
@@ -36,12 +36,11 @@ from memfeat.runs import (
     split_metrics,
     write_summary,
 )
-from memfeat.training.data import Examples, Tables
-from memfeat.training.fitting import OnEpoch, fit
-from memfeat.training.scoring import score
+from memfeat.training.examples import Examples, Tables
+from memfeat.training.fitting import OnEpoch, fit, score
 
-# The data's digest and the cache's spec compare by content what these name.
-PLACES = {"manifest", "cache", "run"}
+# Two runs are compared by the content of these, the data's digest and the cache's spec.
+PATHS = {"manifest", "cache", "run"}
 
 
 def train(
@@ -55,7 +54,7 @@ def train(
 
     Seeds that are complete there, with the same settings and data, are kept. On one machine the
     same arguments write the same bytes, but for `provenance.json`. With `shuffle_labels` the
-    history tells of shuffled scores; the metrics are against the true ones.
+    history is of the shuffled scores; the metrics are against the true ones.
 
     Args:
         tables: the features, one table for each of `config.cache`; a single one may stand for
@@ -89,10 +88,10 @@ def train(
 def unfinished(
     config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]
 ) -> list[TrainConfig]:
-    """Return the seeds that `config.run` does not hold yet, each as a run of its own.
+    """Return the seeds that `config.run` does not hold yet, each as a configuration of its own.
 
     Args:
-        config: with all options, as `resolve_options` fills them in.
+        config: with all options, from `resolve_options`.
         specs: what made each cache's features.
         facts: `Examples.facts`.
 
@@ -149,7 +148,7 @@ def _train_seed(
 
 
 def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
-    """Sum up the seeds of `config` in its folder, unless it has one seed or that is done.
+    """Write the summary of several seeds into `config.run`, unless it is there.
 
     Args:
         config: as given to `unfinished`, all of whose seeds are complete now.
@@ -222,13 +221,13 @@ def _is_done(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str
     """Return whether `config.run` holds this very run.
 
     Raises:
-        RunError: it holds another one. More or fewer seeds make no other run of several seeds.
+        RunError: it holds another run; of several seeds, more or fewer make no other run.
     """
     if not is_complete(config.run):
         return False
     found = Run(config.run)
     both_several = min(len(found.config.seeds), len(config.seeds)) > 1
-    ignored = PLACES | ({"seeds"} if both_several else set())
+    ignored = PATHS | ({"seeds"} if both_several else set())
     old, new = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
     differences = [f"{k} is {old[k]!r} there and {new[k]!r} here" for k in new if old[k] != new[k]]
     if found.specs != tuple(specs):

@@ -1,0 +1,205 @@
+"""What is trained on: records joined with their features."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from memfeat.cache import CacheSpec, FeatureTable
+from memfeat.config import Split
+from memfeat.errors import TrainingError
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.models import AGGREGATORS
+from memfeat.runs import Predictions
+from memfeat.training.batches import Stream, Videos
+
+LABELS = 0x1ABE15  # keeps the permutation of scores apart from other uses of the same seed
+
+Tables = FeatureTable | Sequence[FeatureTable]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The videos that have both a record and features in every cache, in the records' order.
+
+    Attributes:
+        tables: the features, one table for each cache, those of other videos included.
+        records: one per video.
+        positions: for each table int64 (videos,), each video's index in it.
+    """
+
+    tables: tuple[FeatureTable, ...]
+    records: tuple[VideoRecord, ...]
+    positions: tuple[NDArray[np.int64], ...]
+
+    @classmethod
+    def join(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
+        """Keep the records that have features; `select_records` tells about the others.
+
+        Args:
+            tables: one for each cache; a single one may stand for itself.
+            records: the videos.
+
+        Raises:
+            CacheError: features that are damaged, such as NaN.
+        """
+        joined = cls._join(tables, records)
+        for table in joined.tables:
+            table.require_sound()
+        return joined
+
+    @classmethod
+    def trusted(
+        cls, tables: Tables, records: Sequence[VideoRecord], facts: Mapping[str, Any]
+    ) -> Self:
+        """Join what `join` has checked before, without reading any feature again.
+
+        Args:
+            tables: the features.
+            records: the videos.
+            facts: what `facts` was then.
+        """
+        joined = cls._join(tables, records)
+        joined.__dict__["facts"] = dict(facts)  # where a cached_property keeps its value
+        return joined
+
+    @classmethod
+    def _join(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
+        several = (tables,) if isinstance(tables, FeatureTable) else tuple(tables)
+        indices = [{name: i for i, name in enumerate(table.video_ids)} for table in several]
+        kept = tuple(r for r in records if all(r.video_id in index for index in indices))
+        positions = [np.array([index[r.video_id] for r in kept], np.int64) for index in indices]
+        return cls(several, kept, tuple(positions))
+
+    @property
+    def specs(self) -> tuple[CacheSpec, ...]:
+        """What made each cache's features."""
+        return tuple(table.spec for table in self.tables)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Each video's score, (videos,), NaN where it is withheld."""
+        return np.array([np.nan if r.score is None else r.score for r in self.records], np.float64)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Where the scores come from: the distinct names, in order."""
+        return list(dict.fromkeys(r.dataset for r in self.records if r.dataset))
+
+    @cached_property
+    def means(self) -> tuple[NDArray[np.float64], ...]:
+        """For each cache, each video's mean over time of its class tokens, (videos, dim)."""
+        return tuple(
+            np.stack([_mean_frame(table, position) for position in positions.tolist()])
+            for table, positions in zip(self.tables, self.positions, strict=True)
+        )
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Where the scores come from, and SHA-256s of all that training depends on but settings.
+
+        Every value of the table is read for it.
+        """
+        labels = [[r.video_id, r.split, r.score] for r in self.records]
+        content = hashlib.sha256(json.dumps(labels).encode())
+        for table, positions in zip(self.tables, self.positions, strict=True):
+            content.update(table.lengths[positions].tobytes())
+            for position in positions.tolist():
+                content.update(np.ascontiguousarray(table.frames(position)).data)
+            if (table.covers != 1).any():
+                for position in positions.tolist():
+                    content.update(_covers(table, position).tobytes())
+        return {
+            "datasets": self.datasets,
+            "manifest_sha256": Manifest(Path(), self.records).digest,
+            "data_sha256": content.hexdigest(),
+        }
+
+    def videos(
+        self, device: torch.device, aggregators: Sequence[str], *, averaged: bool = False
+    ) -> Videos:
+        """Return each video's frames in each cache, for batches to be made on a device.
+
+        Args:
+            device: where.
+            aggregators: what each cache's frames are for.
+            averaged: whether a video's mean frame is to stand for its frames where an aggregator
+                needs no more.
+        """
+        pools = [AGGREGATORS.get(name) for name in aggregators]
+        return Videos(
+            tuple(
+                self._mean_frames(stream, device)
+                if averaged and pool.of_the_mean
+                else self._frames(stream, device, of_tokens=pool.of_tokens)
+                for stream, pool in enumerate(pools)
+            )
+        )
+
+    def _frames(self, stream: int, device: torch.device, *, of_tokens: bool) -> Stream:
+        table = self.tables[stream]
+        columns = None if of_tokens else table.spec.dim
+        whole = Stream.of_table(table.values, table.offsets, table.covers, device, columns)
+        return whole.of(self.positions[stream])
+
+    def _mean_frames(self, stream: int, device: torch.device) -> Stream:
+        means = self.means[stream].astype(np.float32)
+        once = np.ones(len(means), np.int32)
+        return Stream.of_table(means, np.arange(len(means) + 1), once, device)
+
+    def labelled(self, split: Split) -> NDArray[np.int64]:
+        """Return the indices of a split's videos with a score, in order."""
+        chosen = [r.split == split and r.score is not None for r in self.records]
+        return np.flatnonzero(chosen)
+
+    def require_splits(self) -> None:
+        """Refuse to train without scored videos to learn from and to stop by.
+
+        Raises:
+            TrainingError: train or dev has none; the message counts what there is.
+        """
+        for split in ("train", "dev"):
+            if not len(self.labelled(split)):
+                found = sum(record.split == split for record in self.records)
+                held = f"{found} videos, none with a score" if found else "no video"
+                raise TrainingError(
+                    f"of the {len(self.records)} videos with features, the {split} split has "
+                    f"{held}; give scored videos in train to learn from, and in dev to choose the "
+                    "best epoch by"
+                )
+
+    def shuffled_scores(self, seed: int) -> NDArray[np.float64]:
+        """Return the scores, permuted within train and within dev: the control's labels."""
+        scores, source = self.scores, np.random.default_rng([seed, LABELS])
+        for split in ("train", "dev"):
+            chosen = self.labelled(split)
+            scores[chosen] = scores[source.permutation(chosen)]
+        return scores
+
+    def columns(self, prediction: NDArray[np.float64]) -> Predictions:
+        """Return predictions (videos,) beside the truth."""
+        ids, splits = zip(*((r.video_id, r.split) for r in self.records), strict=True)
+        return Predictions(ids, splits, self.scores, prediction)
+
+
+def _mean_frame(table: FeatureTable, position: int) -> NDArray[np.float64]:
+    """Return a video's mean over time, in which each row counts as often as it covers frames."""
+    frames = table.frames(position)[:, : table.spec.dim]
+    covers = _covers(table, position)
+    mean: NDArray[np.float64]
+    if (covers == 1).all():
+        mean = frames.mean(axis=0, dtype=np.float64)
+    else:
+        mean = covers @ frames.astype(np.float64) / covers.sum()
+    return mean
+
+
+def _covers(table: FeatureTable, position: int) -> NDArray[np.int32]:
+    return table.covers[table.offsets[position] : table.offsets[position + 1]]

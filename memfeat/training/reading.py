@@ -1,0 +1,132 @@
+"""Which of a manifest's videos can be used, and their features from the caches."""
+
+import shlex
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+
+from memfeat.cache import Cache, FeatureTable
+from memfeat.config import Split
+from memfeat.errors import TrainingError
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.storage import Location
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The videos of a manifest that can be used.
+
+    Attributes:
+        records: those with features, in the manifest's order.
+        notes: a line for the user for each kind of video that goes unused.
+    """
+
+    records: tuple[VideoRecord, ...]
+    notes: tuple[str, ...]
+
+
+def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) -> Selection:
+    """Select the videos that have features in every cache; those that failed are left out.
+
+    Args:
+        manifest: names the videos.
+        caches: hold their features.
+        partial: whether to use videos that could be decoded only in part.
+
+    Raises:
+        TrainingError: videos of the manifest were never extracted; says how many, which, into
+            which cache, and the command that does it.
+    """
+    missing = [message for cache in caches if (message := _missing(manifest, cache))]
+    if missing:
+        raise TrainingError("; ".join(missing))
+    usable = set.intersection(*(set(cache.usable(partial=partial)) for cache in caches))
+    notes = dict.fromkeys(note for cache in caches for note in _left_out(manifest, cache, usable))
+    records = tuple(record for record in manifest.records if record.video_id in usable)
+    return Selection(records, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Videos of a manifest with their features.
+
+    Attributes:
+        records: the videos, in the manifest's order.
+        tables: their features, one table for each cache.
+        notes: a line for the user for each kind of video that goes unused.
+    """
+
+    records: tuple[VideoRecord, ...]
+    tables: tuple[FeatureTable, ...]
+    notes: tuple[str, ...]
+
+
+def read_features(
+    manifest: Manifest,
+    folders: Sequence[Location],
+    *,
+    split: Split | None = None,
+    partial: bool = False,
+) -> Features:
+    """Read a manifest's videos from caches, whose shards are compared with their checksums.
+
+    Args:
+        manifest: names the videos.
+        folders: of the caches.
+        split: only its videos.
+        partial: whether to use videos that could be decoded only in part.
+
+    Raises:
+        TrainingError: videos of the manifest were never extracted; see `select_records`.
+        CacheError: a cache cannot be read, or differs from its checksums.
+    """
+    caches = [Cache.open(folder) for folder in folders]
+    selection = select_records(manifest, *caches, partial=partial)
+    records = tuple(record for record in selection.records if split in (None, record.split))
+    video_ids = [record.video_id for record in records]
+    for cache in caches:
+        cache.require_whole(video_ids)
+    tables = tuple(cache.load(video_ids) for cache in caches)
+    return Features(records, tables, selection.notes)
+
+
+def _missing(manifest: Manifest, cache: Cache) -> str:
+    """Say which videos were never extracted into a cache; nothing if all were."""
+    missing = [r.video_id for r in manifest.records if r.video_id not in cache.entries]
+    if not missing:
+        return ""
+    paths = [shlex.quote(str(path)) for path in (manifest.path, cache.folder)]
+    how = (
+        f"Import them first: memfeat cache import SRC --cache {paths[1]}"
+        if cache.spec.is_imported
+        else f"Extract them first: memfeat extract --manifest {paths[0]} --cache {paths[1]}"
+    )
+    name = "name" if cache.spec.is_imported else "encoder"
+    return (
+        f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
+        f"features in {cache.folder}: {_some(missing)}. {how} "
+        f"--{name} {shlex.quote(cache.spec.encoder)}"
+    )
+
+
+def _left_out(manifest: Manifest, cache: Cache, usable: Container[str]) -> Iterator[str]:
+    for status in ("partial", "failed"):
+        left_out = [
+            video_id
+            for video_id in manifest.by_id
+            if video_id not in usable and cache.entries[video_id].status == status
+        ]
+        if left_out:
+            yield f"{len(left_out)} {status} videos are left out: {_some(left_out)}"
+    unlabelled = [video_id for video_id in cache.entries if video_id not in manifest.by_id]
+    if unlabelled:
+        yield (
+            f"{len(unlabelled)} videos of {cache.folder} are not in {manifest.path} and go unused: "
+            f"{_some(unlabelled)}"
+        )
+
+
+def _some(video_ids: Sequence[str]) -> str:
+    more = len(video_ids) - SHOWN
+    return ", ".join(map(repr, video_ids[:SHOWN])) + (f" and {more} more" if more > 0 else "")
