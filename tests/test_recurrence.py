@@ -8,6 +8,7 @@ import torch
 from compilers import needs_compiler
 from torch import nn
 from torch.autograd import gradcheck
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from memfeat.errors import ConfigError, MemfeatError
@@ -55,9 +56,7 @@ def those_of_nn_gru(hidden, dtype):
     gru = nn.GRU(DIM, hidden, LAYERS, batch_first=True, bidirectional=True).to(dtype)
     gru.load_state_dict(ours.state_dict())
     alone = [gru(frames[i : i + 1, :n])[0][0] for i, n in enumerate(lengths)]
-    states = torch.zeros(len(lengths), TIME, 2 * hidden, dtype=dtype)
-    for row, own in zip(states, alone, strict=True):
-        row[: len(own)] = own
+    states = pad_sequence([*alone, frames.new_empty(TIME, 2 * hidden)], batch_first=True)[:-1]
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(states.shape, dtype=dtype, generator=generator)
     wanted = {"frames": frames, **dict(gru.named_parameters())}
