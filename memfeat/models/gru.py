@@ -100,7 +100,7 @@ class BiGru(nn.GRU):
         packed = packed._replace(data=states)
         return pad_packed_sequence(packed, batch_first=True, total_length=time)[0]
 
-    def layer_parameters(self, layer: int) -> list[nn.Parameter]:
+    def layer_parameters(self, layer: int) -> list[Tensor]:
         """Return a layer's `KINDS` of the forward direction, then of the backward one."""
         return [getattr(self, f"{k}_l{layer}{end}") for end in ("", "_reverse") for k in KINDS]
 
@@ -117,7 +117,7 @@ class BiGru(nn.GRU):
 
 
 def _library_layer(
-    rows: Tensor, batch_sizes: Tensor, dropout: Dropout | None, weights: list[nn.Parameter]
+    rows: Tensor, batch_sizes: Tensor, dropout: Dropout | None, weights: list[Tensor]
 ) -> Tensor:
     """Run torch's own layer."""
     start = rows.new_zeros(2, int(batch_sizes[0]), weights[1].shape[1])
@@ -128,7 +128,7 @@ def _library_layer(
 
 
 def _looped_layer(
-    rows: Tensor, batch_sizes: Tensor, dropout: Dropout | None, weights: list[nn.Parameter]
+    rows: Tensor, batch_sizes: Tensor, dropout: Dropout | None, weights: list[Tensor]
 ) -> Tensor:
     loops = plain if backend_for(rows.device) == "plain" else kernel()
     states: Tensor = _LoopedLayer.apply(rows, batch_sizes, dropout, loops, *weights)

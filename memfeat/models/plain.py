@@ -71,7 +71,7 @@ def backward(
     _sigmoid_backward(d_n * c, r, grad_input=d_r)
     _sigmoid_backward(before - n, z, grad_input=d_z)
     torch.mul(d_n, r, out=d_c)
-    factors = d_gates.unflatten(-1, (3, hidden))
+    factors = d_gates.view(*z.shape[:-1], 3, hidden)
     steps = zip(factors, d_gates, z, d_states[1:], d_states[:-1], strict=True)
     for factor, d_gate, kept, d_after, d_before in reversed(list(steps)):
         factor.mul_(d_after.unsqueeze(-2))

@@ -185,7 +185,7 @@ def _train_epochs(
     (seed,) = config.seeds
     videos = examples.videos(device, config.aggregator, averaged=True)
     scores = examples.shuffled_scores(seed) if config.shuffle_labels else examples.scores
-    train, dev = map(examples.labelled, ("train", "dev"))
+    train, dev = examples.labelled("train"), examples.labelled("dev")
     train_videos, dev_videos = videos.of(train), videos.of(dev)
     shuffle = Shuffle(seed, config.shuffle_frames, config.length_buckets * config.batch_size)
     optimizer = Adam(regressor.parameters(), weight_decay=config.weight_decay, fused=True)
