@@ -132,11 +132,11 @@ def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int
     config = read_settings(ImportConfig, "import", None, flags)
 
     from memfeat.cache import import_features
-    from memfeat.cli.progress import step_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.manifest import read_manifest
 
     wanted = None if config.manifest is None else tuple(read_manifest(config.manifest).by_id)
-    with step_progress("videos", 0) as progress:
+    with progress_line("videos", 0) as progress:
         summary = import_features(
             path,
             folder,
@@ -173,11 +173,11 @@ def export_command(
     of --manifest.
     """
     from memfeat.cache import export_features
-    from memfeat.cli.progress import step_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.manifest import read_manifest
 
     wanted = None if manifest is None else tuple(read_manifest(manifest).by_id)
-    with step_progress("videos", 0) as progress:
+    with progress_line("videos", 0) as progress:
         summary = export_features(
             folder,
             output,

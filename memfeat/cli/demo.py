@@ -24,7 +24,7 @@ def demo_command(name: str, manifest: Path | None, videos: Path | None) -> None:
     scikit-image and scikit-learn ship. Their scores follow a formula and are not people's: they
     show that the machinery works, and nothing about memory.
     """
-    from memfeat.cli.progress import step_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.datasets.demo import DEMOS
     from memfeat.datasets.rendering import render_demo
 
@@ -32,7 +32,7 @@ def demo_command(name: str, manifest: Path | None, videos: Path | None) -> None:
         raise unknown_name("demo", name, DEMOS)
     manifest = manifest or Path("data_manifests", f"{name}.csv")
     settings = DEMOS[name]
-    with step_progress("clips", settings.num_clips) as progress:
+    with progress_line("clips", settings.num_clips) as progress:
         render_demo(
             manifest,
             videos or Path("data", name),

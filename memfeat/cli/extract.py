@@ -58,15 +58,15 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
     check_name("encoder", config.encoder)
     prepare_workers("memfeat.decoding.worker")
 
-    from memfeat.cli.progress import video_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.extraction import extract
 
-    with video_progress(len(manifest.records[: config.limit])) as progress:
+    with progress_line("videos", len(manifest.records[: config.limit])) as progress:
         return extract(
             manifest,
             config,
-            on_start=progress.start,
-            on_video=progress.advance,
+            on_start=progress.exclude,
+            on_video=progress.count,
             on_rates=progress.measure,
         )
 

@@ -53,10 +53,10 @@ def finetune_weights(config: FinetuneConfig) -> "FinetuneSummary":
     manifest = read_manifest(config.manifest, config.root)
     prepare_workers("memfeat.decoding.worker")
 
-    from memfeat.cli.progress import finetune_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.finetuning import finetune
 
-    with finetune_progress() as progress:
+    with progress_line("finetune") as progress:
         return finetune(manifest, config, on_progress=progress.show, on_note=progress.say)
 
 

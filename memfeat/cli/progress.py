@@ -10,7 +10,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -24,110 +23,77 @@ if TYPE_CHECKING:
 SPEED_FROM_SECONDS = 3600.0  # there may be minutes between two epochs, and it takes several
 
 
-class VideoProgress:
-    """Counts videos and frames as they are finished, and names those that are not ok."""
+class ProgressLine:
+    """A bar with counts, times and a note."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task("videos", total=total, rate="")
-
-    def start(self, already_done: int) -> None:
-        """Count the videos that an earlier run finished, without letting them set the pace."""
-        total = (self._progress.tasks[self._task].total or 0) - already_done
-        self._progress.reset(self._task, total=total, rate="")
-
-    def advance(self, outcome: "VideoOutcome") -> None:
-        """Count one video."""
-        self._progress.update(self._task, advance=1)
-        if outcome.message:
-            kind = "note" if outcome.status == "ok" else outcome.status
-            line = f"{kind}: {outcome.video_id}: {outcome.message}"
-            self._progress.console.print(escape(line), soft_wrap=True, highlight=False)
-
-    def measure(self, rates: "Rates") -> None:
-        """Show how fast it goes, and what it waits for."""
-        if rates.wall_seconds:
-            speed = f"{rates.decoded / rates.wall_seconds:.1f} frames/s"
-            fill = f"queue {rates.queue_fill:.0%} full"
-            self._progress.update(self._task, rate=f"{speed}, {rates.bottleneck}-bound, {fill}")
-
-
-@contextmanager
-def video_progress(total: int) -> Iterator[VideoProgress]:
-    """Show videos done, rate and time left."""
-    with _bar(TextColumn("{task.fields[rate]}")) as progress:
-        yield VideoProgress(progress, total)
-
-
-@contextmanager
-def step_progress(what: str, total: int) -> Iterator["StepProgress"]:
-    """Show steps done of `total`, with time left and a word on the latest."""
-    with _bar(TextColumn("{task.fields[note]}")) as progress:
-        yield StepProgress(progress, what, total)
-
-
-class StepProgress:
-    """Counts steps such as clips, epochs or cells."""
-
-    def __init__(self, progress: Progress, what: str, total: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task(what, total=total, note="")
+    def __init__(self, bars: Progress, what: str, total: int | None) -> None:
+        self._bars = bars
+        self._total = total or 0
+        self._task = bars.add_task(what, total=total, note="")
 
     def restart(self, total: int) -> None:
         """Begin again with another number of steps."""
-        self._progress.reset(self._task, total=total)
+        self._bars.reset(self._task, total=total)
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         """Count steps and show `note`."""
-        self._progress.update(self._task, advance=steps, note=escape(note))
+        self._bars.update(self._task, advance=steps, note=escape(note))
+
+    def show(self, done: int, total: int, note: str) -> None:
+        """Show that `done` of `total` steps are done, and `note`."""
+        self._bars.update(self._task, completed=done, total=total, note=escape(note))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bars.console.print(escape(line), soft_wrap=True, highlight=False)
+
+    # For an extraction:
+
+    def exclude(self, already_done: int) -> None:
+        """Leave out the videos that an earlier run finished: they say nothing about the speed."""
+        self.restart(self._total - already_done)
+
+    def count(self, outcome: "VideoOutcome") -> None:
+        """Count one video, and name it if there is something to say about it."""
+        self._bars.update(self._task, advance=1)
+        if outcome.message:
+            kind = "note" if outcome.status == "ok" else outcome.status
+            self.say(f"{kind}: {outcome.video_id}: {outcome.message}")
+
+    def measure(self, rates: "Rates") -> None:
+        """Show the speed, and what limits it."""
+        if rates.wall_seconds:
+            speed = f"{rates.decoded / rates.wall_seconds:.1f} frames/s"
+            fill = f"queue {rates.queue_fill:.0%} full"
+            self._bars.update(self._task, note=f"{speed}, {rates.bottleneck}-bound, {fill}")
+
+
+@contextmanager
+def progress_line(what: str, total: int | None = None) -> Iterator[ProgressLine]:
+    """Show steps done of `total`, the time left and a note; in percent if `total` is not known."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn() if total is None else MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        speed_estimate_period=SPEED_FROM_SECONDS,
+    )
+    with bars:
+        yield ProgressLine(bars, what, total)
 
 
 @contextmanager
 def grid_progress() -> Iterator["Callable[[GridProgress], None]"]:
-    """Show how far a grid has come, in percent of the work, and the latest news."""
-    with _bar(TextColumn("{task.fields[note]}"), TaskProgressColumn()) as bar:
-        task = bar.add_task("grid", total=None, note="")
+    """Show the progress of a grid, in percent of the work, and the latest news."""
+    with progress_line("grid") as line:
 
         def show(progress: "GridProgress") -> None:
             # Where an earlier run left nothing to do, all of it is done.
             done, total = (progress.done, progress.total) if progress.total else (1, 1)
-            bar.update(task, completed=done, total=total, note=escape(progress.note))
+            line.show(done, total, progress.note)
 
         yield show
-
-
-class FinetuneProgress:
-    """Shows how far finetuning has come, and names the videos that it leaves out."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("finetune", total=None, note="")
-
-    def show(self, done: int, total: int, note: str) -> None:
-        """Show the videos done, over all epochs that there may be, and the latest figures."""
-        self._progress.update(self._task, completed=done, total=total, note=escape(note))
-
-    def say(self, note: str) -> None:
-        """Print a line above."""
-        self._progress.console.print(escape(note), soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def finetune_progress() -> Iterator[FinetuneProgress]:
-    """Show how far finetuning has come, in percent of all epochs that there may be."""
-    with _bar(TextColumn("{task.fields[note]}"), TaskProgressColumn()) as progress:
-        yield FinetuneProgress(progress)
-
-
-def _bar(last: TextColumn, count: ProgressColumn | None = None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        count or MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        last,
-        console=Console(stderr=True),
-        speed_estimate_period=SPEED_FROM_SECONDS,
-    )

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     LOCAL_PATH,
     json_option,
@@ -42,15 +43,21 @@ def train_command(pipeline: Path | None, workers: int, as_json: bool, **flags: A
     """
     config = read_settings(TrainConfig, "train", pipeline, flags)
 
-    from memfeat.ablation import train_seeds
     from memfeat.cache import Cache
+    from memfeat.manifest import read_manifest
+
+    for aggregator in config.aggregator:
+        check_name("aggregator", aggregator)
+    check_name("head", config.head)
+    manifest = read_manifest(config.manifest)
+    caches = [Cache.open(folder) for folder in config.cache]
+
+    from memfeat.ablation import train_seeds
     from memfeat.cli.progress import grid_progress
     from memfeat.cli.tables import print_metrics
-    from memfeat.manifest import read_manifest
     from memfeat.training import select_records
 
-    caches = [Cache.open(folder) for folder in config.cache]
-    say_notes(select_records(read_manifest(config.manifest), *caches).notes)
+    say_notes(select_records(manifest, *caches).notes)
     with grid_progress() as show:
         run = train_seeds(config, workers, on_progress=show)
     if as_json:
