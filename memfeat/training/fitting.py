@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim import Adam
 
 from memfeat.config import FinetuneConfig, Monitor, TrainConfig
 from memfeat.devices import cpu_threads, seeded
 from memfeat.errors import TrainingError
 from memfeat.metrics import evaluate
 from memfeat.models import Regressor, regressor_of
+from memfeat.training.adam import Adam
 from memfeat.training.batches import Batch, Shuffle, Videos, epoch_batches
 from memfeat.training.examples import Examples
 
@@ -188,14 +188,14 @@ def _train_epochs(
     train, dev = examples.labelled("train"), examples.labelled("dev")
     train_videos, dev_videos = videos.of(train), videos.of(dev)
     shuffle = Shuffle(seed, config.shuffle_frames, config.length_buckets * config.batch_size)
-    optimizer = Adam(regressor.parameters(), weight_decay=config.weight_decay, fused=True)
+    optimizer = Adam(regressor.parameters(), config.weight_decay)
     best = BestEpoch(config.monitor, config.patience_epochs)
     history: list[EpochReport] = []
     weights: dict[str, Tensor] = {}
     for epoch in range(config.max_epochs):
-        rate = optimizer.param_groups[0]["lr"] = learning_rate(config, epoch)
+        rate = learning_rate(config, epoch)
         batches = epoch_batches(train_videos, scores[train], shuffle, epoch, config.batch_size)
-        loss = _train_epoch(regressor, optimizer, batches)
+        loss = _train_epoch(regressor, optimizer, rate, batches)
         predicted = score(regressor, dev_videos)
         if not np.isfinite([loss, *predicted]).all():
             raise TrainingError(
@@ -217,7 +217,9 @@ def _train_epochs(
     return history, best
 
 
-def _train_epoch(regressor: Regressor, optimizer: Adam, batches: Iterable[Batch]) -> float:
+def _train_epoch(
+    regressor: Regressor, optimizer: Adam, learning_rate: float, batches: Iterable[Batch]
+) -> float:
     """Take a step for each batch; return the mean L1 loss over videos."""
     regressor.train()
     total, videos = torch.zeros((), dtype=torch.float64), 0
@@ -225,7 +227,7 @@ def _train_epoch(regressor: Regressor, optimizer: Adam, batches: Iterable[Batch]
         loss = (regressor(*batch.streams).scores - batch.scores).abs().mean()
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        optimizer.step(learning_rate)
         total = total.to(loss.device) + loss.detach().double() * len(batch.scores)
         videos += len(batch.scores)
     return float(total / videos)
