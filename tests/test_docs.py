@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from test_architecture import LEVELS
 
 from memfeat.cli import main
 from memfeat.config import AblationConfig, TrainConfig, build
@@ -183,6 +184,13 @@ def test_files_and_modules_that_are_named_exist():
         r"^::: (memfeat\S*)", Path("docs/reference/python.md").read_text(), re.M
     ):
         assert importlib.util.find_spec(module), module
+
+
+def test_the_levels_of_imports_are_those_that_the_architecture_page_lists():
+    rows = re.findall(r"^\| (\d+) \| (`.*?) \|", Path("docs/architecture.md").read_text(), re.M)
+    listed = {int(level): set(re.findall(r"`(\w+)/?`", rooms)) for level, rooms in rows}
+    there = {path.stem for path in Path("memfeat").iterdir()}
+    assert listed == {level: rooms & there for level, rooms in enumerate(LEVELS, 1)}
 
 
 def anchors(page: Path) -> set[str]:
