@@ -27,7 +27,7 @@ GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
-  table1-smoke demo-table2 demo-sampler test soak docs bench-train bench-extract clean
+  table1-smoke demo-table2 demo-sampler test types tests soak docs bench-train bench-extract clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -112,8 +112,14 @@ demo-sampler: $(VENV)/.installed ## tell what frame samplers save on the demo cl
 test: $(VENV)/.installed-test ## run linters and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --jobs 2 types tests
+
+types: $(VENV)/.installed-test
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+# Bytecode is written, for tests start processes that import memfeat.
+tests: $(VENV)/.installed-test
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 docs: $(VENV)/.installed-docs ## build the documentation as a web site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -9,8 +9,12 @@ from typing import Any, cast
 
 import av
 import numpy as np
+import pytest
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from memfeat.errors import VideoError
+from memfeat.video import VideoReader
 
 Pixels = NDArray[np.uint8]
 BITS = (2, 5)  # rows and columns of blocks, the lowest bit first: 0 to 1023
@@ -107,3 +111,12 @@ def numbered_clip(path: Path, frames: int = 60, **arguments: Any) -> Path:
 def numbers_in(pictures: Iterable[Pixels]) -> list[int]:
     """Read the numbers of decoded pictures."""
     return [read_number(pixels) for pixels in pictures]
+
+
+def refusal(path: Path, **arguments: Any) -> VideoError:
+    """Return the error of reading a video; it is one line that names the file."""
+    with pytest.raises(VideoError) as caught, VideoReader(path, **arguments) as reader:
+        list(reader)
+    assert repr(str(path)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value

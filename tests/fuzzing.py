@@ -6,9 +6,8 @@ goes on after the mutant that did. What the kinds are stands in `fuzzed`.
 
 import faulthandler
 import json
+import os
 import resource
-import subprocess
-import sys
 import time
 import traceback
 from collections import Counter
@@ -30,6 +29,7 @@ from fuzzed import (
 from mutating import mutants
 
 from memfeat.errors import MemfeatError
+from memfeat.workers.processes import worker_context
 
 SECONDS_A_MUTANT = 120  # on a machine that has other things to do
 ROOM = 2 << 30  # bytes that a child may take beyond what it has before the first mutant
@@ -56,22 +56,23 @@ def judge(kind: str, folder: Path, count: int, seed: int = 0) -> Tally:
     """Run `count` mutants of each file of a kind, in child processes."""
     tally, start = Tally(kind), 0
     while True:
-        command = [sys.executable, __file__, kind, folder, count, seed, start]
-        child = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, check=False, errors="replace"
-        )
-        lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+        child = worker_context().Process(target=attempt, args=(kind, folder, count, seed, start))
+        child.start()
+        child.join()
+        told = (folder / "verdicts").read_text().splitlines()
+        errors = (folder / "errors").read_text(errors="replace")
+        lines = [json.loads(line) for line in told if line.startswith("{")]
         ended = [line for line in lines if "verdict" in line]
         tally.verdicts.update(line["verdict"] for line in ended)
         tally.details += [line["why"] for line in ended if line["why"]]
-        if child.returncode == 0:
+        if child.exitcode == 0:
             return tally
         begun = [line for line in lines if "begun" in line]
         if not begun or len(begun) == len(ended):
-            raise RuntimeError(f"fuzzing {kind} itself failed:\n{child.stderr[-3000:]}")
-        hung = "Timeout (" in child.stderr
+            raise RuntimeError(f"fuzzing {kind} itself failed:\n{errors[-3000:]}")
+        hung = "Timeout (" in errors
         tally.verdicts[HUNG if hung else CRASHED] += 1
-        tally.details.append(f"mutant {begun[-1]['begun']}: {child.stderr[-1500:]}")
+        tally.details.append(f"mutant {begun[-1]['begun']}: {errors[-1500:]}")
         start = begun[-1]["begun"] + 1
 
 
@@ -113,8 +114,12 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def main(kind: str, folder: Path, count: int, seed: int, start: int) -> None:
-    """Judge mutants `start` and after, and print a line when one begins and when it ends."""
+def attempt(kind: str, folder: Path, count: int, seed: int, start: int) -> None:
+    """Judge mutants `start` and after, and write a line when one begins and when it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in ((1, "verdicts"), (2, "errors")):
+        with (folder / name).open("w") as file:
+            os.dup2(file.fileno(), number)
     files = list(files_of(kind, folder / f"from-{start}"))
     _limit_memory()
     number = 0
@@ -134,7 +139,3 @@ def main(kind: str, folder: Path, count: int, seed: int, start: int) -> None:
                 print(json.dumps(line), flush=True)
             number += 1
         path.write_bytes(whole)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:6]))

@@ -1,31 +1,36 @@
-"""Looking at processes through /proc."""
+"""Looking at processes through /proc, and sending them signals at the right moment."""
 
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def descendants(pid: int) -> list[int]:
-    """Return all processes below one; memfeat's workers are children of its fork server."""
-    return [each for child in _children(pid) for each in (child, *descendants(child))]
+def descendants(pid: int | None = None) -> list[int]:
+    """All processes below one, or this one; memfeat's workers are children of its fork server."""
+    found: list[int] = []
+    with suppress(OSError):  # it has just ended
+        for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+            with suppress(OSError):
+                found += map(int, (task / "children").read_text().split())
+    return [each for child in found for each in (child, *descendants(child))]
 
 
 def workers_of(pid: int) -> list[int]:
-    """Return the worker processes that one has started, in the order of their start."""
-    return sorted(worker for server in _children(pid) for worker in descendants(server))
+    """The worker processes that one has started, in the order of their start."""
+    servers = [server for server in descendants(pid) if parent_of(server) == pid]
+    return sorted(worker for server in servers for worker in descendants(server))
 
 
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        with suppress(OSError):  # it has just ended
-            found += map(int, (task / "children").read_text().split())
-    return found
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def exists(pid: int) -> bool:
-    """Return whether a process runs; a zombie, which only waits to be reaped, does not."""
+    """Whether a process runs; a zombie, which only waits to be reaped, does not."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -38,3 +43,42 @@ def eventually(claim: Callable[[], bool], seconds: float = 20) -> bool:
     while not claim() and time.monotonic() < deadline:
         time.sleep(0.02)
     return claim()
+
+
+def reading(path: Path) -> list[int]:
+    """The processes below this one that have a file open."""
+    found = []
+    for pid in descendants():
+        with suppress(OSError):
+            if any(link.readlink() == path for link in Path(f"/proc/{pid}/fd").iterdir()):
+                found.append(pid)
+    return found
+
+
+@contextmanager
+def struck(path: Path, times: int, blow: signal.Signals) -> Iterator[set[int]]:
+    """Send a signal to each of the first so many processes that open a file."""
+    hit: set[int] = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set() and len(hit) < times:
+            for pid in set(reading(path)) - hit:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, blow)
+                    hit.add(pid)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield hit
+    finally:
+        stop.set()
+        thread.join()
+
+
+def resident(pid: int | None = None) -> int:
+    """Bytes of memory that a process, or this one, now holds."""
+    pages = Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,18 +1,15 @@
 """Decoding in processes: the frames that the reader gives, whatever becomes of a process."""
 
 import os
-import re
+import shutil
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import numbered_clip, read_number
-from processes import descendants
+from clips import numbered_clip
+from processes import reading, struck
 
 from memfeat.decoding import DecodeSettings, Sampling, decode_ahead
 from memfeat.decoding import ahead as ahead_module
@@ -79,44 +76,10 @@ def test_what_is_wrong_with_a_video_is_told_and_the_others_come(clips, tmp_path)
     assert [len(found[name][1]) for name in FRAMES] == list(FRAMES.values())
 
 
-def reading(path: Path) -> list[int]:
-    """Return which of our processes have a file open."""
-    found = []
-    for pid in descendants(os.getpid()):
-        with suppress(OSError):
-            links = Path(f"/proc/{pid}/fd").iterdir()
-            if any(link.readlink() == path for link in links):
-                found.append(pid)
-    return found
-
-
-@contextmanager
-def struck(path: Path, times: int, blow: signal.Signals) -> Iterator[set[int]]:
-    """Send a signal to each of the first so many processes that open a file."""
-    hit: set[int] = set()
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set() and len(hit) < times:
-            for pid in set(reading(path)) - hit:
-                with suppress(ProcessLookupError):  # it has just ended
-                    os.kill(pid, blow)
-                    hit.add(pid)
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield hit
-    finally:
-        stop.set()
-        thread.join()
-
-
-@pytest.fixture
-def slow(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory) -> Path:
     """A clip that takes long enough to decode for its process to be found meanwhile."""
-    return numbered_clip(tmp_path / "slow.mp4", 900)
+    return numbered_clip(tmp_path_factory.mktemp("slow") / "slow.mp4", 900)
 
 
 def test_a_decoder_that_crashes_once_costs_nothing(clips, slow):
@@ -131,29 +94,6 @@ def test_a_decoder_that_crashes_once_costs_nothing(clips, slow):
         assert found[name][2] == seconds
 
 
-@pytest.mark.parametrize(
-    ("blow", "reason", "message"),
-    [
-        (signal.SIGSEGV, "crash", r"ended with signal 11, 2 times over; the other videos go on"),
-        (signal.SIGSTOP, "timeout", r"no frame came of it for 4 seconds, 2 times over"),
-    ],
-)
-def test_a_video_whose_decoder_crashes_or_hangs_twice_fails_alone(
-    clips, slow, blow, reason, message
-):
-    mixed = {"a": clips["a"], "slow": slow, **{n: clips[n] for n in ("b", "c", "one")}}
-    with struck(slow, 9, blow) as hit:
-        found = decode(mixed, decoders=2, time_limit=4)
-    assert len(hit) == 2
-    end = found["slow"][0]
-    assert (end.status, end.reason) == ("failed", reason)
-    assert repr(str(slow)) in end.message
-    assert re.search(message, end.message)
-    for name in ("a", "b", "c", "one"):
-        assert found[name][0].status == "ok"
-        assert [read_number(pixels) for pixels in found[name][1]] == list(range(FRAMES[name]))
-
-
 def test_a_process_whose_ring_was_looked_into_before_its_frames_is_given_no_more_time(slow):
     decoder = Decoder()
     decoder.submit(slow, DecodeSettings(SIZE))
@@ -166,6 +106,7 @@ def test_a_process_whose_ring_was_looked_into_before_its_frames_is_given_no_more
 
 
 def test_a_file_that_is_replaced_between_two_tries_has_changed(clips, slow, tmp_path):
+    slow = shutil.copy(slow, tmp_path / "copy.mp4")
     decoder = Decoder()
     decoder.submit(slow, DecodeSettings(SIZE))
     frames = decoder.frames(60)

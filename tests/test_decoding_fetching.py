@@ -7,7 +7,7 @@ import pytest
 from clips import numbered_clip, numbers_in
 
 from memfeat.decoding import DecodeSettings, decode_ahead
-from memfeat.decoding.fetching import AHEAD, Supplies
+from memfeat.decoding.fetching import AHEAD, Fetcher
 from memfeat.errors import RemoteError
 from memfeat.manifest import VideoRecord
 from memfeat.storage import Url, upload, write
@@ -35,12 +35,12 @@ def test_few_copies_are_on_disk_however_many_videos_there_are(scratch, memory):
         write(memory / f"{number}.mp4", str(number).encode())
         records.append(record(memory / f"{number}.mp4", str(number)))
     most = 0
-    with Supplies(records) as supplies:
-        for number, supply in enumerate(supplies):
-            assert supply.path().read_bytes() == str(number).encode()
+    with Fetcher(records) as fetcher:
+        for number, video in enumerate(fetcher):
+            assert video.path().read_bytes() == str(number).encode()
             most = max(most, len(list(scratch.glob("*/*.mp4"))))
-            supply.release()
-            assert not supply.path().exists()
+            video.release()
+            assert not video.path().exists()
     assert number == 4 * AHEAD - 1
     assert 1 < most <= AHEAD + 1
     assert not list(scratch.glob("*"))
@@ -48,8 +48,8 @@ def test_few_copies_are_on_disk_however_many_videos_there_are(scratch, memory):
 
 def test_leaving_early_leaves_no_copies(scratch, memory):
     write(memory / "v.mp4", b"video")
-    with Supplies([record(memory / "v.mp4")] * AHEAD) as supplies:
-        assert next(supplies).path().exists()
+    with Fetcher([record(memory / "v.mp4")] * AHEAD) as fetcher:
+        assert next(fetcher).path().exists()
     assert not list(scratch.glob("*"))
 
 

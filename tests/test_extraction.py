@@ -1,8 +1,8 @@
 import os
+import resource
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -10,79 +10,17 @@ import numpy as np
 import pytest
 import torch
 from clips import write_clip
-from processes import workers_of
+from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise, start
+from processes import descendants
 
 from memfeat.cache import Cache, verify
 from memfeat.cache.shard import text_attribute
-from memfeat.config import ExtractConfig
 from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders import create_encoder
 from memfeat.errors import CacheError, VideoError
 from memfeat.extraction import encode_video, extract
-from memfeat.manifest import Manifest, VideoRecord
+from memfeat.manifest import VideoRecord
 from memfeat.video import read_frames, write_video
-
-FRAMES = [5, 9, 1, 6, 4, 7, 3]  # of each clip: batches of 4 run across them
-ENCODER = "efficientnet-lite0"
-
-
-def moving_noise(frames: int, seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    coarse = generator.integers(0, 256, (frames, 6, 8, 3), dtype=np.uint8)
-    return list(coarse.repeat(8, axis=1).repeat(8, axis=2))
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    for index, frames in enumerate(FRAMES):
-        write_video(folder / f"v{index}.mp4", moving_noise(frames, index), fps=10)
-    return folder
-
-
-def manifest(folder: Path, *names: str) -> Manifest:
-    names = names or tuple(f"v{index}" for index in range(len(FRAMES)))
-    records = [
-        VideoRecord(video_id=name, path=folder / f"{name}.mp4", score=None, split="test")
-        for name in names
-    ]
-    return Manifest(folder / "manifest.csv", tuple(records))
-
-
-def config(cache: Path, **changes) -> ExtractConfig:
-    values = {
-        "manifest": "unused.csv",
-        "cache": cache,
-        "encoder": ENCODER,
-        "weights": "random",
-        "batch_size": 4,
-        "videos_per_shard": 2,
-        "device": "cpu",
-    }
-    return ExtractConfig(**(values | changes))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-EXTRACT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_extraction import config, manifest
-from memfeat.extraction import extract
-if __name__ == "__main__":
-    device = sys.argv[3] if len(sys.argv) > 3 else "cpu"
-    extract(manifest(Path(sys.argv[1])), config(Path(sys.argv[2]), device=device))
-"""
-
-
-@pytest.fixture(scope="module")
-def whole(clips, tmp_path_factory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    extract(manifest(clips), config(cache))
-    return cache
 
 
 def test_the_pipeline_equals_encoding_frame_by_frame(clips, whole):
@@ -142,8 +80,7 @@ def test_a_second_run_does_nothing(clips, whole):
     assert files(whole) == before
 
 
-def test_a_bad_video_costs_the_others_nothing(clips, tmp_path):
-    records = manifest(clips)
+def test_a_bad_video_costs_the_others_nothing(clips, whole, tmp_path):
     for name, content in {"text": b"not a video", "empty": b""}.items():
         (clips / f"{name}.mp4").write_bytes(content)
     mixed = manifest(clips, "v0", "text", "v1", "gone", "v2", "v3", "empty", "v4", "v5", "v6")
@@ -152,12 +89,9 @@ def test_a_bad_video_costs_the_others_nothing(clips, tmp_path):
     assert summary.failures == {"text": "unreadable", "gone": "missing", "empty": "unreadable"}
     assert [outcome.video_id for outcome in seen] == [r.video_id for r in mixed.records]
     assert all(str(clips) in o.message for o in seen if o.status == "failed")
-    extract(records, config(tmp_path / "clean"))
-    ids = [record.video_id for record in records.records]
-    np.testing.assert_array_equal(
-        Cache.open(tmp_path / "mixed").load(ids).values,
-        Cache.open(tmp_path / "clean").load(ids).values,
-    )
+    ids = [record.video_id for record in manifest(clips).records]
+    mixed, alone = (Cache.open(cache).load(ids) for cache in (tmp_path / "mixed", whole))
+    np.testing.assert_array_equal(mixed.values, alone.values)
 
 
 def test_failures_are_remembered_until_a_retry_is_asked_for(clips, tmp_path):
@@ -241,20 +175,22 @@ def test_a_cache_that_cannot_be_written_to_is_refused_at_once(clips, tmp_path):
     assert seen == []
 
 
-def test_a_full_disk_is_told_of_and_finished_shards_are_kept(clips, whole, tmp_path):
-    limited = f"""
-{EXTRACT}
-    import resource, signal  # its decoders have their memory, which the limit would count too
-    size = {max(map(len, files(whole).values())) - 1}
+def extract_on_a_full_disk(clips, first, full, size) -> None:
+    extract_into(clips, first)  # so that its decoders have their memory, which is limited too
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    extract(manifest(Path(sys.argv[1])), config(Path(sys.argv[4])))
-"""
-    command = [sys.executable, "-c", limited, clips, tmp_path / "first", "cpu", tmp_path / "full"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    last = done.stderr.strip().splitlines()[-1]
-    assert "CacheError: cannot write" in last
-    assert "File too large. Finished shards are kept" in last
+    try:
+        extract_into(clips, full)
+    except CacheError as error:
+        (first / "error").write_text(str(error))
+
+
+def test_a_full_disk_is_told_of_and_finished_shards_are_kept(clips, whole, tmp_path):
+    size = max(map(len, files(whole).values())) - 1
+    start(extract_on_a_full_disk, clips, tmp_path / "first", tmp_path / "full", size).join()
+    error = (tmp_path / "first/error").read_text()
+    assert error.startswith("cannot write")
+    assert "File too large. Finished shards are kept" in error
     assert not list((tmp_path / "full").glob(".*.part"))
     extract(manifest(clips), config(tmp_path / "full"))
     assert files(tmp_path / "full") == files(whole)
@@ -274,15 +210,25 @@ def test_a_partial_video_ends_the_run_where_that_is_asked_for(clips, whole, tmp_
 
 
 def test_a_killed_worker_costs_its_shard_and_the_job_finishes(clips, whole, tmp_path):
-    command = [sys.executable, "-c", EXTRACT, clips, tmp_path, "cpu,cpu"]
-    with subprocess.Popen(command) as process:
-        while len(workers := workers_of(process.pid)) < 2 and process.poll() is None:
-            time.sleep(0.01)
-        while not list(tmp_path.glob("shard-*")) and process.poll() is None:
-            time.sleep(0.005)
-        os.kill(workers[-1], signal.SIGKILL)
-        assert process.wait() == 0
+    process = start(extract_into, clips, tmp_path, "cpu,cpu")
+    while not list(tmp_path.glob(".*.part")) and process.is_alive():
+        time.sleep(0.002)
+    os.kill(worker_writing_in(tmp_path, process.pid), signal.SIGKILL)
+    process.join()
+    assert process.exitcode == 0
+    for part in tmp_path.glob(".*.part"):  # which the next run would remove
+        part.unlink()
     assert files(tmp_path) == files(whole)
+
+
+def worker_writing_in(cache: Path, parent: int) -> int:
+    """The process below another that has a part of a shard open."""
+    while True:
+        for pid in descendants(parent):
+            with suppress(OSError):
+                links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
+                if any(link.parent == cache and link.suffix == ".part" for link in links):
+                    return pid
 
 
 def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):
@@ -297,15 +243,15 @@ def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_path):
     kills = 0
-    for wanted in (0, 1, 2, 3, 3):
-        command = [sys.executable, "-c", EXTRACT, clips, tmp_path]
-        with subprocess.Popen(command) as process:
-            while len(list(tmp_path.glob("shard-*"))) < wanted and process.poll() is None:
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-        if tmp_path.exists() and any(tmp_path.glob("shard-*")):
+    for wanted in (0, 1, 3):
+        process = start(extract_into, clips, tmp_path)
+        while len(list(tmp_path.glob("shard-*"))) < wanted and process.is_alive():
+            time.sleep(0.005)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if any(tmp_path.glob("shard-*")):
             assert verify(tmp_path) == {}
-    assert kills >= 3
+    assert kills >= 2
     extract(manifest(clips), config(tmp_path))
     assert files(tmp_path) == files(whole)

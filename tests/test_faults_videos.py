@@ -8,35 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_videos import ELSEWHERE, KINDS
+from bad_videos import KINDS, unprivileged
 from click.testing import CliRunner
 from clips import numbered_clip
-from test_decoding import reading, struck
-from test_extraction import files
-from test_video import unprivileged
+from extracting import config as small_config
+from extracting import files, manifest_of
+from processes import reading, struck
 
 from memfeat.cache import Cache, verify
 from memfeat.cli import main
 from memfeat.config import ExtractConfig
 from memfeat.errors import VideoError
 from memfeat.extraction import ExtractionSummary, extract
-from memfeat.manifest import Manifest, VideoRecord
 from memfeat.video import VideoReader
 
 GOOD = {"good-a": 9, "good-b": 4, "good-c": 17}
-SETTINGS = {"encoder": "timm/test_vit", "weights": "random", "batch_size": 4, "device": "cpu"}
-
-
-def manifest(paths: dict[str, Path]) -> Manifest:
-    records = [
-        VideoRecord(video_id=name, path=path, score=None, split="test")
-        for name, path in paths.items()
-    ]
-    return Manifest(Path("unused.csv"), tuple(records))
 
 
 def config(cache: Path, **changes) -> ExtractConfig:
-    return ExtractConfig(manifest="unused.csv", cache=cache, **SETTINGS, **changes)
+    return small_config(cache, **{"videos_per_shard": 64} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +49,7 @@ def corpus(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def alone(good, tmp_path_factory) -> Path:
     cache = tmp_path_factory.mktemp("alone")
-    extract(manifest(good), config(cache))
+    extract(manifest_of(good), config(cache))
     return cache
 
 
@@ -71,7 +61,7 @@ def together(good, corpus, tmp_path_factory) -> tuple[ExtractionSummary, Path]:
     order = ["good-a", *names[:half], "good-b", *names[half:], "good-c"]
     cache = tmp_path_factory.mktemp("together")
     paths = {name: (good | corpus)[name] for name in order}
-    return extract(manifest(paths), config(cache)), cache
+    return extract(manifest_of(paths), config(cache)), cache
 
 
 @pytest.mark.parametrize(
@@ -100,16 +90,10 @@ def test_row(kind, together):
 )
 def test_row_with_a_setting(kind, corpus, tmp_path):
     paths = {kind.video_id: corpus[kind.video_id]}
-    extract(manifest(paths), config(tmp_path, **kind.settings))
+    extract(manifest_of(paths), config(tmp_path, **kind.settings))
     entry = Cache.open(tmp_path).entries[kind.video_id]
     assert (entry.status, entry.reason) == (kind.status, kind.reason)
     assert kind.frames in (None, entry.num_frames)
-
-
-def test_every_row_of_the_matrix_is_there():
-    rows = {kind.row for kind in KINDS} | set(ELSEWHERE)
-    assert rows == set(range(1, 37))
-    assert set(ELSEWHERE.values()) <= set(globals())
 
 
 def test_good_videos_get_the_same_bytes_among_bad_ones(alone, together):
@@ -124,7 +108,7 @@ def test_the_command_counts_them_by_reason_and_shows_no_traceback(corpus, good, 
     chosen = {name: path for name, path in corpus.items() if name[:2] in ("01", "05", "07", "22")}
     rows = [f"{name},{path},,test" for name, path in (chosen | good).items()]
     (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]
+    flags = ["--encoder=timm/test_vit", "--weights=random", "--batch-size=4", "--device=cpu"]
     where = [f"--manifest={tmp_path / 'm.csv'}", f"--cache={tmp_path / 'cache'}"]
     result = CliRunner().invoke(main, ["extract", *where, *flags, "--json"])
     assert result.exit_code == 3
@@ -137,7 +121,7 @@ def test_the_command_counts_them_by_reason_and_shows_no_traceback(corpus, good, 
 def test_row_06_damage_gives_the_same_bytes_every_time(corpus, tmp_path):
     paths = {"damaged": corpus["06-damaged.mp4"]}
     for cache in ("one", "two"):
-        extract(manifest(paths), config(tmp_path / cache))
+        extract(manifest_of(paths), config(tmp_path / cache))
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert 30 < Cache.open(tmp_path / "one").entries["damaged"].num_frames < 60
     assert Cache.open(tmp_path / "one").usable() == ()
@@ -154,7 +138,8 @@ def test_row_25_a_file_that_may_not_be_read(good, tmp_path):
 
 def test_row_31_the_same_content_under_two_ids_is_warned_of(good, tmp_path):
     shutil.copy(good["good-b"], tmp_path / "copy.mp4")
-    summary = extract(manifest(good | {"copy": tmp_path / "copy.mp4"}), config(tmp_path / "cache"))
+    twice = manifest_of(good | {"copy": tmp_path / "copy.mp4"})
+    summary = extract(twice, config(tmp_path / "cache"))
     assert summary.same == (("copy", "good-b"),)
     assert summary.as_dict()["same_content"] == [["copy", "good-b"]]
 
@@ -170,17 +155,23 @@ def test_row_32_a_file_that_changes_while_it_is_read_is_not_cached(good, tmp_pat
                 file.write(b"more")
 
     paths = {"good-a": good["good-a"], "changing": clip, "good-b": good["good-b"]}
-    summary = extract(manifest(paths), config(tmp_path / "cache", decoders=2), on_video=touch)
+    summary = extract(manifest_of(paths), config(tmp_path / "cache", decoders=2), on_video=touch)
     assert summary.failures == {"changing": "changed"}
     assert Cache.open(tmp_path / "cache").usable() == ("good-a", "good-b")
 
 
-def test_row_36_a_decoder_that_crashes_or_hangs_costs_its_video_alone(good, alone, tmp_path):
+def test_row_36_a_decoder_that_crashes_or_hangs_twice_costs_its_video_alone(good, alone, tmp_path):
     deadly, endless = (numbered_clip(tmp_path / f"{name}.mp4", 900) for name in ("dead", "hang"))
     paths = {"good-a": good["good-a"], "deadly": deadly, "endless": endless, **good}
-    with struck(deadly, 9, signal.SIGKILL) as killed, struck(endless, 9, signal.SIGSTOP) as stopped:
-        summary = extract(manifest(paths), config(tmp_path / "cache", time_limit=4, decoders=2))
+    with struck(deadly, 9, signal.SIGSEGV) as killed, struck(endless, 9, signal.SIGSTOP) as stopped:
+        settings = config(tmp_path / "cache", time_limit=3, decoders=2)
+        summary = extract(manifest_of(paths), settings)
     assert (len(killed), len(stopped)) == (2, 2)
     assert summary.failures == {"deadly": "crash", "endless": "timeout"}
+    told = {each.video_id: each.message for each in summary.outcomes}
+    assert repr(str(deadly)) in told["deadly"]
+    assert "ended with signal 11, 2 times over; the other videos go on" in told["deadly"]
+    assert repr(str(endless)) in told["endless"]
+    assert "no frame came of it for 3 seconds, 2 times over" in told["endless"]
     mixed, clean = (Cache.open(each).load(list(GOOD)) for each in (tmp_path / "cache", alone))
     np.testing.assert_array_equal(mixed.values, clean.values)

@@ -5,7 +5,6 @@ and how it is judged, and `soak/` for the long version.
 """
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from fuzzing import KINDS, judge
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutating import WAYS, mutant, mutants
 
 from memfeat.config import (
     AblationConfig,
@@ -38,32 +36,6 @@ def test_f13_a_damaged_file_is_refused_in_one_line_or_read_right(kind: str, tmp_
     assert tally.bad == {}, tally.details
     assert tally.tried >= 60
     assert len(tally.verdicts) > 1, "every mutant ended alike, so nothing was tried"
-
-
-def test_the_same_seed_damages_the_same_way_and_each_mutant_differs() -> None:
-    content = bytes(range(256)) * 4
-    made = list(mutants(content, 300, seed=1))
-    assert made == list(mutants(content, 300, seed=1))
-    assert made != list(mutants(content, 300, seed=2))
-    assert content not in made
-    assert len(set(made)) > 290
-    assert {len(each) < len(content) for each in made} == {True, False}
-    assert max(map(len, made)) > len(content)
-
-
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
-@pytest.mark.parametrize("size", [0, 1, 2, 9, 5000])
-def test_every_way_of_damage_takes_files_of_any_size(way: Any, size: int) -> None:
-    generator, whole = random.Random(0), bytes(range(256)) * 20
-    damaged = [bytearray(whole[:size]) for _ in range(50)]
-    for each in damaged:
-        way(each, generator)
-    assert size < 5000 or any(each != whole[:size] for each in damaged)
-
-
-def test_nothing_cannot_be_damaged() -> None:
-    with pytest.raises(ValueError, match="there is nothing to damage"):
-        mutant(b"", random.Random(0))
 
 
 # Structured input: text that is laid out well, and means anything.

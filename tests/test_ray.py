@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from extracting import FRAMES, config, files, manifest
 from processes import descendants, eventually, exists
 from test_ablation import SMALL, grid, home, plan_cells, recipe, run_ablation  # noqa: F401
-from test_extraction import FRAMES, clips, config, files, manifest, whole  # noqa: F401
 from test_workers import (
     DONE,
     count,
@@ -301,7 +301,7 @@ def actors() -> list[int]:
     return found
 
 
-def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_path):  # noqa: F811
+def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_path):
     seen = []
     summary = extract(manifest(clips), config(tmp_path, **ON_RAY), on_video=seen.append)
     assert files(tmp_path) == files(whole)
@@ -309,7 +309,7 @@ def test_two_actors_make_the_cache_that_this_process_makes(clips, whole, tmp_pat
     assert summary.rates.decoded == sum(FRAMES)
 
 
-def test_an_actor_that_is_killed_half_way_costs_at_most_its_shard(clips, whole, tmp_path):  # noqa: F811
+def test_an_actor_that_is_killed_half_way_costs_at_most_its_shard(clips, whole, tmp_path):
     killed: list[int] = []
 
     def kill(outcome) -> None:

@@ -7,33 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from extracting import (
-    STEPS,
-    begin,
-    doubled,
-    end,
-    files,
-    make_clips,
-    run,
-    unreadable,
-    wait_until_ready,
-)
+from dying import STEPS, begin, doubled, end, run, unreadable, wait_until_ready
+from extracting import files
 from trials import Row, trials
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(12 * 3600)]
 KILLS_A_JOB = 5
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_clips(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture(scope="module")
-def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("whole")
-    run(clips, cache)
-    return cache
 
 
 def count(row: Row, cache: Path, whole: Path, before: dict[str, bytes], *, uncaught: int) -> None:

@@ -1,6 +1,5 @@
 """Thousands of damaged videos, and thousands of whole ones in one process (faults F12 and F14)."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import numbered_clip
-from extracting import config, doubled, manifest_of, unreadable
+from dying import doubled, unreadable
+from extracting import config, manifest_of
 from mutating import mutants
-from processes import descendants
+from processes import descendants, resident
 from trials import trials
 
 from memfeat.cache import Cache
@@ -57,14 +57,14 @@ def test_every_mutant_is_accounted_for_and_a_whole_video_beside_it_stays_as_it_i
     row = tally.row(f"video mutants, {container}")
     whole = clip(tmp_path, container)
     (tmp_path / "mutants").mkdir()
-    extract(manifest_of([whole]), config(tmp_path / "alone"))
+    extract(manifest_of({whole.name: whole}), config(tmp_path / "alone"))
     right = Cache.open(tmp_path / "alone").load([whole.name]).values
     ways: Counter[str] = Counter()
     for number, paths in enumerate(batches(whole, trials(row.kind), tmp_path / "mutants")):
         cache = tmp_path / f"cache-{number}"
         settings = config(cache, videos_per_shard=32, time_limit=SECONDS, decoders=2)
         try:
-            extract(manifest_of(paths), settings)
+            extract(manifest_of({path.name: path for path in paths}), settings)
             entries = Cache.open(cache).entries
         except MemfeatError as error:
             row.uncaught += 1
@@ -83,15 +83,6 @@ def test_every_mutant_is_accounted_for_and_a_whole_video_beside_it_stays_as_it_i
     row.note = ", ".join(f"{n} {way}" for way, n in ways.most_common())
 
 
-def resident() -> int:
-    """Bytes of this process and of those that it started, as far as they are in memory."""
-    total = 0
-    for pid in (os.getpid(), *descendants(os.getpid())):
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        total += pages * os.sysconf("SC_PAGESIZE")
-    return total
-
-
 def test_memory_stays_bounded_over_thousands_of_videos(tmp_path: Path, tally: Any) -> None:
     row = tally.row("videos in one process")
     whole = clip(tmp_path, "mp4")
@@ -103,10 +94,13 @@ def test_memory_stays_bounded_over_thousands_of_videos(tmp_path: Path, tally: An
         paths = [folder / f"v{start + number}.mp4" for number in range(batch)]
         for path in paths:
             path.hardlink_to(whole)
-        summary = extract(manifest_of(paths), config(tmp_path / f"cache-{start}"))
+        summary = extract(
+            manifest_of({path.name: path for path in paths}),
+            config(tmp_path / f"cache-{start}", videos_per_shard=64),
+        )
         for outcome in summary.outcomes:
             row.count(lost=outcome.status != "ok")
-        sizes.append(resident())
+        sizes.append(sum(map(resident, [None, *descendants()])))
     # What the first hundreds load stays; only what comes after them is growth.
     growth = sizes[-1] - sizes[1]
     row.uncaught += growth > GROWTH

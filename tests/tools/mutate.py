@@ -14,11 +14,11 @@ import copy
 import difflib
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +31,9 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
+import pytest
+
+PRELOADED = ["torch", "timm", "open_clip", "scipy.stats", "h5py", "av", "matplotlib.pyplot"]
 ROOMS = ("cache", "training", "models", "metrics", "extraction", "decoding")
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -173,8 +176,8 @@ def imported(path: Path) -> set[str]:
     return {".".join(name.split(".")[:n]) for name in names for n in (1, 2, 3)}
 
 
-def reaching(tree: Path, mutated: str) -> list[str]:
-    """The test files that reach a module, those that are likeliest to notice a change first."""
+def reaching(tree: Path, mutated: str, most: int) -> list[str]:
+    """The test files that reach a module: the likeliest to notice a change, `most` of them."""
     module = mutated.removesuffix(".py").replace("/", ".")
     room, name = module.split(".")[1:3]
     files = {path.stem: path for path in (tree / "tests").glob("*.py")}
@@ -194,33 +197,39 @@ def reaching(tree: Path, mutated: str) -> list[str]:
         )
         return ways.index(True) if any(ways) else None
 
-    ranked = [(order(stem), files[stem].stat().st_size, stem) for stem in files if "test_" in stem]
-    return [f"tests/{stem}.py" for rank, _, stem in sorted(r for r in ranked if r[0] is not None)]
+    ranked = ((order(stem), files[stem].stat().st_size, stem) for stem in files if "test_" in stem)
+    found = sorted(row for row in ranked if row[0] is not None)
+    return [f"tests/{stem}.py" for _, _, stem in found[:most]]
 
 
-def pytest(tree: Path, tests: list[str], limit: float) -> tuple[int | None, str]:
-    """Run tests in a tree up to the first failure; return the exit code, None if out of time."""
-    options = ["-x", "-q", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    options += ["--timeout", "200", "--timeout-method", "thread", "--basetemp", f"{tree}-tmp"]
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    environment["XDG_CACHE_HOME"] = f"{tree}-cache"
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *tests],
-            cwd=tree,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        code: int | None = None
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(limit)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        output.seek(0)
-        return code, output.read()
+def pytest_in(tree: Path, tests: list[str], output: Path) -> None:
+    """Run tests up to the first failure, as the leader of a group of processes."""
+    os.setsid()
+    os.chdir(tree)
+    sys.path[0] = str(tree)
+    os.environ |= {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": f"{tree}-cache"}
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        options = ["-x", "-q", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider"]
+        options += ["--timeout", "200", "--timeout-method", "thread", "--basetemp", f"{tree}-tmp"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is preloaded
+        sys.exit(pytest.main([*options, *tests]))
+
+
+def run(tree: Path, tests: list[str], limit: float) -> tuple[int | None, str]:
+    """Run tests in a tree; return the exit code, None if out of time, and the output."""
+    output = tree.with_name("output")
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=pytest_in, args=(tree, tests, output))
+    process.start()
+    process.join(limit)
+    code = process.exitcode
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    return code, output.read_text(errors="replace")
 
 
 def copied(tree: Path, to: Path) -> Path:
@@ -228,18 +237,22 @@ def copied(tree: Path, to: Path) -> Path:
     return shutil.copytree(tree, to, ignore=left, symlinks=True)
 
 
-def tried(mutant: Mutant, tree: Path, limit: float) -> Mutant:
+def tried(mutant: Mutant, tree: Path, most: int, limit: float) -> Mutant:
     """Make a mutation in a copy of the tree, and run the tests that reach it."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         made = copied(tree, Path(folder) / "tree")
         (made / mutant.path).write_bytes(mutant.source)
         start = time.monotonic()
-        code, output = pytest(made, reaching(tree, mutant.path), limit)
+        code, output = run(made, reaching(tree, mutant.path, most), limit)
     mutant.diff = diff(mutant, tree)
     mutant.seconds = round(time.monotonic() - start, 1)
-    mutant.outcome = {None: "timed out", 0: "survived"}.get(code, "killed")
-    failed = re.findall(r"^(?:FAILED|ERROR) ([^ ]+)", output, re.MULTILINE)
-    mutant.killer = failed[0] if failed else "" if code in (0, None) else output[-300:]
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    if code is None or code == 0:
+        mutant.outcome = "survived" if code == 0 else "timed out"
+    elif failed or code < 0 or "+ Timeout +" in output:
+        mutant.outcome, mutant.killer = "killed", failed[0] if failed else output[-300:]
+    else:
+        raise RuntimeError(f"the tests of {mutant.path} did not run:\n{output[-2000:]}")
     print(f"{mutant.outcome:9} {mutant.seconds:6.1f} s {mutant.path} {mutant.kind}", flush=True)
     return mutant
 
@@ -248,7 +261,7 @@ def unsound(made: list[Mutant], tree: Path, limit: float) -> str:
     """Run the tests that noticed something in an unchanged copy; return what fails even there."""
     killers = sorted({m.killer for m in made if m.killer.startswith("tests/")})
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        code, output = pytest(copied(tree, Path(folder) / "tree"), killers, limit)
+        code, output = run(copied(tree, Path(folder) / "tree"), killers, limit)
     return "" if code == 0 else output[-2000:]
 
 
@@ -258,13 +271,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--files", type=int, default=8, help="test files for one mutation (8)")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one mutation (600)")
     parser.add_argument("--output", type=Path, default=Path("mutations.json"))
     given = parser.parse_args()
     tree = given.tree.resolve()
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     with ThreadPoolExecutor(given.jobs) as pool:
         todo = chosen(tree, given.seed, given.count)
-        made = list(pool.map(partial(tried, tree=tree, limit=given.limit), todo))
+        made = list(pool.map(partial(tried, tree=tree, most=given.files, limit=given.limit), todo))
     rows = [{k: v for k, v in asdict(mutant).items() if k != "source"} for mutant in made]
     given.output.write_text(json.dumps(rows, indent=1))
     for mutant in made:

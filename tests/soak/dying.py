@@ -1,21 +1,15 @@
-"""Extraction in processes of its own, to be killed, and what is left of it."""
+"""Extraction in processes that are killed or kill themselves, and what is left of it."""
 
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
+from extracting import config, manifest
 
 from memfeat.cache import Cache, verify
-from memfeat.config import ExtractConfig
 from memfeat.errors import CacheError
 from memfeat.extraction import ExtractionSummary, extract
-from memfeat.manifest import Manifest, VideoRecord
-from memfeat.video import write_video
-
-FRAMES = (5, 9, 1, 6, 4, 7, 3, 2)  # of each clip: batches of 4 run across them
-VIDEOS_PER_SHARD = 2
 
 # The steps of writing a shard, by the system's call that each ends or begins with. The child takes
 # its own life there, by the signal that nothing can catch.
@@ -31,7 +25,7 @@ CHILD = """
 import importlib, os, signal, sys
 from pathlib import Path
 sys.path[:0] = ["tests", "tests/soak"]
-from extracting import run
+from dying import run
 
 def die_at(place, wanted):
     owner, _, name = place.rpartition(".")
@@ -64,49 +58,15 @@ if __name__ == "__main__":
 """
 
 
-def make_clips(folder: Path) -> Path:
-    """Render the clips; the same bytes each time on one machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, frames in enumerate(FRAMES):
-        generator = np.random.default_rng(index)
-        coarse = generator.integers(0, 256, (frames, 6, 8, 3), dtype=np.uint8)
-        pictures = list(coarse.repeat(8, axis=1).repeat(8, axis=2))
-        write_video(folder / f"v{index}.mp4", pictures, fps=10)
-    return folder
-
-
-def config(cache: Path, **changes: object) -> ExtractConfig:
-    """Settings for a small encoder with random weights."""
-    values = {
-        "manifest": "unused.csv",
-        "cache": cache,
-        "encoder": "efficientnet-lite0",
-        "weights": "random",
-        "batch_size": 4,
-        "videos_per_shard": VIDEOS_PER_SHARD,
-        "device": "cpu",
-        "decoders": 1,
-    }
-    return ExtractConfig.model_validate(values | changes)
-
-
-def manifest_of(paths: list[Path]) -> Manifest:
-    """Make a manifest of videos that are called by the names of their files."""
-    records = [
-        VideoRecord(video_id=path.name, path=path, score=None, split="test") for path in paths
-    ]
-    return Manifest(Path("manifest.csv"), tuple(records))
-
-
 def run(clips: Path, cache: Path, **how: object) -> ExtractionSummary:
     """Extract all clips of a folder."""
-    return extract(manifest_of(sorted(clips.iterdir())), config(cache), **how)
+    return extract(manifest(clips), config(cache, decoders=1), **how)
 
 
 def begin(clips: Path, cache: Path, *step: object) -> subprocess.Popen[str]:
     """Start extraction in a process of its own, which may kill itself at a step."""
-    command = [sys.executable, "-c", CHILD, clips, cache, *step]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", CHILD, *map(str, (clips, cache, *step))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> None:
@@ -116,16 +76,9 @@ def wait_until_ready(process: subprocess.Popen[str]) -> None:
 
 
 def end(process: subprocess.Popen[str]) -> int:
-    """Wait for a process and close its pipe; return how it ended."""
-    code = process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
-    return code
-
-
-def files(cache: Path) -> dict[str, bytes]:
-    """Every file of a cache, hidden ones included."""
-    return {path.name: path.read_bytes() for path in cache.iterdir()} if cache.is_dir() else {}
+    """Wait for a process and close its pipes; return how it ended."""
+    process.communicate()
+    return process.returncode
 
 
 def unreadable(cache: Path) -> int:
