@@ -56,7 +56,7 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
 
     manifest = read_manifest(config.manifest, config.root)
     check_name("encoder", config.encoder)
-    prepare_workers("memfeat.decoding.worker")
+    prepare_workers("memfeat.extraction")
 
     from memfeat.cli.progress import progress_line
     from memfeat.extraction import extract
