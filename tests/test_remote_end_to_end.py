@@ -19,7 +19,7 @@ from memfeat.storage import Url, list_files, read, remove, shards_at, upload, wr
 from memfeat.video import write_video
 
 SPLITS = ["train"] * 5 + ["dev"] * 3 + ["test"] * 3
-ENCODER = ["--encoder", "efficientnet-lite0", "--weights", "random", "--batch-size", "8"]
+ENCODER = ["--encoder", "timm/test_vit", "--weights", "random", "--batch-size", "8"]
 EXTRACT = [*ENCODER, "--videos-per-shard", "4", "--device", "cpu", "--json"]
 TRAIN = ["--max-epochs", "2", "--bootstrap", "50", "--device", "cpu", "--aggregator", "avg"]
 UPLOAD = """

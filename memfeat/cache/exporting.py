@@ -1,4 +1,4 @@
-"""A cache's features as one NPZ, for tools that know no shards."""
+"""Export of a cache's features to one NPZ, for tools that do not read shards."""
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from memfeat.errors import CacheError
 from memfeat.storage import Location, atomic_replace
 
 VIDEOS_AT_ONCE = 64  # in memory
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the oldest date that the format has, so that bytes repeat
+OLDEST_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest date that the format has, so that bytes repeat
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def export_features(
     on_start: Callable[[int], None] | None = None,
     on_video: Callable[[str], None] | None = None,
 ) -> ExportSummary:
-    """Write features, compared with the shards' checksums, into an uncompressed NPZ.
+    """Write features into an uncompressed NPZ, after verifying the shards' checksums.
 
     =================  ==================  =====================================================
     array              shape, type         meaning
@@ -137,4 +137,4 @@ def _write_features(
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    return archive.open(zipfile.ZipInfo(f"{name}.npy", LONG_AGO), "w", force_zip64=True)
+    return archive.open(zipfile.ZipInfo(f"{name}.npy", OLDEST_DATE), "w", force_zip64=True)

@@ -25,9 +25,9 @@ class Cache:
     Attributes:
         folder: where the shards lie; those of a URL are read from a copy.
         spec: what made all of them.
-        entries: by video id; where several shards hold a video, the best status counts.
-        rows: where each readable shard's frames lie, by its name.
-        damaged: the others, each with what is wrong.
+        entries: by video id; where several shards hold a video, the one of the best status.
+        rows: each readable shard's frames, by its path.
+        damaged: the other shards, each with what is wrong.
         reasons: why videos failed or are partial, also of those that a later shard has whole.
     """
 
@@ -106,7 +106,7 @@ class Cache:
         """Rename the shards that cannot be read to `*.damaged`, and open the others.
 
         Returns:
-            The cache, None if there is no shard to use; and the new places of the damaged ones.
+            The cache, None if no shard can be used; and the new paths or URLs of the damaged ones.
 
         Raises:
             CacheError: shards of another version, or of different specs.
@@ -116,7 +116,7 @@ class Cache:
             return None, ()
         cache, problems = cls.scan(folder)
         damaged = _damaged_among(problems)
-        if damaged and isinstance(folder, Url):  # the copies may have suffered, and not the shards
+        if damaged and isinstance(folder, Url):  # perhaps only the copies are damaged
             for path in damaged:
                 Mirror(folder).drop(path.name)
             cache, problems = cls.scan(folder)
@@ -148,9 +148,9 @@ class Cache:
         return table
 
     def require_whole(self, video_ids: Iterable[str]) -> None:
-        """Compare the shards that hold these videos with their checksums, before training on them.
+        """Verify the checksums of the shards that hold these videos, before training on them.
 
-        `load` does not, for that takes several times as long as reading.
+        `load` does not, since it takes several times as long as reading.
 
         Raises:
             CacheError: a shard differs from its checksum, or cannot be read.
@@ -187,12 +187,12 @@ class Cache:
             columns = table.values, table.pts_seconds, table.covers
             if self.rows[path].read_into(*columns, spans):
                 continue
-            rows = self._checked_again(path)
+            rows = self._reopened(path)
             if not rows.read_into(*columns, spans):
                 raise CacheError(f"{path} keeps changing; run the same command again when it rests")
 
-    def _checked_again(self, path: Path) -> StoredRows:
-        """Look anew at a shard that was written again since the cache was opened.
+    def _reopened(self, path: Path) -> StoredRows:
+        """Open again a shard that was replaced since the cache was opened.
 
         Raises:
             CacheError: it has not the same videos in the same rows as then.
@@ -223,7 +223,7 @@ class Cache:
 
 
 def set_aside(folder: Location, path: Path) -> Location:
-    """Take a bad shard out of its cache by another name, and return its new place.
+    """Rename a damaged shard to `*.damaged`, and return its new path or URL.
 
     Args:
         folder: of the cache.

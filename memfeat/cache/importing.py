@@ -1,4 +1,4 @@
-"""Features made elsewhere into a cache that says so."""
+"""Import of features made elsewhere; the cache records that it was made so."""
 
 import functools
 import time
@@ -28,7 +28,7 @@ UNIT = 1e-3  # a vector whose length is 1 up to this stays as it is, to the last
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did and found.
+    """The result of an import.
 
     Attributes:
         spec: what the cache says of its features.
@@ -71,11 +71,11 @@ def import_features(
     on_start: Callable[[int], None] | None = None,
     on_video: Callable[[str], None] | None = None,
 ) -> ImportSummary:
-    """Put features that were made elsewhere into a cache.
+    """Import features that were made elsewhere into a cache.
 
-    All are checked before the first is written. Each step is one row of the cache; when the steps
-    happen is not known, so their `pts_seconds` are 0, 1, 2 and so on. The same call again finds
-    its work done; more files may follow under the same name and source.
+    All are checked before the first is written. Each step is one row of the cache; the times of
+    the steps are not known, so their `pts_seconds` are 0, 1, 2 and so on. The same call again does
+    nothing; more files may be added under the same name and source.
 
     Args:
         source: a folder of `.npy` files, a `.csv` or `.tsv`, or a `.npz`; see `cache.sources`.

@@ -28,7 +28,7 @@ NOT_DAMAGE = {
 
 
 class FileIdentity(NamedTuple):
-    """What tells a file from another one, or from itself after a change."""
+    """Identifies a file in one state: it differs for another file, and after any change."""
 
     device: int
     inode: int
@@ -53,11 +53,11 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Where a shard's frames lie, little-endian and without gaps, in a file checked to hold them.
+    """Byte offsets of a shard's frames, little-endian and without gaps, in a file that was checked.
 
     Attributes:
         path: the shard.
-        file: which file that was.
+        file: the file that was checked.
         embeddings_at: byte at which the first frame's embedding begins.
         pts_seconds_at: byte at which the first frame's time begins.
         covers_at: byte at which the first number of frames covered begins.
@@ -97,7 +97,7 @@ class StoredRows:
 
 
 def _joined(spans: Sequence[Span]) -> Iterator[Span]:
-    """Join neighbours, so that a shard read in its own order is one read."""
+    """Join adjacent spans, so that a shard read in its own order is one read."""
     joined = spans[0]
     for span in spans[1:]:
         if span.start == joined.stop and span.target - joined.target == span.start - joined.start:

@@ -1,4 +1,4 @@
-"""One HDF5 shard as it is read and checked: the atom that is written whole or not at all.
+"""One HDF5 shard, opened and checked. A shard is written whole or not at all.
 
 A shard holds some videos' frames end to end:
 
@@ -67,7 +67,7 @@ class Shard:
         datasets: by name.
         spec: what made it.
         sha256: its checksum as it was written.
-        rows: where its frames lie, to read them once it is closed.
+        rows: the byte offsets of its frames, to read them once it is closed.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class Shard:
     rows: StoredRows
 
     def entries(self) -> list[VideoEntry]:
-        """Read what the shard knows of its videos, in order.
+        """Read the entries of the shard's videos, in order.
 
         Raises:
             DamagedShardError: that cannot be read.
@@ -136,8 +136,8 @@ class Shard:
 def open_shard(path: Path) -> Iterator[Shard]:
     """Open a shard after checking that it is laid out as this module writes it.
 
-    A shard may come from a stranger, so nothing is followed out of the file, no filter is run,
-    and no shape is believed that the file is too small to hold.
+    A shard may come from a stranger, so no link is followed out of the file, no filter is run, and
+    no shape is accepted that the file is too small to hold.
 
     Raises:
         DamagedShardError: it is not.
@@ -177,8 +177,8 @@ def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[i
 
 
 def _checked(path: Path, file: h5py.File) -> Shard:
-    # Taken before the rest is looked at, and of the very file that HDF5 has open, so that a
-    # change during or after the checks is a change to what is noted down here.
+    # Taken first, and of the very file that HDF5 has open, so that any later change to the file
+    # differs from it.
     identity = FileIdentity.of(file.id.get_vfd_handle())
     spec = _parse_spec(
         path, _text_attribute(path, file, "spec")
@@ -248,7 +248,7 @@ def _check_texts(
     reasons: Sequence[str],
     sources: Sequence[str],
 ) -> None:
-    """Refuse what no manifest and no version of this module could have given, for it is printed.
+    """Refuse texts that no manifest and no version of this module could have written.
 
     Raises:
         ValueError: names it.
@@ -272,7 +272,7 @@ def _check_texts(
 
 
 def text_attribute(text: str) -> dict[str, Any]:
-    """Return a text as the arguments with which h5py makes an attribute of fixed length of it."""
+    """Return h5py's arguments for an attribute that holds a text of fixed length."""
     content = text.encode()
     return {"data": np.bytes_(content), "dtype": h5py.string_dtype("utf-8", len(content))}
 

@@ -14,7 +14,7 @@ from memfeat.cache.video import STATUSES
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.storage import PART_SUFFIX, Location, Url, files_at, remove_stale_parts, shards_at
 
-# What another try needs, where it is not that the file is mended.
+# Flags that a retry needs, for reasons that another file does not solve.
 FLAGS = {
     "image": "--allow-images",
     "timeout": "--time-limit SECONDS",
@@ -23,7 +23,7 @@ FLAGS = {
 
 
 class Task(NamedTuple):
-    """A problem, and the command that deals with it; `...` stands for what made the cache."""
+    """A problem and the command that solves it; `...` stands for the settings of the cache."""
 
     problem: str
     command: str
@@ -31,15 +31,15 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class CacheStatus:
-    """What `memfeat status` tells.
+    """The result of `status_of`, which `memfeat status` prints.
 
     Attributes:
         folder: the cache's.
         cache: the cache, as far as it can be read; None if nothing can.
         damaged: shards that cannot be read, with what is wrong.
         other: shards that another version or other settings made, each with how they differ.
-        set_aside: shards that were taken out of the cache earlier.
-        parts: files that a writer is at, or left when it was killed.
+        set_aside: damaged shards that were renamed earlier.
+        parts: unfinished files of writers that are at work or were killed.
         same: groups of ids whose videos are the same file.
         leaks: those of these groups that lie in several splits.
         missing: of the ids asked about, those that the cache does not hold.
@@ -72,7 +72,7 @@ class CacheStatus:
         return found
 
     def tasks(self) -> list[Task]:
-        """Return what there is to do, the most urgent first."""
+        """Return the problems, the most urgent first."""
         is_imported = self.cache is not None and self.cache.spec.is_imported
         command = "memfeat cache import" if is_imported else "memfeat extract"
         return list(self._tasks(f"{command} ... --cache {_quoted([self.folder])}"))
@@ -125,14 +125,14 @@ class CacheStatus:
 
 
 def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> CacheStatus:
-    """Look through a cache's folder; no embedding is read.
+    """Check a cache's folder without reading embeddings.
 
     Args:
         folder: of the cache.
         splits: of the videos that it should hold, by id.
 
     Raises:
-        CacheError: `folder` holds no cache, nor what is left of one.
+        CacheError: `folder` holds no cache, nor remains of one.
         RemoteError: a remote folder that cannot be fetched.
         PermissionError: a shard may not be read.
     """
@@ -173,11 +173,11 @@ def same_sources(cache: Cache) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Repair:
-    """What `repair` did.
+    """The result of `repair`.
 
     Attributes:
-        set_aside: bad shards under their new names, each with what is wrong with it.
-        left_alone: shards that another version or other settings made, each with how they differ.
+        set_aside: damaged shards under their new names, each with what is wrong.
+        left_alone: shards of another version or other settings, each with how they differ.
         parts_removed: how many files of killed writers were deleted.
     """
 
@@ -200,9 +200,9 @@ def verify(folder: Location) -> dict[Path, str]:
 
 
 def repair(folder: Location) -> Repair:
-    """Verify every shard, and take bad ones out of the cache, so that `extract` makes them again.
+    """Verify every shard, and rename damaged ones, so that `extract` makes their videos again.
 
-    Nothing but the leavings of killed writers is deleted: a bad shard is renamed to `*.damaged`.
+    Only part files of killed writers are deleted; a damaged shard is renamed to `*.damaged`.
 
     Raises:
         CacheError: `folder` holds no cache.
@@ -216,7 +216,7 @@ def repair(folder: Location) -> Repair:
             bad[set_aside(folder, path)] = str(problem)
         elif problem is not None:
             other[path] = str(problem)
-    # Of the unfinished files of other machines nobody knows whether their writers are alive.
+    # Whether the writers of a remote folder's unfinished files are alive is not known.
     return Repair(bad, other, remove_stale_parts(folder) if isinstance(folder, Path) else 0)
 
 

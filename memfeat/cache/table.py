@@ -1,9 +1,7 @@
 """Features of many videos as one flat table, and one copy of it in memory for several processes."""
 
-import fcntl
 import mmap
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from memfeat.cache.shard import find_odd_vector
 from memfeat.cache.spec import CacheSpec
 from memfeat.errors import CacheError
-from memfeat.storage import PART_SUFFIX, remove_stale_parts
+from memfeat.storage import locked_part, remove_stale_parts
 
 if TYPE_CHECKING:
     from memfeat.cache.folder import Cache
@@ -74,7 +72,7 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class SharedTable:
-    """A table that lies in a file which `shared_table` keeps; small, so that it can be sent about.
+    """A table in a file that `shared_table` keeps; small, so it can be sent to other processes.
 
     Attributes:
         path: the file; two of these are equal if it is the same.
@@ -89,13 +87,13 @@ class SharedTable:
     spec: CacheSpec = field(compare=False)
 
     def open(self) -> FeatureTable:
-        """Map the table. All processes see the same memory, which costs each of them nothing.
+        """Map the table. All processes share the same memory.
 
-        The arrays can be written to, as torch wants, but what is written stays with this table.
-        They outlive the file.
+        The arrays are writable, as torch requires, but writes stay private to this table. They
+        outlive the file.
 
         Raises:
-            CacheError: the file is gone, because what shared it has ended.
+            CacheError: the file is gone, because the process that shared it has ended.
         """
         try:
             with self.path.open("rb") as file:
@@ -107,7 +105,7 @@ class SharedTable:
             ) from error
 
     def write_back(self) -> None:
-        """Write the file's pages to its disk, so that other machines which share that see them."""
+        """Write the file's pages to disk, so that other machines that share the disk see them."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -124,11 +122,11 @@ class SharedTable:
 
 @contextmanager
 def shared_table(cache: "Cache", video_ids: Sequence[str], folder: Path) -> Iterator[SharedTable]:
-    """Lay features down once in a file of `folder`, for several processes to map.
+    """Load features once into a file of `folder`, for several processes to map.
 
-    They are read straight into the file's pages. Those are memory too, but memory that the system
-    can write back when it runs short. The file goes when the context ends; what a killed process
-    left goes at the next call.
+    They are read straight into the file's pages, which are memory that the system can write back
+    when it runs short. The file is deleted when the context ends; what a killed process left is
+    deleted at the next call.
 
     Args:
         cache: where the features are.
@@ -145,7 +143,7 @@ def shared_table(cache: "Cache", video_ids: Sequence[str], folder: Path) -> Iter
         try:
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale_parts(folder)
-            file = stack.enter_context(_own_file(folder))
+            file = stack.enter_context(locked_part(folder, "features"))
             table = SharedTable(Path(file.name), offsets, ids, cache.spec)
             _reserve(file, size)
         except OSError as error:
@@ -157,24 +155,8 @@ def shared_table(cache: "Cache", video_ids: Sequence[str], folder: Path) -> Iter
         yield table
 
 
-@contextmanager
-def _own_file(folder: Path) -> Iterator[BinaryIO]:
-    """Make a file that is there, and locked against `remove_stale_parts`, while it is used."""
-    while True:
-        path = folder / f".features.{uuid.uuid4().hex}{PART_SUFFIX}"
-        with path.open("x+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                # Another process may take it for stale in the moment before it is locked.
-                if os.fstat(file.fileno()).st_nlink:
-                    yield file
-                    return
-            finally:
-                path.unlink(missing_ok=True)
-
-
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take disk space now: a disk found full later, under the mapping, would kill the process."""
+    """Reserve disk space: a disk found full later, under the mapping, would kill the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return

@@ -1,4 +1,4 @@
-"""What a cache knows of one video."""
+"""One video: as stage 1 encodes it, and as a cache's index lists it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class Rows(Protocol):
-    """Embeddings, float16 (frames, width), of which parts can be had: an array, or a file."""
+    """Embeddings, float16 (frames, width), that can be read in parts: an array, or a spool."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: slice, /) -> NDArray[np.float16]: ...
 
 
-BLOCK_BYTES = 1 << 18  # of rows at a time, whatever the length of a video, or of a row
+BLOCK_BYTES = 1 << 18
 
 
 def blocks_of(rows: Rows) -> Iterator[NDArray[np.float16]]:
@@ -37,7 +37,7 @@ R_co = TypeVar("R_co", bound=Rows, covariant=True, default=NDArray[Any])
 
 @dataclass(frozen=True)
 class EncodedVideo(Generic[R_co]):
-    """One video as stage 1 leaves it.
+    """One video as stage 1 encodes it.
 
     Attributes:
         video_id: as in the manifest.
@@ -66,7 +66,7 @@ class EncodedVideo(Generic[R_co]):
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """What a cache knows of one video.
+    """A video's entry in a cache.
 
     `start` and `stop` are rows of its shard, which cover `num_covered` decoded frames, or clips;
     `frames_expected` is -1 where the container is silent, and `source_sha256` empty where the file
@@ -90,7 +90,7 @@ class VideoEntry:
 
     @property
     def contradiction(self) -> str:
-        """What is said of the video that cannot be, in words; empty if all of it can."""
+        """How the entry contradicts itself, in words; empty if it does not."""
         if self.status == "failed" and self.num_frames:
             return f"a video failed, but has {self.num_frames} frames"
         if self.status != "failed" and not self.num_frames:

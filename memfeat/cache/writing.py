@@ -1,4 +1,4 @@
-"""Writing one shard: rows to a file without a name as they come, and from there to their place."""
+"""Writing a shard: rows are spooled as they are encoded, then written as one HDF5 file."""
 
 import copy
 import hashlib
@@ -20,8 +20,8 @@ from memfeat.cache.video import EncodedVideo, Rows, blocks_of
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.storage import atomic_replace
 
-IN_MEMORY = 8 << 20  # bytes of rows for which no file is made
-ROOM_FOR_HEADERS = 1 << 16
+SPOOL_MEMORY = 8 << 20  # bytes of rows kept in memory
+HEADER_BYTES = 1 << 16  # at most
 
 
 def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) -> Path:
@@ -39,13 +39,13 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Row
     ids = [video.video_id for video in videos]
     key = hashlib.sha256("\0".join([spec.model_dump_json(), *ids]).encode()).hexdigest()
     path = folder / f"shard-{key[:16]}.h5"
-    with _telling(path), atomic_replace(path) as part:
+    with _write_errors(path), atomic_replace(path) as part:
         _write(part, spec, videos)
     return path
 
 
 def _any_shard(folder: Path) -> Iterator[Path]:
-    """Yield a shard that is there, if any is, without a list of all that a large folder holds."""
+    """Yield one shard of the folder, if there is any, without listing a large folder."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("shard-") and entry.name.endswith(".h5"):
@@ -54,10 +54,10 @@ def _any_shard(folder: Path) -> Iterator[Path]:
 
 
 class Spool:
-    """Rows of a shard's videos, one after another, until all are there.
+    """A spool of rows: those of a shard's videos, one after another, until all are encoded.
 
-    They are in memory if they are few, and else in a file without a name in the cache's folder,
-    which is gone with the process. Use it as a context.
+    Few are kept in memory, more in an unnamed temporary file in the cache's folder, which is gone
+    with the process. Use it as a context.
 
     Args:
         folder: of the cache.
@@ -70,9 +70,9 @@ class Spool:
     def __init__(self, folder: Path, width: int) -> None:
         self._path = folder / "shard"
         self._width = width
-        with _telling(self._path):
+        with _write_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(SPOOL_MEMORY, dir=str(folder))  # noqa: SIM115
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(OSError):  # what could not be flushed is not wanted any more
+        with suppress(OSError):  # what could not be flushed is no longer needed
             self._file.close()
 
     def append(self, rows: NDArray[np.float16]) -> None:
@@ -92,7 +92,7 @@ class Spool:
         Raises:
             CacheError: the disk is full.
         """
-        with _telling(self._path):
+        with _write_errors(self._path):
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(rows, "<f2").data.cast("B"))
 
@@ -104,7 +104,7 @@ class Spool:
 
 
 class SpooledRows:
-    """The rows `start` up to `stop` of a spool; of those, the ones that are kept."""
+    """The rows `start` up to `stop` of a spool, or those of them that were selected."""
 
     def __init__(self, spool: Spool, start: int, stop: int) -> None:
         self._spool = spool
@@ -128,14 +128,14 @@ class SpooledRows:
 
 
 def _write(part: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) -> None:
-    """Lay a shard out in a file; its bytes depend on nothing but spec and videos."""
+    """Write a shard's file; its bytes depend on nothing but spec and videos."""
     columns = _columns(videos)
     rows = _AllRows(videos, spec.width)
-    # The room is claimed at once, so that a full disk is told of before, and not by, HDF5.
-    room = 2 * len(rows) * spec.width + sum(array.nbytes for array in columns.values())
+    # Disk space is reserved first, so that a full disk is an error of the system, not of HDF5.
+    size = 2 * len(rows) * spec.width + sum(array.nbytes for array in columns.values())
     text = spec.model_dump_json()
     with h5py.File(part, "w", driver="sec2", locking=False) as file:
-        _claim(part, room + ROOM_FOR_HEADERS)
+        _reserve(part, size + HEADER_BYTES)
         for name, array in columns.items():
             utf8 = h5py.string_dtype("utf-8", array.itemsize)
             file.create_dataset(name, data=array.view(utf8) if name in TEXTS else array)
@@ -151,7 +151,7 @@ def _write(part: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) ->
     os.truncate(part, size)
 
 
-def _claim(path: Path, size: int) -> None:
+def _reserve(path: Path, size: int) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         if hasattr(os, "posix_fallocate"):
@@ -212,13 +212,13 @@ def _covers(video: EncodedVideo[Rows]) -> NDArray[np.int32]:
 
 
 def _encoded(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Pack texts as fixed-length UTF-8; numpy makes them at least one byte long, as HDF5 wants."""
+    """Encode texts as fixed-length UTF-8 of at least one byte, which HDF5 needs."""
     return np.array([text.encode() for text in texts], dtype=np.bytes_)
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """Tell in one line that something cannot be written, whether the system says so or HDF5."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of the system and of HDF5 into one `CacheError` of one line."""
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -3,9 +3,18 @@
 Nothing here imports another part of memfeat but `errors`.
 """
 
+from memfeat.storage.copies import (
+    Mirror,
+    files_at,
+    local_copy,
+    local_folder,
+    scratch_folder,
+    shards_at,
+)
 from memfeat.storage.files import (
     PART_SUFFIX,
     atomic_replace,
+    locked_part,
     remove_stale_parts,
     sha256_of_file,
     user_cache,
@@ -13,9 +22,7 @@ from memfeat.storage.files import (
     write_json,
 )
 from memfeat.storage.locations import Location, Url, is_url, name_below, parse_location
-from memfeat.storage.mirror import Mirror, files_at, local_folder, shards_at
 from memfeat.storage.remote import fetch, list_files, read, remove, upload, write
-from memfeat.storage.scratch import local_copy, scratch_folder
 from memfeat.storage.tables import SUFFIXES, format_rows, read_rows
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "list_files",
     "local_copy",
     "local_folder",
+    "locked_part",
     "name_below",
     "parse_location",
     "read",

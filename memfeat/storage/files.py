@@ -1,4 +1,4 @@
-"""Putting a file in place whole or not at all, and hashing files."""
+"""Local files: atomic writes, stale part files, hashes, and the user's cache folder."""
 
 import contextlib
 import fcntl
@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PART_SUFFIX = ".part"
 
 
 @contextmanager
 def atomic_replace(path: Path) -> Iterator[Path]:
-    """Give a `*.part` file beside `path` to write, and put it in place once the context is left.
+    """Give a `*.part` file beside `path` to write, and rename it to `path` when the context ends.
 
     A reader, or a crash, sees the old file or the new one: the part file is fsynced, renamed over
     the target, and the folder is fsynced. Missing parent folders are made.
@@ -25,7 +25,8 @@ def atomic_replace(path: Path) -> Iterator[Path]:
         OSError: the disk is full, the folder is read-only, and so on; no part file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked_part(path) as part:
+    with locked_part(path.parent, path.name) as locked:
+        part = Path(locked.name)
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -38,28 +39,26 @@ def atomic_replace(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked_part(path: Path) -> Iterator[Path]:
-    """Make a part file, empty, and hold the lock on it that marks its writer as living."""
+def locked_part(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """Give an empty `.NAME.*.part` file, deleted when the context ends unless it was renamed.
+
+    The lock on it says that its writer is alive; `remove_stale_parts` deletes those without.
+    """
     while True:
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
-        with part.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not os.fstat(file.fileno()).st_nlink:
-                continue  # another process took it for stale in the moment before it was locked
+        part = folder / f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+        with part.open("x+b") as file:
             try:
-                yield part
-            except BaseException:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Another process may have removed it as stale before it was locked.
+                if os.fstat(file.fileno()).st_nlink:
+                    yield file
+                    return
+            finally:
                 part.unlink(missing_ok=True)
-                raise
-            return
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` as `replacing` does.
-
-    Raises:
-        OSError: see there.
-    """
+    """Write a file as `atomic_replace` does; raises OSError as it does."""
     with atomic_replace(path) as part:
         part.write_bytes(content)
 
@@ -67,7 +66,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def remove_stale_parts(folder: Path) -> int:
     """Delete the part files that killed writers left in `folder`; return how many.
 
-    A living writer holds a lock on its part file, so its work is left alone.
+    A part file whose writer is alive is locked, and stays.
     """
     removed = 0
     for part in folder.glob(f".*{PART_SUFFIX}"):
@@ -101,7 +100,7 @@ def sha256_of_file(path: Path, on_block: Callable[[], None] | None = None) -> st
 
 
 def user_cache() -> Path | None:
-    """Return the folder for what this user's processes can make again, if there is one."""
+    """Return `$XDG_CACHE_HOME/memfeat`, for what can be made again; None if there is no home."""
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
     with contextlib.suppress(RuntimeError):
         return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "memfeat"

@@ -1,4 +1,10 @@
-"""Where a file or folder is: a path on this machine, or the URL of one that is elsewhere."""
+"""Locations of files and folders: paths on this machine, and URLs of remote ones.
+
+universal_pathlib's `UPath` (0.3.10) was tried in place of `Url` and cannot be used: `s3://b/data`
+joined with `../v.mp4` keeps the dots in the key, `Path("cache") / UPath("s3://b/data")` is
+`s3://cache/b/data`, `m.jsonl?version=1.csv` of a web server has the suffix `.csv`, and a password
+in a URL is kept.
+"""
 
 import os
 import posixpath
@@ -17,9 +23,9 @@ _PASSWORD = re.compile(r"[^/@]*:[^/]*@")
 
 @dataclass(frozen=True)
 class Url:
-    """A remote file or folder, such as `s3://bucket/videos`; it is no path, and is opened nowhere.
+    """The URL of a remote file or folder, such as `s3://bucket/videos`.
 
-    Like a path it has a `name` and `suffix`, and is joined with `/`.
+    Like a path it has a `name`, `suffix` and `parent`, and is joined with `/`.
 
     Attributes:
         text: as it was written, without a slash at the end.
@@ -63,12 +69,12 @@ class Url:
 
     @property
     def protocol(self) -> str:
-        """What stands before `://`, in lower case."""
+        """The part before `://`, in lower case."""
         return self.text.partition("://")[0].lower()
 
     @property
     def is_web(self) -> bool:
-        """Whether it is of a web server, where `?` and `%` have a meaning."""
+        """Whether a web server holds it, so that `?` and `%` have a meaning."""
         return self.protocol in {"http", "https"}
 
     @property
@@ -79,12 +85,12 @@ class Url:
 
     @property
     def suffix(self) -> str:
-        """That of the name, such as `.csv`."""
+        """The suffix of the name, such as `.csv`."""
         return Path(self.name).suffix
 
     @property
     def parent(self) -> "Url":
-        """The folder it lies in."""
+        """The folder it is in."""
         start, rest = self._parts
         if self.is_web:
             rest = re.split("[?#]", rest)[0]
@@ -107,12 +113,12 @@ class Url:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text looks like a URL, though perhaps not a sound one."""
+    """Return whether a text looks like a URL, valid or not."""
     return _URL.fullmatch(text) is not None
 
 
 def parse_location(text: str) -> Path | Url:
-    """Return the path or URL that a text stands for.
+    """Parse a path or URL.
 
     Raises:
         ValueError: it is empty, holds a NUL character, or is not a sound URL.
@@ -140,9 +146,10 @@ class _Parsed:
 Location = Annotated[Path | Url, _Parsed]
 
 
-def name_below(place: Path | Url, root: Path | Url) -> str:
-    """Return what a place is called below `root`; one that is elsewhere keeps its own name."""
-    if isinstance(place, Path):
-        below = isinstance(root, Path) and place.is_relative_to(root)
-        return (place.relative_to(root) if below else place).as_posix()  # type: ignore[arg-type]
-    return place.text.removeprefix(f"{root}/")
+def name_below(location: Path | Url, root: Path | Url) -> str:
+    """Return a location relative to `root`, or the whole of it if it is not below that."""
+    if isinstance(location, Url):
+        return location.text.removeprefix(f"{root}/")
+    if isinstance(root, Path) and location.is_relative_to(root):
+        location = location.relative_to(root)
+    return location.as_posix()

@@ -1,4 +1,7 @@
-"""The only door to fsspec: whole files in and out, and what goes wrong there in one line."""
+"""Remote files through fsspec: read and written whole, with retries, and errors in one line.
+
+Everything between fetching and uploading works on this machine's disk.
+"""
 
 import contextlib
 import errno
@@ -23,12 +26,12 @@ READING = {"read", "list"}
 TRIES = 3
 PAUSE_SECONDS = 0.5  # before the second try, and twice that before the third
 
-# An object there is whole or absent, so it needs no other name until it is.
+# An object there is whole or absent, so it can be uploaded under its own name.
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "r2"}
-OUR_OWN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EFBIG}
-ONE_READER = {"memory"}  # where all that open a file share one position in it
-PASSING = {408, 425, 429}  # HTTP statuses that another try may mend, of those from 400 to 499
-VERSIONS = (  # what storages call that by which a file's content can be told from its next
+LOCAL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EFBIG}
+SHARED_POSITION = {"memory"}  # where all readers of a file share one position in it
+PASSING_STATUSES = {408, 425, 429}  # of HTTP's 400 to 499, those that a retry may mend
+VERSIONS = (  # what file systems call that which changes when a file's content does
     "ETag",
     "etag",
     "md5Hash",
@@ -40,11 +43,11 @@ VERSIONS = (  # what storages call that by which a file's content can be told fr
     "modified",
     "created",
 )
-_reading = Lock()
+_one_reader = Lock()
 
 
-class Stored(NamedTuple):
-    """A file in a storage: its size in bytes, and what differs when its content does, if known."""
+class FileInfo(NamedTuple):
+    """A remote file: its size in bytes, and what changes when its content does, if known."""
 
     size: int | None
     version: str
@@ -56,7 +59,7 @@ def read(url: Url) -> bytes:
     Raises:
         RemoteError: see `fetch`.
     """
-    content: bytes = _ask(url, "read", lambda system, path: system.cat_file(path))
+    content: bytes = _with_retries(url, "read", lambda system, path: system.cat_file(path))
     return content
 
 
@@ -75,12 +78,12 @@ def fetch(url: Url, target: Path, *, stop: Event | None = None) -> None:
     """
 
     def get(system: FileSystem, path: str) -> None:
-        callback = _fsspec().Callback(hooks={"stop": lambda *_: _heed(stop)})
-        with _reading if url.protocol in ONE_READER else contextlib.nullcontext():
+        callback = _fsspec().Callback(hooks={"stop": lambda *_: _raise_if_stopped(stop)})
+        with _one_reader if url.protocol in SHARED_POSITION else contextlib.nullcontext():
             system.get_file(path, str(target), callback=callback)
 
     try:
-        _ask(url, "read", get)
+        _with_retries(url, "read", get)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -99,9 +102,9 @@ def upload(source: Path, url: Url) -> str:
         else:
             _put_and_move(system, source, path)
         system.invalidate_cache(path)
-        return _stored(system.info(path)).version
+        return _file_info(system.info(path)).version
 
-    return _ask(url, "write", put)
+    return _with_retries(url, "write", put)
 
 
 def write(url: Url, content: bytes) -> None:
@@ -115,29 +118,29 @@ def write(url: Url, content: bytes) -> None:
         _make_parents(system, path)
         system.pipe_file(path, content)
 
-    _ask(url, "write", put)
+    _with_retries(url, "write", put)
 
 
-def list_files(folder: Url) -> dict[str, Stored]:
+def list_files(folder: Url) -> dict[str, FileInfo]:
     """Describe the files in a folder, by name; none if there is no such folder.
 
     Raises:
         RemoteError: see `fetch`.
     """
 
-    def listed(system: FileSystem, path: str) -> dict[str, Stored]:
+    def listed(system: FileSystem, path: str) -> dict[str, FileInfo]:
         system.invalidate_cache(path)
         try:
             found = system.ls(path, detail=True)
         except FileNotFoundError:
             return {}
         return {
-            each["name"].rstrip("/").rpartition("/")[2]: _stored(each)
+            each["name"].rstrip("/").rpartition("/")[2]: _file_info(each)
             for each in found
             if each["type"] == "file"
         }
 
-    return _ask(folder, "list", listed)
+    return _with_retries(folder, "list", listed)
 
 
 def move(url: Url, target: Url) -> None:
@@ -147,7 +150,7 @@ def move(url: Url, target: Url) -> None:
         RemoteError: see `fetch`.
     """
     last = target.name
-    _ask(url, "rename", lambda fs, path: fs.mv(path, f"{path.rpartition('/')[0]}/{last}"))
+    _with_retries(url, "rename", lambda fs, path: fs.mv(path, f"{path.rpartition('/')[0]}/{last}"))
 
 
 def remove(url: Url) -> None:
@@ -156,26 +159,26 @@ def remove(url: Url) -> None:
     Raises:
         RemoteError: see `fetch`.
     """
-    _ask(url, "delete", lambda system, path: system.rm_file(path))
+    _with_retries(url, "delete", lambda system, path: system.rm_file(path))
 
 
 class _StoppedError(Exception):
-    """Nobody wants the file any more."""
+    """The caller's stop event was set."""
 
 
-def _heed(stop: Event | None) -> None:
+def _raise_if_stopped(stop: Event | None) -> None:
     if stop is not None and stop.is_set():
         raise _StoppedError
 
 
 def _fsspec() -> ModuleType:
-    import fsspec  # noqa: PLC0415 (which takes longer than all of `memfeat --help` beside)
+    import fsspec  # noqa: PLC0415 (which takes longer than the rest of `memfeat --help`)
 
     return cast(ModuleType, fsspec)
 
 
 def _put_and_move(system: FileSystem, source: Path, path: str) -> None:
-    """Copy under another name, and rename: what is half there has no name that is looked for."""
+    """Upload to a `*.part` name, and rename, so that no shard is ever half there."""
     folder, _, name = path.rpartition("/")
     part = f"{folder}/.{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
     _make_parents(system, path)
@@ -183,7 +186,7 @@ def _put_and_move(system: FileSystem, source: Path, path: str) -> None:
         system.put_file(str(source), part)
         system.mv(part, path)
     except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to tell
+        with contextlib.suppress(Exception):  # the first error is the one to raise
             system.rm_file(part)
         raise
 
@@ -198,15 +201,15 @@ def _protocols(system: FileSystem) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
-def _stored(info: Mapping[str, Any]) -> Stored:
+def _file_info(info: Mapping[str, Any]) -> FileInfo:
     mark = next((info[name] for name in VERSIONS if info.get(name) is not None), "")
     if isinstance(mark, datetime):  # which some give in one answer, and a number in another
         mark = mark.timestamp()
-    return Stored(info.get("size"), f"{info.get('size')} {mark}")
+    return FileInfo(info.get("size"), f"{info.get('size')} {mark}")
 
 
-def _ask(url: Url, verb: str, work: Work[T]) -> T:
-    """Do some work in a URL's storage, several times where another try may help."""
+def _with_retries(url: Url, verb: str, work: Work[T]) -> T:
+    """Call `work` with a URL's file system and path, and again where a retry may help."""
     if url.is_web and verb not in READING:
         why = "a web server's files can only be read; name a folder here, or in a storage"
         raise RemoteError("unusable", f"cannot {verb} {url}: {why}")
@@ -214,21 +217,21 @@ def _ask(url: Url, verb: str, work: Work[T]) -> T:
         try:
             system, path = _fsspec().url_to_fs(url.text)
             return work(system, path)
-        # Each storage has a library, each library its errors, and none says which they are.
+        # Each file system has a library with errors of its own, and documents none of them.
         except Exception as error:
             if isinstance(error, _StoppedError) or (
-                isinstance(error, OSError) and error.errno in OUR_OWN
+                isinstance(error, OSError) and error.errno in LOCAL_ERRORS
             ):
                 raise
-            told = _told(url, verb, error)
-            if told.reason != "unreachable" or number == TRIES:
-                raise told from error
+            problem = _remote_error(url, verb, error)
+            if problem.reason != "unreachable" or number == TRIES:
+                raise problem from error
         time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
     raise AssertionError  # the last try returns or raises
 
 
-def _told(url: Url, verb: str, error: Exception) -> RemoteError:
-    """Say in one line what a storage's library complains about."""
+def _remote_error(url: Url, verb: str, error: Exception) -> RemoteError:
+    """Turn the error of a file system's library into one line and a reason."""
     status = getattr(error, "status", None)
     kind, said = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, ImportError | ValueError):  # no package for the protocol, or no protocol
@@ -245,7 +248,7 @@ def _told(url: Url, verb: str, error: Exception) -> RemoteError:
     elif isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410):
         reason, why = "missing", "there is no such file, folder or bucket; correct the name"
     elif isinstance(error, PermissionError) or (
-        isinstance(status, int) and 400 <= status < 500 and status not in PASSING
+        isinstance(status, int) and 400 <= status < 500 and status not in PASSING_STATUSES
     ):
         reason, why = "permission", f"it is not allowed ({said or kind})"
     else:

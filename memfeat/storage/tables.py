@@ -1,4 +1,4 @@
-"""Tables as text, CSV, TSV or JSON Lines by suffix: rows with their line numbers in, bytes out."""
+"""Tables of text: CSV, TSV or JSON Lines, by the file's suffix."""
 
 import csv
 import io
