@@ -16,7 +16,6 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_architecture import FILES, LEVELS, room
 
 from memfeat.cli import main
 from memfeat.config import AblationConfig, TrainConfig, build
@@ -184,13 +183,6 @@ def test_files_and_modules_that_are_named_exist():
         r"^::: (memfeat\S*)", Path("docs/reference/python.md").read_text(), re.M
     ):
         assert importlib.util.find_spec(module), module
-
-
-def test_the_levels_of_imports_are_those_that_the_architecture_page_lists():
-    rows = re.findall(r"^\| (\d+) \| (`.*?) \|", Path("docs/architecture.md").read_text(), re.M)
-    listed = {int(level): set(re.findall(r"`(\w+)/?`", rooms)) for level, rooms in rows}
-    there = {room(path) for path in FILES}
-    assert listed == {level: rooms & there for level, rooms in enumerate(LEVELS, 1)}
 
 
 def anchors(page: Path) -> set[str]:
