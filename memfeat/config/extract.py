@@ -64,7 +64,7 @@ class ExtractConfig(Settings):
         "timm/...: timm's own default; efficientnet-lite0: imagenet]",
     )
     activation: Literal["auto", "gelu", "quickgelu"] = Field(
-        "auto", description="only for a checkpoint file that does not tell"
+        "auto", description="only for a checkpoint file that does not name it"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 on a GPU (ours)"
@@ -89,11 +89,11 @@ class ExtractConfig(Settings):
     decoders: int | None = Field(
         None,
         ge=1,
-        description="processes that decode, in all [beside GPUs one a core, else one for 4 cores]",
+        description="decoder processes in all [with GPUs one per core, else one per 4 cores]",
     )
     limit: int | None = Field(None, ge=1, description="only the first so many videos")
     part: Part | None = Field(
-        None, description="only this share of the shards, such as 2/10; the others are for others"
+        None, description="only this share of the shards, such as 2/10, for one of several jobs"
     )
     max_frames: int | None = Field(None, ge=1, description="only each video's first so many frames")
     max_seconds: float | None = Field(
@@ -111,7 +111,7 @@ class ExtractConfig(Settings):
         "it as failed, or fail the run",
     )
     time_limit: float = Field(
-        120, gt=0, description="seconds without a frame after which a video is given up"
+        120, gt=0, description="seconds without a frame after which a video fails"
     )
     retry_failed: Reasons = Field(
         (),
@@ -125,15 +125,11 @@ class ConvertConfig(Settings):
     """Conversion: which of a dataset's scores go into the manifest, and where its videos are."""
 
     target: str | None = Field(None, description="which score [the first of the format's targets]")
-    videos: LocalPath | None = Field(
-        None, description="folder that the videos lie in, at any depth [SRC]"
-    )
+    videos: LocalPath | None = Field(None, description="folder of the videos, at any depth [SRC]")
     splits: LocalPath | None = Field(
         None, description="CSV with columns video,split, in place of the format's own split"
     )
-    seed: int | None = Field(
-        None, ge=0, description="of the split, for a format that brings none [0]"
-    )
+    seed: int | None = Field(None, ge=0, description="of the split, for formats without one [0]")
     keep_missing: bool = Field(
         False, description="keep rows whose video was not found, under the name they list"
     )

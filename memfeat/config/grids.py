@@ -58,7 +58,7 @@ class AblationConfig(Settings):
     run: LocalPath = Field(description="folder the table and the cells' runs go to")
     split: Split = Field("dev", description="split that the table reports (the paper: dev)")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every cell, such as 0-4")
-    cache_root: Location = Field(Path("cache"), description="folder that the rows' caches lie in")
+    cache_root: Location = Field(Path("cache"), description="folder of the rows' caches")
     recipes: dict[str, CacheRecipe] = Field(
         default_factory=dict, description="by cache: how it is made [with the encoder of its name]"
     )
@@ -76,9 +76,10 @@ class AblationConfig(Settings):
         None, description="row that the others are compared with [the best]"
     )
     engine: Engine = Field(
-        "local", description="where workers are: processes here, or actors of a Ray cluster"
+        "local",
+        description="where workers run: this machine, or a Ray cluster",
     )
-    workers: int = Field(0, ge=0, description="processes; 0 for one per CPU core")
+    workers: int = Field(0, ge=0, description="worker processes; 0 for one per CPU core")
 
 
 class TransferDataset(Settings):
@@ -109,7 +110,7 @@ class TransferConfig(Settings):
     splits: tuple[Split, ...] = Field(("dev", "test"), min_length=1, description="to report")
     seeds: Seeds = Field((0, 1, 2, 3, 4), description="of every dataset's model, such as 0-4")
     paper: tuple[TransferFigures, ...] = ()
-    workers: int = Field(0, ge=0, description="processes; 0 for one per CPU core")
+    workers: int = Field(0, ge=0, description="worker processes; 0 for one per CPU core")
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -69,8 +69,8 @@ def draw_timeline(
                 _draw_effect(axes, timeline, edges)
             top -= GAP
         _draw_heading(figure, timeline, title)
-        beneath = figure.add_axes(_rectangle(figure, lines.height, strip.height), zorder=-1)
-        draw_strip(beneath, strip, timeline, frames)
+        strip_axes = figure.add_axes(_rectangle(figure, lines.height, strip.height), zorder=-1)
+        draw_strip(strip_axes, strip, timeline, frames)
         lines.draw(figure, LEFT)
         save(figure, output)
 

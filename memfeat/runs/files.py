@@ -20,8 +20,8 @@ FINETUNED = "i3d.safetensors"  # in a folder of `memfeat finetune`: an encoder's
 PREDICTIONS = "predictions.csv"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
-ABLATION = "ablation.json"  # the table of a grid, whose runs lie below it
-TRANSFER = "transfer.json"  # the table of pairs of datasets, likewise
+ABLATION = "ablation.json"  # the table of a grid, in the folder above its runs
+TRANSFER = "transfer.json"  # the table of pairs of datasets
 STREAMS = "streams"  # key of SPEC's list, where there are several caches
 RECOVER = "restore it, or delete the run folder and train again"
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     """Make `config.run` an incomplete run of these settings.
 
-    An earlier run in the folder is no longer complete, so its files are not taken for this run's;
+    An earlier run in the folder becomes incomplete, so its files are not mistaken for this run's;
     and a folder that cannot be written to is reported before training.
 
     Raises:
