@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -37,7 +37,7 @@ def prepare_workers(preload: str) -> None:
         from multiprocessing.forkserver import ensure_running  # noqa: PLC0415  # not on Windows
 
         context.set_forkserver_preload([preload])
-        with _interrupts_ignored():
+        with _interrupts_ignored(), suppress(OSError):  # which the first worker would raise again
             ensure_running()
 
 
