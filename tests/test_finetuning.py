@@ -26,8 +26,7 @@ from memfeat.finetuning import finetune
 from memfeat.finetuning.clips import VideoCheck, ahead_of, read_clip, start_of_clip
 from memfeat.finetuning.data import UsableVideos
 from memfeat.finetuning.finetuning import resolved
-from memfeat.finetuning.fitting import Fitting
-from memfeat.finetuning.network import starting_network
+from memfeat.finetuning.fitting import Fitting, starting_network
 from memfeat.manifest import Manifest, VideoRecord, read_manifest
 from memfeat.runs import Run, read_predictions
 from memfeat.video import read_frames

@@ -19,8 +19,7 @@ from memfeat.errors import TrainingError
 from memfeat.finetuning import folder
 from memfeat.finetuning.clips import VideoCheck, check_videos
 from memfeat.finetuning.data import UsableVideos, labels_sha256, scores_of, select_videos
-from memfeat.finetuning.fitting import Fitting
-from memfeat.finetuning.network import starting_network
+from memfeat.finetuning.fitting import Fitting, starting_network
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import FINETUNED, METRICS, PROVENANCE, Predictions, read_object, write_scores
 from memfeat.storage import write_json

@@ -4,28 +4,56 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from memfeat.config import FinetuneConfig
 from memfeat.devices import seeded
-from memfeat.encoders.inception import InceptionI3d
+from memfeat.encoders.checkpoints import tensors_sha256
+from memfeat.encoders.family import RANDOM
+from memfeat.encoders.i3d import build_network, read_network, trained_on
+from memfeat.encoders.inception import FEATURE_DIM, ConvUnit, InceptionI3d
 from memfeat.errors import TrainingError, VideoError
 from memfeat.finetuning.clips import ahead_of, clips_in_order, read_clip, start_of_clip
 from memfeat.finetuning.data import UsableVideos, scores_of
-from memfeat.finetuning.network import clip_logits, train_mode
 from memfeat.manifest import VideoRecord
 from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
 
 ORDER, DROPOUT = 0x04DE4, 0xD120  # keep uses of the same seed apart
 
 OnVideos = Callable[[int, str], None]  # the number of videos just done, and a note or ""
+
+
+def starting_network(config: FinetuneConfig) -> tuple[InceptionI3d, dict[str, str]]:
+    """Build the network to start from; a last layer of one class is kept, any other replaced.
+
+    Returns:
+        The network, in float32 on the CPU; and its origin: `started_from` in words, and the
+        `started_from_sha256` of the weights as they were found.
+
+    Raises:
+        EncoderError: the file cannot be read, or does not fit.
+    """
+    if config.weights == RANDOM:
+        network, origin = build_network(1, config.seed), "RANDOM WEIGHTS"
+    else:
+        path = Path(config.weights).expanduser()
+        network = read_network(path)
+        origin = f"{path.name} ({trained_on(path, network)})"
+    facts = {"started_from": origin, "started_from_sha256": tensors_sha256(network)}
+    if network.logits.conv3d.out_channels != 1:
+        with seeded(config.seed):
+            network.logits = ConvUnit(FEATURE_DIM, 1, (1, 1, 1), normed=False)
+    network.dropout = nn.Dropout(config.dropout)
+    network.gradient_checkpointing = bool(config.gradient_checkpointing)
+    return network, facts
 
 
 class Fitting:
@@ -106,7 +134,7 @@ class Fitting:
         with torch.inference_mode():
             while batch := list(islice(clips, config.batch_size)):
                 numbers, pixels = zip(*batch, strict=True)
-                logits = clip_logits(self.network, _stacked(pixels), config).double().cpu().numpy()
+                logits = _clip_logits(self.network, _stacked(pixels), config).double().cpu().numpy()
                 np.add.at(sums, list(numbers), logits)
                 np.add.at(counts, list(numbers), 1)
                 on_videos(numbers[-1] - done, "")
@@ -136,11 +164,11 @@ class Fitting:
 
     def _train(self, epoch: int, on_videos: OnVideos) -> float:
         """Train on a clip of each video; return the mean loss over videos."""
-        train_mode(self.network, frozen=bool(self._config.freeze_batch_norm))
+        _train_mode(self.network, frozen=bool(self._config.freeze_batch_norm))
         total, videos = 0.0, 0
         for pixels, scores in self._batches(epoch, on_videos):
             truth = scores.to(self._device)
-            loss = (clip_logits(self.network, pixels, self._config).sigmoid() - truth).abs().mean()
+            loss = (_clip_logits(self.network, pixels, self._config).sigmoid() - truth).abs().mean()
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
@@ -179,3 +207,27 @@ def _usable(clip: Future[NDArray[np.uint8]], on_videos: OnVideos) -> bool:
 
 def _stacked(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
     return torch.from_numpy(np.stack(clips))
+
+
+def _clip_logits(network: InceptionI3d, pixels: Tensor, config: FinetuneConfig) -> Tensor:
+    """Return the logit of each clip's score, float32 (batch,).
+
+    Args:
+        network: on its device.
+        pixels: uint8 (batch, 16, height, width, 3), RGB.
+        config: with the precision decided.
+    """
+    device = network.logits.conv3d.weight.device
+    clips = pixels.to(device, non_blocking=True).movedim(-1, 1).float()
+    clips = clips.sub_(127.5).div_(127.5)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        logits: Tensor = network(clips)
+    return logits.float().mean(dim=(1, 2))
+
+
+def _train_mode(network: InceptionI3d, *, frozen: bool) -> None:
+    """Turn dropout on, and let batch norms use and gather each batch's statistics if not frozen."""
+    network.train()
+    for part in network.modules():
+        if frozen and isinstance(part, nn.BatchNorm3d):
+            part.eval()
