@@ -230,7 +230,7 @@ def labels(folder: Path) -> None:
         "Memento10k/dev_scores.csv": f"{scores}2.mp4,80,0.62\n",
         "VideoMem/ground-truth_dev-set.csv": "video,short-term_memorability,"
         "nb_short-term_annotations\nvideo1.webm,0.9,34\nvideo2.webm,0.8,35\nvideo3.webm,0.7,36\n",
-        "study/hits.csv": "clip,split,hits,viewers\na,train,60,80\nb,dev,45,90\n",
+        "study/hits.csv": "clip,split,hit_rate,viewers\na,train,0.75,80\nb,dev,0.5,90\n",
     }
     clips = ("Memento10k/1.mp4", "Memento10k/2.mp4", "VideoMem/video1.mp4", "study/a.mp4")
     for name, text in {**files, **dict.fromkeys(clips, "")}.items():
