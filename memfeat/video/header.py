@@ -1,10 +1,13 @@
-"""What a header promises: how many samples there are, and when the stream ends."""
+"""What a header promises: the number of samples, the end of the stream, the number of frames."""
 
 import re
+from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
+
+from memfeat.video.opening import open_video
 
 # FFmpeg works their duration out from the data that is there, so it promises nothing.
 FORMATS_WITHOUT_DURATION = ("mpeg", "mpegts", "mpegvideo")
@@ -32,3 +35,23 @@ def promised_end(container: InputContainer, stream: VideoStream) -> float:
         hours, minutes, seconds = (float(part) for part in tag.groups())
         return min(whole, (hours * 60 + minutes) * 60 + seconds)
     return whole - (len(container.streams) > 1)  # sound may go on for a second
+
+
+def frames_by_header(path: Path) -> float | None:
+    """Return how many frames a video has by its header's count, or its duration and rate.
+
+    That takes no decoding, and is an estimate: it includes frames that an edit list hides, or that
+    are damaged. None if the header says nothing.
+
+    Raises:
+        VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`
+            or `image`.
+    """
+    with open_video(path) as (container, stream):
+        counted = counted_samples(container, stream)
+        if counted:
+            return float(counted)
+        seconds = (container.duration or 0) / av.time_base
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        return seconds * float(stream.guessed_rate or 0) or None

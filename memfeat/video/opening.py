@@ -1,4 +1,4 @@
-"""What file may be opened: from a path to a container, its video stream and a decoder."""
+"""Opening a file safely: from a path to a container, its video stream and a decoder."""
 
 import os
 import stat
@@ -93,7 +93,7 @@ def _limit(max_pixels: int | None) -> dict[str, str]:
     """Return the options that let a codec refuse frames of many more pixels."""
     if max_pixels is None:
         return {}
-    # It counts rows that are filled up to some multiple, so it cannot be told exactly.
+    # It counts rows padded to some multiple, so the limit cannot be exact.
     return {"max_pixels": str(min(2 * max_pixels + MORE_PIXELS, MOST_PIXELS))}
 
 
@@ -169,7 +169,7 @@ def _first_video(container: InputContainer, path: Path, allow_images: bool) -> V
 
 
 def _gives_data(container: InputContainer) -> bool:
-    """Tell streams that are there from those of a header that was cut before the video's."""
+    """Return whether there are packets: a header cut before the video stream has none."""
     try:
         return len(container.streams) > 0 and any(packet.size for packet in container.demux())
     except (av.FFmpegError, OSError):

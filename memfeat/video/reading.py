@@ -1,4 +1,4 @@
-"""Decoding a video frame by frame, and telling whether any of it is missing."""
+"""Decoding a video frame by frame, and detecting missing parts."""
 
 import errno
 import math
@@ -146,7 +146,7 @@ class VideoReader:
         self.reason = "packet_errors" if self._damaged_at else None
 
     def _require_allowed(self, error: av.FFmpegError) -> None:
-        """Tell a frame that the decoder refuses for its size from one that is damaged."""
+        """Distinguish a frame that the decoder refuses for its size from a damaged one."""
         width, height = self._decoder.width, self._decoder.height
         require_size(self._path, (width, height), self._max_pixels)
         # Most codecs forget the size that they refuse; AV1's has an error of its own.
