@@ -279,6 +279,10 @@ def test_the_documentation_does_what_it_says(home, monkeypatch):
                 printed = {line.rstrip() for line in outputs[command].splitlines()}
                 assert {*map(str.rstrip, shown)} - {"..."} <= printed, f"{block.page}: {command}"
     assert "share of viewers" in Path("data_manifests/study.csv").read_text()
+    Path("data/study/hits.csv").write_text("clip,split,hit_rate,viewers\na,train,75,80\n")
+    refused = CliRunner().invoke(main, shlex.split("manifest from hits data/study -o bad.csv"))
+    assert refused.exit_code == 1
+    assert "hits.csv, line 2, column hit_rate: " in refused.output
     assert "colour-layout" in run("memfeat cache info cache/mine/colours", home)
     assert '"max"' in Path("runs/max/config.json").read_text()
 
