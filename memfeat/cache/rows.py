@@ -1,4 +1,4 @@
-"""Reading a checked shard's frames at the speed of memory, and telling damage from other errors.
+"""Reading a checked shard's frames at the speed of memory, and errors of damaged shards.
 
 Opening a shard through HDF5 and checking it takes longer than reading all of its frames. So the
 byte offsets of its datasets are kept when it is checked, and as long as the file stays the same
