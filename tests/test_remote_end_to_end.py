@@ -206,7 +206,7 @@ def test_a_bucket_carries_both_stages_after_a_kill_and_a_prediction(clips, user,
     arguments = [sys.executable, "-m", "memfeat", "extract", *places(bucket), *EXTRACT]
     with subprocess.Popen([str(a) for a in arguments], stdout=subprocess.DEVNULL) as extraction:
         while extraction.poll() is None and not shards_at(bucket / "cache"):
-            time.sleep(0.05)
+            time.sleep(0.2)
         extraction.kill()
     placed = shards_at(bucket / "cache")
     summary = json.loads(ok("extract", *places(bucket), *EXTRACT).stdout)
