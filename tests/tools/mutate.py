@@ -202,13 +202,13 @@ def reaching(tree: Path, mutated: str, most: int) -> list[str]:
     return [f"tests/{stem}.py" for _, _, stem in found[:most]]
 
 
-def pytest_in(tree: Path, tests: list[str], output: Path) -> None:
+def pytest_in(tree: Path, tests: list[str], output: Path, cache: Path) -> None:
     """Run tests up to the first failure, as the leader of a group of processes."""
     os.setsid()
     os.chdir(tree)
     sys.path[0] = str(tree)
-    os.environ |= {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": f"{tree}-cache"}
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    os.environ["XDG_CACHE_HOME"] = str(cache)
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -221,8 +221,11 @@ def pytest_in(tree: Path, tests: list[str], output: Path) -> None:
 def run(tree: Path, tests: list[str], limit: float) -> tuple[int | None, str]:
     """Run tests in a tree; return the exit code, None if out of time, and the output."""
     output = tree.with_name("output")
+    # The compiled kernel is kept, but not what a compiling.py that is broken makes of it.
+    shared = Path(tempfile.gettempdir()) / "memfeat-mutations"
+    cache = tree.with_name("cache") if any("compiling" in name for name in tests[:1]) else shared
     context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=pytest_in, args=(tree, tests, output))
+    process = context.Process(target=pytest_in, args=(tree, tests, output, cache))
     process.start()
     process.join(limit)
     code = process.exitcode
