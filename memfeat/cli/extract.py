@@ -72,7 +72,7 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
 
 
 def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
-    """Tell on stderr what extraction did, and what it could not do."""
+    """Print on stderr what extraction did, and what it could not do."""
     figures = summary.as_dict()
     click.echo(f"{config.cache}: {summary.spec.describe()}", err=True)
     click.echo(

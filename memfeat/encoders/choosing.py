@@ -32,7 +32,7 @@ def create_encoder(
     Args:
         name: one of `encoder_names()`.
         weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
-        activation: `gelu` or `quickgelu` for a checkpoint file that does not tell; else `auto`.
+        activation: `gelu` or `quickgelu` for a checkpoint file that does not state it; else `auto`.
         tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
         precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
         device: such as `cpu`, `cuda` or `cuda:1`.

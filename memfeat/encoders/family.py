@@ -64,7 +64,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class VectorShape:
-    """What an encoder gives, as can be told without its weights.
+    """The shape of what an encoder gives, known without its weights.
 
     Attributes:
         dim: length of one vector.
@@ -128,7 +128,7 @@ class EncoderFamily(ABC):
         Raises:
             UnknownNameError: weights that are no tag of this encoder, no file and not `random`.
             EncoderError: the weights cannot be had or do not fit, they were trained with another
-                activation or do not tell with which, the architecture has another than was asked
+                activation or do not state it, the architecture has another than was asked
                 for, or it does not turn a square image into one vector.
             ConfigError: patch tokens that it does not have.
         """

@@ -64,7 +64,7 @@ class I3d(EncoderFamily):
     ) -> Tower:
         """Build the tower: the feature (1024,) of a clip, before dropout and logits.
 
-        A file may have any number of classes. One that `memfeat finetune` wrote also tells what
+        A file may have any number of classes. One that `memfeat finetune` wrote also states what
         it was trained on and at which image size, and that size is used.
         """
         refuse_tokens(name, tokens)
@@ -129,7 +129,7 @@ def _classes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def trained_on(path: Path, network: InceptionI3d) -> str:
-    """Return in words what a checkpoint says it was trained on, or what its classes tell.
+    """Say what a checkpoint was trained on: by its statement, or else its number of classes.
 
     Raises:
         EncoderError: the file cannot be read.

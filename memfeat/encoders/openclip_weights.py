@@ -27,8 +27,8 @@ class Source:
         trained_on: in words.
         mean: per channel, for pixels in [0, 1].
         std: likewise.
-        quick_gelu: whether they were trained with QuickGELU; None if they do not tell.
-        evidence: what tells, in words.
+        quick_gelu: whether they were trained with QuickGELU; None if nothing says so.
+        evidence: what says so, in words.
         origin: where they come from, in words.
         load: returns the image tower's tensors by name; None for random weights.
     """
@@ -102,7 +102,7 @@ def _from_tag(name: str, tag: str) -> Source:
 
 
 def _from_file(name: str, path: Path) -> Source:
-    """Read a checkpoint and look for marks of how it was trained, the surest first."""
+    """Read a checkpoint, and look for evidence of how it was trained, the surest first."""
     tensors = read_checkpoint(path)
     trained_on, quick_gelu, evidence = UNSTATED, None, ""
     mean, std = _normalisation(name)
