@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from memfeat.cli.names import check_name
 from memfeat.cli.options import json_option, print_json, read_settings, settings_options, some
 from memfeat.config import PlanConfig
 
@@ -24,6 +25,7 @@ def plan_command(as_json: bool, **flags: Any) -> None:
     and waiting for machines are not in the hours.
     """
     config = read_settings(PlanConfig, "plan", None, flags)
+    check_name("encoder", config.encoder)
 
     from memfeat.planning import make_plan
 
