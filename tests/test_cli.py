@@ -77,19 +77,15 @@ def data(folder: Path) -> list[object]:
     return ["--manifest", folder / "m.csv", "--cache", folder / "cache"]
 
 
-def help_pages() -> list[list[str]]:
-    pages = [[name] for name in COMMANDS]
+def test_every_help_page_has_an_example():
     groups = {
         "cache": ("info", "verify", "repair", "import", "export"),
         "manifest": ("check", "from"),
     }
-    return [[], *pages, *([group, name] for group, names in groups.items() for name in names)]
-
-
-@pytest.mark.parametrize("command", help_pages(), ids=" ".join)
-def test_every_help_page_has_an_example(command):
-    page = ok(*command, "--help").stdout
-    assert "Example: memfeat " in page
+    pages = [[], *([name] for name in COMMANDS)]
+    pages += [[group, name] for group, names in groups.items() for name in names]
+    for page in pages:
+        assert "Example: memfeat " in ok(*page, "--help").stdout, page
 
 
 def test_the_overview_has_each_commands_own_first_sentence():
@@ -353,24 +349,6 @@ def test_missing_and_damaged_videos_cost_the_others_nothing(home, tmp_path):
     assert summary["ok"] == 1
     assert summary["failures"] == {"gone": "missing", "broken": "unreadable"}
     assert f"failed: gone: '{tmp_path}/gone.mp4' is not there" in result.stderr
-
-
-BAD_MANIFESTS = {
-    "duplicate id": ("video_id,path,score,split", ["a,a.mp4,0.5,train", "a,b.mp4,0.5,dev"], "'a'"),
-    "score above 1": ("video_id,path,score,split", ["a,a.mp4,1.5,train"], "1.5"),
-    "missing column": ("video_id,path,split", ["a,a.mp4,train"], "score"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_MANIFESTS)
-def test_a_bad_manifest_gets_one_line(kind, tmp_path):
-    header, rows, word = BAD_MANIFESTS[kind]
-    path = tmp_path / "m.csv"
-    path.write_text("\n".join([header, *rows]) + "\n")
-    error = refused(1, "extract", "--manifest", path, "--cache", tmp_path / "cache", *ENCODER)
-    assert str(path) in error
-    assert word in error
-    assert run("manifest", "check", path).exit_code == 1
 
 
 def test_a_cache_made_by_another_encoder_is_refused(home):

@@ -5,7 +5,6 @@ traceback. Only faults that no other test takes to a command are here; the other
 
 - every bad cell of every column, in CSV and JSON Lines, as the manifest reports it:
   `test_manifest.py`; delimiters, quoting, byte order marks, UTF-16, columns: `test_tables.py`;
-- a manifest that `extract` refuses: `test_cli.py`;
 - the same content under two ids: `test_faults_videos.py`;
 - splits without scores, withheld scores, labels without features and the reverse:
   `test_training_seeds.py`, `test_training_data.py`; constant labels: `test_training_fitting.py`;
