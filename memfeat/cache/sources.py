@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -57,9 +57,12 @@ class FeatureSource(ABC):
 
     ids: Sequence[tuple[str, str]]
 
-    @abstractmethod
-    def file(self, video_id: str) -> Path:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def file(self, video_id: str) -> Path:  # noqa: ARG002
         """Return the file that a video's features are in."""
+        return self._path
 
     @abstractmethod
     def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
@@ -90,6 +93,7 @@ class NpyFolder(FeatureSource):
     """A `.npy` for each video, at any depth, named by the video's id; hidden ones are left out."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         # Hidden ones are what some systems leave beside a file, not features.
         self._files = sorted(p for p in folder.rglob("*.npy") if not p.name.startswith("."))
         if not self._files:
@@ -117,15 +121,11 @@ class CsvFile(FeatureSource):
     """A row for each video: the id, and in all other columns the values of its one step."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        super().__init__(path)
         self._rows = list(self._read(path))
         if not self._rows:
             raise CacheError(f"{path} holds no videos; write a header and a line for each")
         self.ids = [(video.video_id, video.where) for video in self._rows]
-
-    def file(self, video_id: str) -> Path:  # noqa: ARG002
-        """Return the one file."""
-        return self._path
 
     def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
         """Yield each row; see `FeatureSource.videos`."""
@@ -156,7 +156,7 @@ class NpzFile(FeatureSource):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        super().__init__(path)
         with _zip(path) as archive:
             names = {name[:-4] for name in archive.namelist() if name.endswith(".npy")}
             for name in ("video_ids", "features"):
@@ -179,10 +179,6 @@ class NpzFile(FeatureSource):
         ]
         self.ids = [(text, f"{path}, video {number}") for number, text in enumerate(texts)]
         self._counts = self._steps(shape, len(texts), offsets)
-
-    def file(self, video_id: str) -> Path:  # noqa: ARG002
-        """Return the one file."""
-        return self._path
 
     def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
         """Yield each video's part; see `FeatureSource.videos`."""
@@ -289,16 +285,12 @@ def _values(where: str, row: dict[str, Any]) -> NDArray[np.float64]:
     try:
         return np.array(list(map(float, row.values())))
     except (TypeError, ValueError):
-        column = next(name for name, cell in row.items() if not _is_number(cell))
-        raise CacheError(
-            f"{where}, column {column}: {short_repr(row[column])} is not a number; besides the id "
-            "all columns are features"
-        ) from None
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
+        for column, cell in row.items():
+            with suppress(TypeError, ValueError):
+                float(cell)
+                continue
+            raise CacheError(
+                f"{where}, column {column}: {short_repr(cell)} is not a number; besides the id all "
+                "columns are features"
+            ) from None
+        raise
