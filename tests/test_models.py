@@ -23,7 +23,7 @@ SMALL = {
     "transformer": {"width": 8, "feedforward": 16},
     "mlp": {"hidden": [9, 6]},
 }
-PAIRS = [(aggregator, head) for aggregator in AGGREGATORS for head in HEADS]
+PAIRS = [*((aggregator, "linear") for aggregator in AGGREGATORS), *(("avg", h) for h in HEADS)]
 LENGTHS = torch.tensor([4, 7, 1, 6])
 
 every_pair = pytest.mark.parametrize(("aggregator", "head"), PAIRS)
