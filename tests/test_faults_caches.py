@@ -1,6 +1,5 @@
-"""The fault matrix's caches and checkpoints; `ELSEWHERE` names the tests that other files hold."""
+"""Caches that a stranger made, that were damaged, or that were made otherwise."""
 
-import ast
 import dataclasses
 import tracemalloc
 from pathlib import Path
@@ -16,27 +15,6 @@ from memfeat.cache.shard import text_attribute
 from memfeat.cli import main
 from memfeat.errors import CacheError, DamagedShardError
 
-ELSEWHERE = {
-    "another encoder, by extraction": "test_cli.py::"
-    "test_a_cache_made_by_another_encoder_is_refused",
-    "another cache, by extraction": "test_extraction.py::test_a_cache_made_otherwise_is_refused",
-    "another cache, by a run": "test_cli.py::test_a_run_that_does_not_fit_the_cache_is_refused",
-    "another encoder, by a prediction": "test_prediction.py::"
-    "test_a_run_of_another_encoder_is_refused_with_both_values",
-    "another schema, by extraction": "test_extraction.py::"
-    "test_another_memfeats_shard_is_refused_and_left_alone",
-    "truncated": "test_cache.py::test_a_truncated_shard_is_refused_and_can_be_set_aside",
-    "the disk filled": "test_extraction.py::"
-    "test_a_full_disk_is_told_of_and_finished_shards_are_kept",
-    "pickle as weights": "test_encoders_checkpoints.py::"
-    "test_a_pickle_that_would_run_code_is_refused_and_does_not_run",
-    "pickle anywhere": "test_safety.py::test_nothing_that_is_read_is_run",
-    "a checkpoint for another aggregator": "test_runs.py::"
-    "test_a_checkpoint_of_another_model_is_refused",
-    "a checkpoint for another cache": "test_runs.py::"
-    "test_a_checkpoint_for_features_of_another_width_is_refused",
-    "a truncated checkpoint": "test_runs.py::test_a_truncated_checkpoint_is_refused",
-}
 OTHER_SPECS = {
     "encoder": "other",
     "weights_sha256": "1" * 64,
@@ -53,13 +31,6 @@ OTHER_SPECS = {
 
 def shard(folder: Path) -> Path:
     return write_shard(folder, spec(), [video("a", 3), failed("c"), video("b", 5)])
-
-
-@pytest.mark.parametrize("item", ELSEWHERE)
-def test_what_another_file_holds_is_there(item):
-    file, _, name = ELSEWHERE[item].partition("::")
-    tree = ast.parse((Path(__file__).parent / file).read_text())
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("field", OTHER_SPECS)
@@ -298,17 +269,17 @@ def content_of(folder: Path) -> tuple:
     return entries, table.video_ids, [array.tobytes() for array in arrays]
 
 
-def data_bytes(path: Path) -> np.ndarray:
-    """Places of all bytes of a shard's datasets and attributes."""
-    content, places = path.read_bytes(), []
+def data_bytes(path: Path) -> list[range]:
+    """The byte offsets of each of a shard's datasets and attributes."""
+    content, found = path.read_bytes(), []
     with h5py.File(path) as file:
         for dataset in file.values():
-            start = dataset.id.get_offset()
-            places += range(start or 0, (start or 0) + dataset.nbytes)
-        for name in file.attrs:
-            start = content.index(file.attrs[name])
-            places += range(start, start + len(file.attrs[name]))
-    return np.array(places)
+            start = dataset.id.get_offset() or 0
+            found.append(range(start, start + dataset.nbytes))
+        for text in file.attrs.values():
+            start = content.index(text)
+            found.append(range(start, start + len(text)))
+    return found
 
 
 def flipped(whole: bytes, place: int, generator: np.random.Generator) -> bytes:
@@ -320,11 +291,12 @@ def flipped(whole: bytes, place: int, generator: np.random.Generator) -> bytes:
 def test_caches_with_one_byte_of_data_flipped_are_found_every_time(tmp_path):
     path = shard(tmp_path)
     whole, generator = path.read_bytes(), np.random.default_rng(0)
-    places = data_bytes(path)
-    assert len(places) > 900  # about half of them of the spec
-    for place in generator.choice(places, 500, replace=False):
-        path.write_bytes(flipped(whole, place, generator))
-        assert list(verify(tmp_path)) == [path], f"byte {place}"
+    found = data_bytes(path)
+    assert len(found) == 10 + 2
+    for each in found:
+        for place in generator.choice(each, min(12, len(each)), replace=False):
+            path.write_bytes(flipped(whole, place, generator))
+            assert list(verify(tmp_path)) == [path], f"byte {place}"
     path.write_bytes(whole)
     assert verify(tmp_path) == {}
 
@@ -333,8 +305,8 @@ def test_caches_with_a_byte_flipped_elsewhere_are_found_refused_or_read_right(tm
     path = shard(tmp_path)
     whole, generator = path.read_bytes(), np.random.default_rng(1)
     right, outcomes = content_of(tmp_path), set()
-    elsewhere = np.setdiff1d(np.arange(len(whole)), data_bytes(path))
-    for place in generator.choice(elsewhere, 120, replace=False):
+    elsewhere = np.setdiff1d(np.arange(len(whole)), np.concatenate(data_bytes(path)))
+    for place in generator.choice(elsewhere, 60, replace=False):
         path.write_bytes(flipped(whole, place, generator))
         found = verify(tmp_path)
         try:
