@@ -72,7 +72,7 @@ def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path, name: str, 
         f"memfeat {name}: rendered clips, {words}, not from people"
     }
     splits = [row["split"] for row in rows]
-    assert [splits.count(split) for split in ("train", "dev", "test")] == [288, 72, 120]
+    assert [splits.count(split) for split in ("train", "dev", "test")] == [240, 60, 120]
 
 
 def test_the_noise_free_score_follows_the_stated_formula(scripts: list[Script]) -> None:
@@ -155,8 +155,8 @@ def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_a
     assert write_script(1, lower).noise_free_score == pytest.approx(
         write_script(1).noise_free_score - 0.3
     )
-    with pytest.raises(MemfeatError, match="demo has 480 clips, no more"):
-        write_script(480)
+    with pytest.raises(MemfeatError, match="demo has 420 clips, no more"):
+        write_script(420)
 
 
 def test_cameras_move_and_never_leave_the_photograph(

@@ -67,7 +67,7 @@ class DemoSettings(Settings):
     name: str = Field("demo", description="clips are called NAME-000, NAME-001, ...")
     dataset: str = "memfeat demo: rendered clips, scores from a formula, not from people"
     seed: int = 2022
-    clips: dict[Split, int] = Field(default={"train": 288, "dev": 72, "test": 120})
+    clips: dict[Split, int] = Field(default={"train": 240, "dev": 60, "test": 120})
     formula: Literal["sum", "peak"] = Field("sum", description="how moments count: see above")
     base: float = Field(0.5, description="score without any moment")
     gain: float = Field(0.4, description="what moments can add at most")
