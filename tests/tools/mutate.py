@@ -209,11 +209,13 @@ def pytest_in(tree: Path, tests: list[str], output: Path, cache: Path) -> None:
     sys.path[0] = str(tree)
     os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     os.environ["XDG_CACHE_HOME"] = str(cache)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         options = ["-x", "-q", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider"]
-        options += ["--timeout", "200", "--timeout-method", "thread", "--basetemp", f"{tree}-tmp"]
+        options += ["--timeout", "120", "--timeout-method", "thread", "--basetemp", f"{tree}-tmp"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is preloaded
         sys.exit(pytest.main([*options, *tests]))
 
