@@ -60,7 +60,7 @@ demo: $(VENV)/.installed ## render the demo clips, extract, compare all systems,
 	$(MEMFEAT) extract pipelines/demo.toml
 	$(MEMFEAT) ablation pipelines/demo.toml
 	$(MEMFEAT) report runs/demo
-	$(MEMFEAT) predict runs/demo/cells/bigru+mlp data/demo/demo-300.mp4 --timeline runs/demo/timeline.png
+	$(MEMFEAT) predict runs/demo/cells/bigru+mlp data/demo/demo-0300.mp4 --timeline runs/demo/timeline.png
 
 clips: $(VENV)/.installed
 	$(if $(DEMO),$(MEMFEAT) demo --name $(DATASET))

@@ -20,9 +20,9 @@ from memfeat.registry import unknown_name
 def demo_command(name: str, manifest: Path | None, videos: Path | None) -> None:
     """Render the demo clips and write their manifest.
 
-    Existing clips are kept, unless another version rendered them. They show photographs that
-    scikit-image and scikit-learn ship. Their scores follow a formula and are not people's: they
-    show that the machinery works, and nothing about memory.
+    Existing clips are kept. They show photographs that scikit-image and scikit-learn ship. Their
+    scores follow a formula and are not people's: they show that the machinery works, and nothing
+    about memory.
     """
     from memfeat.cli.progress import progress_line
     from memfeat.datasets.demo import DEMOS

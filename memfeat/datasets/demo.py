@@ -64,7 +64,7 @@ BACKGROUNDS = (
 class DemoSettings(Settings):
     """What a rendered dataset consists of; the same settings give the same scores and clips."""
 
-    name: str = Field("demo", description="clips are called NAME-000, NAME-001, ...")
+    name: str = Field("demo", description="clips are called NAME-0000, NAME-0001, ...")
     dataset: str = "memfeat demo: rendered clips, scores from a formula, not from people"
     seed: int = 2022
     clips: dict[Split, int] = Field(default={"train": 240, "dev": 60, "test": 120})
@@ -154,7 +154,7 @@ def write_script(index: int, settings: DemoSettings = DEMO) -> Script:
     backgrounds = tuple(_backgrounds(generator, frames, settings))
     noise_free = _noise_free_score([SALIENCE[m] for m in moments], len(backgrounds), settings)
     return Script(
-        video_id=f"{settings.name}-{index:03d}",
+        video_id=f"{settings.name}-{index:04d}",
         split=_split_of(index, settings),
         frames=frames,
         backgrounds=backgrounds,

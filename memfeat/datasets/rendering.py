@@ -22,7 +22,7 @@ from memfeat.datasets.demo import (
 )
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, write_manifest
-from memfeat.storage import remove_stale_parts, write_atomically
+from memfeat.storage import remove_stale_parts
 from memfeat.video import write_video
 
 _FOLDERS = {
@@ -40,8 +40,7 @@ def render_demo(
 ) -> Manifest:
     """Render the clips that are missing, and write the manifest if it differs.
 
-    The settings are stored beside the clips. Clips that other settings made, such as those of an
-    earlier version, are replaced; all others are complete, and kept.
+    An existing clip is complete, and kept: after changing settings, use another folder.
 
     Args:
         manifest_path: the manifest to write.
@@ -56,13 +55,7 @@ def render_demo(
     records = demo_records(videos_folder, settings)
     clips = [videos_folder / f"{record.video_id}.mp4" for record in records]
     remove_stale_parts(videos_folder)
-    made_with, text = videos_folder / "settings.json", settings.model_dump_json(indent=2) + "\n"
-    fresh = not (made_with.exists() and made_with.read_text() == text)
-    photos = load_photos() if fresh or not all(clip.exists() for clip in clips) else {}
-    if fresh:
-        for clip in clips:
-            clip.unlink(missing_ok=True)
-        write_atomically(made_with, text.encode())
+    photos = {} if all(clip.exists() for clip in clips) else load_photos()
 
     def render(index: int) -> str:
         if not clips[index].exists():
