@@ -2,35 +2,41 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from extracting import start
 from moto.server import ThreadedMotoServer
 
 from memfeat.cli import main
 from memfeat.storage import Url, list_files, read, remove, shards_at, upload, write
 from memfeat.video import write_video
+from memfeat.workers.processes import worker_context
 
 SPLITS = ["train"] * 5 + ["dev"] * 3 + ["test"] * 3
 ENCODER = ["--encoder", "timm/test_vit", "--weights", "random", "--batch-size", "8"]
 EXTRACT = [*ENCODER, "--videos-per-shard", "4", "--device", "cpu", "--json"]
 TRAIN = ["--max-epochs", "2", "--bootstrap", "50", "--device", "cpu", "--aggregator", "avg"]
-UPLOAD = """
-import sys
-from pathlib import Path
-from memfeat.storage import Url, list_files, upload
-url = Url.of(sys.argv[2])
-list_files(url.parent)
-print("ready", flush=True)
-upload(Path(sys.argv[1]), url)
-"""
+
+
+def extract_there(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run `memfeat extract`: for a process of its own."""
+    os.environ.update(environment)
+    main(arguments, standalone_mode=False)
+
+
+def upload_there(path: Path, url: Url, environment: dict[str, str], ready: Event) -> None:
+    """Upload a file, and say when that begins: for a process of its own."""
+    os.environ.update(environment)
+    list_files(url.parent)
+    ready.set()
+    upload(path, url)
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +209,12 @@ def test_memory_is_refused_where_several_devices_have_a_process_each(clips, memo
 
 def test_a_bucket_carries_both_stages_after_a_kill_and_a_prediction(clips, user, bucket, tmp_path):
     put(clips, bucket)
-    arguments = [sys.executable, "-m", "memfeat", "extract", *places(bucket), *EXTRACT]
-    with subprocess.Popen([str(a) for a in arguments], stdout=subprocess.DEVNULL) as extraction:
-        while extraction.poll() is None and not shards_at(bucket / "cache"):
-            time.sleep(0.2)
-        extraction.kill()
+    arguments = ["extract", *map(str, places(bucket)), *EXTRACT]
+    extraction = start(extract_there, arguments, dict(os.environ))
+    while extraction.is_alive() and not shards_at(bucket / "cache"):
+        time.sleep(0.2)
+    extraction.kill()
+    extraction.join()
     placed = shards_at(bucket / "cache")
     summary = json.loads(ok("extract", *places(bucket), *EXTRACT).stdout)
     assert summary["already_done"] == min(len(SPLITS), 4 * len(placed))
@@ -233,11 +240,12 @@ def test_a_killed_upload_leaves_a_whole_object_or_none(bucket, tmp_path):
     (tmp_path / "file").write_bytes(content)
     for delay in (0.0, 0.05, 0.15):
         url = bucket / "half" / str(delay)
-        command = [sys.executable, "-c", UPLOAD, str(tmp_path / "file"), str(url)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as uploader:
-            uploader.stdout.readline()
-            time.sleep(delay)
-            uploader.kill()
+        ready = worker_context().Event()
+        uploader = start(upload_there, tmp_path / "file", url, dict(os.environ), ready)
+        assert ready.wait(60)
+        time.sleep(delay)
+        uploader.kill()
+        uploader.join()
         if url.name in list_files(bucket / "half"):
             assert read(url) == content
 
