@@ -2,8 +2,8 @@
 
 fsspec's own caches were tried in place of this (2026.9.0) and cannot be used. `simplecache` takes
 what a killed download left for the whole file, `filecache` writes a new version into the same file
-under a reader that has mapped the old one and fetches again what was just uploaded, and
-`blockcache` gives no local file that could be mapped.
+under a reader that has mapped the old one and fetches again what was just uploaded, and the local
+file of `blockcache` has its full length, with zeros wherever nothing was read yet.
 """
 
 import fcntl
