@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from memfeat.cli import main
 from memfeat.config import AblationConfig, TrainConfig, build
 from memfeat.datasets import FORMATS
+from memfeat.datasets.demo import DEMO
 from memfeat.encoders import ENCODERS
 from memfeat.models import AGGREGATORS
 from memfeat.video import write_video
@@ -285,6 +286,12 @@ def test_the_documentation_does_what_it_says(home, monkeypatch):
     assert "hits.csv, line 2, column hit_rate: " in refused.output
     assert "colour-layout" in run("memfeat cache info cache/mine/colours", home)
     assert '"max"' in Path("runs/max/config.json").read_text()
+
+
+def test_the_tutorial_counts_the_demos_clips():
+    shares = "{train} to learn from, {dev} to stop by, {test} to test on".format(**DEMO.clips)
+    tutorial = " ".join(Path("docs/tutorial.md").read_text().split())
+    assert f"{DEMO.num_clips} clips of two to three seconds: {shares}" in tutorial
 
 
 def test_the_grid_of_the_how_to_can_be_read():
