@@ -1,4 +1,4 @@
-"""Where torch computes, and what of its global state is borrowed for the while."""
+"""Where torch computes, and its global state: threads and generators, set and given back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ def cpu_cores() -> int:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` CPU threads for the while."""
+    """Let torch use `count` CPU threads inside the `with` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -42,7 +42,7 @@ def backend_for(device: torch.device) -> Backend:
 
 @contextmanager
 def using_backend(name: Backend) -> Iterator[None]:
-    """Let `name` run all layers for the while, to compare or to test.
+    """Run all layers with `name` inside the `with` block, to compare or to test.
 
     Raises:
         ConfigError: there is no such backend, or not here.

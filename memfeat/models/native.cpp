@@ -4,7 +4,7 @@
 // rows of time t are start(t) + b for the running(t) sequences that reach t, so any step is done by
 // the first sequences of the batch. That suits both directions: the forward one only loses
 // sequences on its way, and the backward one, from the last time to the first, only gains them. One
-// that starts finds its place in the working state as it was made, zero.
+// that starts finds its part of the working state as it was made, zero.
 //
 // Blocking. Nearly all work of a step is a product of a few states (sequences x hidden) with a
 // matrix that stays in the caches. It is cut into blocks of up to kRows sequences, shared out

@@ -30,9 +30,9 @@ def forward(  # noqa: PLR0917
     rows, _, width = projected.shape
     hidden = width // 3
     steps, batch = len(batch_sizes), int(batch_sizes[0])
-    places = _places(batch_sizes)
+    index = _index_of_steps(batch_sizes)
     gates = projected.new_zeros(steps, 2, batch, width)
-    gates.view(-1, width)[places] = (projected + bias).view(-1, width)
+    gates.view(-1, width)[index] = (projected + bias).view(-1, width)
     new = gates[..., 2 * hidden :].clone()
     gates[..., 2 * hidden :] = b_new.unsqueeze(1)
     states = gates.new_zeros(steps + 1, 2, batch, hidden)
@@ -46,24 +46,24 @@ def forward(  # noqa: PLR0917
         rz.sigmoid_()
         n.addcmul_(r, c).tanh_()
         torch.lerp(n, before, z, out=after)
-    kept = states[1:].view(-1, hidden)[places].view(rows, 2 * hidden)
+    kept = states[1:].view(-1, hidden)[index].view(rows, 2 * hidden)
     if dropout is not None:
         kept = dropout.of(kept)
-    return kept, (gates, new, states, places)
+    return kept, (gates, new, states, index)
 
 
 def backward(
     d_kept: Tensor, saved: tuple[Tensor, ...], w_hidden: Tensor, dropout: Dropout | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run back through time; as `memfeat.models.native.NativeLoops.backward`."""
-    gates, n, states, places = saved
+    gates, n, states, index = saved
     hidden = n.shape[-1]
     if dropout is not None:
         d_kept = dropout.of(d_kept)
     r, z, c = gates.chunk(3, dim=-1)
     before = states[:-1]
     d_states = torch.zeros_like(states)
-    d_states[1:].view(-1, hidden)[places] = d_kept.reshape(-1, hidden)
+    d_states[1:].view(-1, hidden)[index] = d_kept.reshape(-1, hidden)
     # A gate's gradient is a factor times its state's. The factors of all steps are found at once.
     d_gates = torch.empty_like(gates)
     d_r, d_z, d_c = d_gates.chunk(3, dim=-1)
@@ -77,11 +77,11 @@ def backward(
         factor.mul_(d_after.unsqueeze(-2))
         d_before.addcmul_(d_after, kept).baddbmm_(d_gate, w_hidden)
     d_n *= d_states[1:]
-    by_row = (each.flatten(0, 2)[places].view(-1, 2, each.shape[-1]) for each in (d_gates, d_n))
-    return *by_row, before.flatten(0, 2)[places].view(-1, 2, hidden)  # type: ignore[return-value]
+    by_row = (each.flatten(0, 2)[index].view(-1, 2, each.shape[-1]) for each in (d_gates, d_n))
+    return *by_row, before.flatten(0, 2)[index].view(-1, 2, hidden)  # type: ignore[return-value]
 
 
-def _places(batch_sizes: Tensor) -> Tensor:
+def _index_of_steps(batch_sizes: Tensor) -> Tensor:
     """Return where in (steps, 2, batch) each row's two directions are, int64 (rows * 2,)."""
     batch = int(batch_sizes[0])
     lengths = (batch_sizes.unsqueeze(1) > torch.arange(batch)).sum(0)
