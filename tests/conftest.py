@@ -13,6 +13,10 @@ def pytest_sessionstart() -> None:
     gc.disable()  # which takes a fifth off the seconds of importing what is tested
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != "test_ray.py")  # lest two processes share them
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
     gc.enable()
