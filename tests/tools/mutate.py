@@ -197,7 +197,13 @@ def reaching(tree: Path, mutated: str, most: int) -> list[str]:
         )
         return ways.index(True) if any(ways) else None
 
-    ranked = ((order(stem), files[stem].stat().st_size, stem) for stem in files if "test_" in stem)
+    defined = ast.parse((tree / mutated).read_text()).body
+    words = {each.name for each in defined if isinstance(each, ast.ClassDef | ast.FunctionDef)}
+
+    def unlike(stem: str) -> int:
+        return -len(words & set(re.findall(r"\w+", files[stem].read_text())))
+
+    ranked = ((order(stem), unlike(stem), stem) for stem in files if "test_" in stem)
     found = sorted(row for row in ranked if row[0] is not None)
     return [f"tests/{stem}.py" for _, _, stem in found[:most]]
 
@@ -258,7 +264,9 @@ def tried(mutant: Mutant, tree: Path, most: int, limit: float) -> Mutant:
         mutant.outcome, mutant.killer = "killed", failed[0] if failed else output[-300:]
     else:
         raise RuntimeError(f"the tests of {mutant.path} did not run:\n{output[-2000:]}")
-    print(f"{mutant.outcome:9} {mutant.seconds:6.1f} s {mutant.path} {mutant.kind}", flush=True)
+    shown = "" if mutant.outcome == "killed" else f"\n{mutant.diff}\n"
+    line = f"{mutant.outcome:9} {mutant.seconds:6.1f} s {mutant.path} {mutant.kind}"
+    print(line + shown, flush=True)
     return mutant
 
 
@@ -276,20 +284,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--files", type=int, default=8, help="test files for one mutation (8)")
+    parser.add_argument("--files", type=int, default=12, help="test files for one mutation (12)")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one mutation (600)")
-    parser.add_argument("--output", type=Path, default=Path("mutations.json"))
+    parser.add_argument("--output", type=Path, default=Path("runs/mutations.json"))
     given = parser.parse_args()
     tree = given.tree.resolve()
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    made: list[Mutant] = []
     with ThreadPoolExecutor(given.jobs) as pool:
         todo = chosen(tree, given.seed, given.count)
-        made = list(pool.map(partial(tried, tree=tree, most=given.files, limit=given.limit), todo))
-    rows = [{k: v for k, v in asdict(mutant).items() if k != "source"} for mutant in made]
-    given.output.write_text(json.dumps(rows, indent=1))
-    for mutant in made:
-        if mutant.outcome != "killed":
-            print(f"\n{mutant.outcome}: {mutant.path}, {mutant.kind}\n{mutant.diff}")
+        try_one = partial(tried, tree=tree, most=given.files, limit=given.limit)
+        for mutant in pool.map(try_one, todo):
+            made.append(mutant)
+            rows = [{k: v for k, v in asdict(each).items() if k != "source"} for each in made]
+            given.output.parent.mkdir(parents=True, exist_ok=True)
+            given.output.write_text(json.dumps(rows, indent=1))
     print("\n", dict(Counter(mutant.outcome for mutant in made)), f"written to {given.output}")
     if problem := unsound(made, tree, 4 * given.limit):
         sys.exit(f"a test that noticed a mutation fails without one too:\n{problem}")
