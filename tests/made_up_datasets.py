@@ -104,7 +104,7 @@ def memento10k_mediaeval(
 
 
 def videomem(folder: Path, counts: Sequence[int] = (14, 3, 3), put: Put = touch) -> MadeUp:
-    """One file of scores after a BOM, listing .webm where .mp4 lie; the splits are not told."""
+    """One file of scores after a BOM, listing .webm files that are .mp4, without splits."""
     scores: dict[str, float | None] = {}
     rows = []
     for number in range(sum(counts)):
