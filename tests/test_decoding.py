@@ -159,3 +159,11 @@ def test_the_ring_is_bounded_whatever_the_size_of_a_frame(size):
 def test_memory_that_cannot_be_had_is_told_of(clips):
     with pytest.raises(DecoderError, match=r"cannot get \d+ MB .*fewer --decoders"):
         decode({"b": clips["b"]}, DecodeSettings(1 << 28), decoders=1)
+
+
+def test_relative_paths_start_from_the_current_folder_even_if_that_changes(clips, monkeypatch):
+    for name in ("b", "c"):
+        folder = clips["b"].parent if name == "b" else clips["b"].parent.parent
+        monkeypatch.chdir(folder)
+        relative = {name: clips[name].relative_to(folder)}
+        assert len(decode(relative, decoders=1)[name][1]) == FRAMES[name]

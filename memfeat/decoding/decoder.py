@@ -62,6 +62,7 @@ class Decoder:
         self.waited = self.starting = 0.0
         self._process: BaseProcess | None = None
         self._pipe: Connection
+        self._folder = Path()
         self._is_ready = False
         self._false_starts = 0
         self._shape = RingShape(0, 0)
@@ -101,8 +102,9 @@ class Decoder:
         self._send(self._jobs[-1])
 
     def start(self) -> None:
-        """Start the process, if there is none or it ended for want of anything to do."""
-        if self.is_idle and self._process is not None and not self._process.is_alive():
+        """Start the process; again, if it is idle and has ended or is in another folder than we."""
+        usable = self._process is not None and self._process.is_alive()
+        if self.is_idle and not (usable and self._folder == Path.cwd()):
             self.close()
         if self._process is None:
             self._process = self._start()
@@ -221,6 +223,7 @@ class Decoder:
         self._send_ring()
 
     def _start(self) -> BaseProcess:
+        self._folder = Path.cwd()  # which relative paths start from
         process, self._pipe = start_worker(serve, name="decoder", daemon=True, import_main=False)
         self._is_ready = False
         if self._descriptor >= 0:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -51,8 +52,9 @@ def start_worker(
 ) -> tuple[BaseProcess, Connection]:
     """Start a process that calls `target(pipe, *args)`; return it and our end of the pipe.
 
-    It has this process's environment variables, does not get Ctrl-C, and ends when this process
-    does. Our end of the pipe reads end-of-file once it has ended.
+    It has this process's environment variables and current folder as they are now, does not get
+    Ctrl-C, and ends when this process does. Our end of the pipe reads end-of-file once it has
+    ended.
 
     Args:
         target: a function of a module.
@@ -68,8 +70,9 @@ def start_worker(
     if hasattr(context, "set_forkserver_preload"):  # heeded when the server starts, once
         context.set_forkserver_preload([preload or target.__module__])
     pipe, far_end = context.Pipe()
+    here = dict(os.environ), Path.cwd()
     process = context.Process(
-        target=_run, args=(dict(os.environ), target, far_end, args), name=name, daemon=daemon
+        target=_run, args=(*here, target, far_end, args), name=name, daemon=daemon
     )
     with _interrupts_ignored(), nullcontext() if import_main else _no_main_script():
         process.start()
@@ -77,11 +80,15 @@ def start_worker(
     return process, pipe
 
 
-def _run(environment: Mapping[str, str], target: Target, pipe: Connection, args: Any) -> None:
+def _run(
+    environment: Mapping[str, str], folder: Path, target: Target, pipe: Connection, args: Any
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ.clear()  # of the fork server, which may be older than a change
+    # Those of the fork server may be older than a change.
+    os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
