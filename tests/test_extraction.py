@@ -222,9 +222,9 @@ def test_a_killed_worker_costs_its_shard_and_the_job_finishes(clips, whole, tmp_
 
 
 def worker_writing_in(cache: Path, parent: int) -> int:
-    """The process below another that has a part of a shard open."""
+    """The process other than `parent` that has a part of a shard open."""
     while True:
-        for pid in descendants(parent):
+        for pid in set(descendants()) - {parent}:
             with suppress(OSError):
                 links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
                 if any(link.parent == cache and link.suffix == ".part" for link in links):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import eventually, exists
 
-from memfeat.workers import JobEnded, LocalPool, Message
+from memfeat.workers import JobEnded, LocalPool, Message, start_worker
 
 DONE = JobEnded(None)
 
@@ -139,7 +139,8 @@ def test_a_worker_that_died_idle_costs_no_job():
         pool.submit(((who,),))
         (_, message), *_ = finish(pool)
         os.kill(message.content[0], signal.SIGKILL)
-        assert eventually(lambda: not exists(message.content[0]))
+        # Its pipe is closed once all of its threads have ended, and it has been reaped.
+        assert eventually(lambda: not Path(f"/proc/{message.content[0]}").exists())
         pool.submit(((say, "done"),))
         events = finish(pool)
     assert [event for _, event in events] == [Message("done"), DONE]
@@ -179,6 +180,22 @@ def test_a_worker_has_the_environment_of_the_moment_it_is_started_in(monkeypatch
     for value in ("one", "two"):  # the second is set when the fork server runs already
         monkeypatch.setenv(ENVIRONMENT, value)
         assert run([((look, ENVIRONMENT),)])[0][1] == Message(value)
+
+
+def parent(pipe):
+    pipe.send(os.getppid())
+
+
+def nest(send, slot):
+    process, pipe = start_worker(parent, name="nested")
+    send((os.getppid(), pipe.recv()))
+    process.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux's alone")
+def test_a_workers_own_workers_are_forks_of_the_same_server():
+    own, nested = run([((nest,),)])[0][1].content
+    assert own == nested != os.getpid()
 
 
 def test_leaving_the_context_ends_workers_that_are_busy():

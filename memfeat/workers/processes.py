@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -34,12 +35,10 @@ def prepare_workers(preload: str) -> None:
     A worker that is needed seconds later then starts at once. Does nothing where there is none.
     """
     context: Any = worker_context()
-    if hasattr(context, "set_forkserver_preload"):
-        from multiprocessing.forkserver import ensure_running  # noqa: PLC0415  # not on Windows
-
+    if context.get_start_method() == "forkserver":
         context.set_forkserver_preload([preload])
         with _interrupts_ignored(), suppress(OSError):  # which the first worker would raise again
-            ensure_running()
+            forkserver._forkserver.ensure_running()
 
 
 def start_worker(
@@ -67,7 +66,7 @@ def start_worker(
             classes of its own. That runs a script without `if __name__ == "__main__"` again.
     """
     context: Any = worker_context()
-    if hasattr(context, "set_forkserver_preload"):  # heeded when the server starts, once
+    if context.get_start_method() == "forkserver":  # heeded when the server starts, once
         context.set_forkserver_preload([preload or target.__module__])
     pipe, far_end = context.Pipe()
     here = dict(os.environ), Path.cwd()
@@ -89,10 +88,22 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    share_fork_server()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     target(pipe, *args)
+
+
+def share_fork_server() -> None:
+    """Let a process that was forked from a fork server start its own workers from it, too.
+
+    multiprocessing would start another server, which imports all anew: it knows only of servers
+    that this process started. For those forked from one, it does keep the server's address.
+    """
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if getattr(server, "_forkserver_address", None) and server._forkserver_pid is None:
+        server.ensure_running = lambda: None
 
 
 def _end_with(sentinel: int) -> None:
