@@ -101,8 +101,10 @@ def share_fork_server() -> None:
     multiprocessing would start another server, which imports all anew: it knows only of servers
     that this process started. For those forked from one, it does keep the server's address.
     """
-    server: Any = getattr(forkserver, "_forkserver", None)
-    if getattr(server, "_forkserver_address", None) and server._forkserver_pid is None:
+    if sys.version_info >= (3, 14):
+        return  # not tried; another server does the same, more slowly
+    server: Any = forkserver._forkserver
+    if server._forkserver_address and server._forkserver_pid is None:
         server.ensure_running = lambda: None
 
 
