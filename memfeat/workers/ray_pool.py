@@ -13,7 +13,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self
 
 from memfeat.workers.pool import Event, J, JobEnded, Message, Work, WorkerPool
@@ -157,12 +156,7 @@ class RayPool(WorkerPool[J]):
             self._exits = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._exits:
             for actor in list(self._actors):
                 self._remove(actor)
