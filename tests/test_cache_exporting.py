@@ -1,7 +1,6 @@
 """A cache's features in one NPZ: read by NumPy alone, and imported again."""
 
 import json
-from pathlib import Path
 
 import made_up
 import numpy as np
@@ -32,7 +31,7 @@ def video(name: str, frames: int, **changes) -> EncodedVideo:
 
 
 @pytest.fixture
-def cache(tmp_path) -> Path:
+def cache(tmp_path):
     folder = tmp_path / "cache"
     write_shard(folder, spec(), [video(name, frames) for name, frames in LENGTHS.items()])
     failed = video("gone", 0, status="failed", reason="missing")

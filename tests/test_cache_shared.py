@@ -47,7 +47,7 @@ for _ in range(2):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Cache:
+def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     generator = np.random.default_rng(0)
     videos = [

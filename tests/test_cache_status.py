@@ -148,10 +148,6 @@ def test_repair_leaves_alone_what_was_made_differently(folder):
     assert run("cache", "repair", folder).exit_code == 1
 
 
-def test_same_sources_are_found_across_shards_and_only_once(folder):
-    assert same_sources(Cache.open(folder)) == [("a", "twin")]
-
-
 @pytest.mark.parametrize("command", [("status",), ("cache", "repair")])
 def test_a_folder_without_a_cache_is_told_of(tmp_path, command):
     result = run(*command, tmp_path)

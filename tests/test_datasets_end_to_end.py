@@ -1,7 +1,6 @@
 """Made-up folders of the paper's two datasets, from label files to figures across datasets."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ def ok(*arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory):
     """Both datasets: rendered, converted, extracted, and a run trained on each."""
     home = tmp_path_factory.mktemp("home")
     for name, counts in COUNTS.items():

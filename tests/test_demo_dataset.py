@@ -36,17 +36,17 @@ def many_scripts(settings: DemoSettings) -> list[Script]:
 
 
 @pytest.fixture(scope="module")
-def scripts() -> list[Script]:
+def scripts():
     return many_scripts(DEMO)
 
 
 @pytest.fixture(scope="module")
-def scripts_b() -> list[Script]:
+def scripts_b():
     return many_scripts(DEMO_B)
 
 
 @pytest.fixture(scope="module")
-def photos() -> dict[str, Image.Image]:
+def photos():
     return load_photos()
 
 
@@ -59,7 +59,7 @@ def decoded(path: Path) -> np.ndarray:
     ("name", "words"),
     [("demo", "scores from a formula"), ("demo-b", "scores from another formula")],
 )
-def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path, name: str, words: str) -> None:
+def test_the_shipped_manifest_is_what_the_code_gives(tmp_path, name, words):
     shipped = ROOT / f"data_manifests/{name}.csv"
     (tmp_path / "data_manifests").mkdir()
     fresh = tmp_path / f"data_manifests/{name}.csv"
@@ -75,15 +75,13 @@ def test_the_shipped_manifest_is_what_the_code_gives(tmp_path: Path, name: str, 
     assert [splits.count(split) for split in ("train", "dev", "test")] == [240, 60, 120]
 
 
-def test_the_noise_free_score_follows_the_stated_formula(scripts: list[Script]) -> None:
+def test_the_noise_free_score_follows_the_stated_formula(scripts):
     for script in scripts:
         missed = math.prod(1 - SALIENCE[moment.photo] for moment in script.moments)
         assert script.noise_free_score == pytest.approx(0.5 + 0.4 * (1 - missed), abs=5e-5)
 
 
-def test_the_second_demos_score_follows_its_own_formula_around_a_higher_mean(
-    scripts: list[Script], scripts_b: list[Script]
-) -> None:
+def test_the_second_demos_score_follows_its_own_formula_around_a_higher_mean(scripts, scripts_b):
     for script in scripts_b:
         peak = max((SALIENCE[moment.photo] for moment in script.moments), default=0)
         cuts = len(script.backgrounds) - 1
@@ -94,9 +92,7 @@ def test_the_second_demos_score_follows_its_own_formula_around_a_higher_mean(
     assert not {script.backgrounds for script in scripts} & {s.backgrounds for s in scripts_b}
 
 
-def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
-    scripts: list[Script],
-) -> None:
+def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(scripts):
     noise = [script.score - script.noise_free_score for script in scripts]
     assert np.std(noise) == pytest.approx(0.05, rel=0.05)
     assert stats.kstest(noise, stats.norm(0, 0.05).cdf).pvalue > 0.01
@@ -104,14 +100,12 @@ def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(
 
 
 @pytest.mark.parametrize("name", ["scripts", "scripts_b"])
-def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9(
-    name: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9(name, request):
     pairs = [(script.noise_free_score, script.score) for script in request.getfixturevalue(name)]
     assert stats.spearmanr(*zip(*pairs, strict=True)).statistic == pytest.approx(0.9, abs=0.02)
 
 
-def test_moments_do_not_overlap_and_may_fall_anywhere(scripts: list[Script]) -> None:
+def test_moments_do_not_overlap_and_may_fall_anywhere(scripts):
     first, last = [], []
     for script in scripts:
         assert 10 <= script.frames <= 14
@@ -125,7 +119,7 @@ def test_moments_do_not_overlap_and_may_fall_anywhere(scripts: list[Script]) -> 
     assert any(last)
 
 
-def test_backgrounds_fill_the_clip_with_different_photographs(scripts: list[Script]) -> None:
+def test_backgrounds_fill_the_clip_with_different_photographs(scripts):
     for script in scripts:
         ends = [shot.start + shot.frames for shot in script.backgrounds]
         assert [shot.start for shot in script.backgrounds] == [0, *ends[:-1]]
@@ -136,7 +130,7 @@ def test_backgrounds_fill_the_clip_with_different_photographs(scripts: list[Scri
     assert {len(script.backgrounds) for script in scripts} == {1, 2}
 
 
-def test_how_long_moments_last_tells_nothing_about_the_score(scripts: list[Script]) -> None:
+def test_how_long_moments_last_tells_nothing_about_the_score(scripts):
     some = [script for script in scripts if script.moments]
     seconds = [sum(moment.frames for moment in script.moments) / 5 for script in some]
     scores = [script.noise_free_score for script in some]
@@ -147,7 +141,7 @@ def test_how_long_moments_last_tells_nothing_about_the_score(scripts: list[Scrip
     assert {moment.frames for script in some for moment in script.moments} == {1, 2, 3, 4}
 
 
-def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_an_error() -> None:
+def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_an_error():
     other = write_script(0, DemoSettings(seed=1))
     assert other.backgrounds != write_script(0).backgrounds
     lower = DemoSettings(base=0.2)
@@ -159,9 +153,7 @@ def test_another_seed_or_formula_is_another_dataset_and_a_clip_beyond_the_last_a
         write_script(420)
 
 
-def test_cameras_move_and_never_leave_the_photograph(
-    scripts: list[Script], photos: dict[str, Image.Image]
-) -> None:
+def test_cameras_move_and_never_leave_the_photograph(scripts, photos):
     for script in scripts:
         for shot in (*script.backgrounds, *script.moments):
             assert 0 <= min(*shot.x, *shot.y) <= max(*shot.x, *shot.y) <= 1
@@ -170,7 +162,7 @@ def test_cameras_move_and_never_leave_the_photograph(
     assert all((one != other).any() for one, other in itertools.pairwise(frames))
 
 
-def test_every_moment_shows_its_photograph(photos: dict[str, Image.Image]) -> None:
+def test_every_moment_shows_its_photograph(photos):
     def thumbnail(picture: Image.Image) -> np.ndarray:
         small = picture.convert("RGB").resize((16, 12), Image.Resampling.BOX)
         return np.asarray(small, float).ravel()
@@ -191,9 +183,7 @@ def test_every_moment_shows_its_photograph(photos: dict[str, Image.Image]) -> No
                 assert max(match, key=match.__getitem__) == moment.photo
 
 
-def test_rendered_clips_decode_to_their_script(
-    tmp_path: Path, photos: dict[str, Image.Image]
-) -> None:
+def test_rendered_clips_decode_to_their_script(tmp_path, photos):
     rendered: list[str] = []
     manifest_path, folder = tmp_path / "lists/small.csv", tmp_path / "videos"
     manifest = render_demo(manifest_path, folder, settings=SMALL, on_clip=rendered.append)
@@ -209,7 +199,7 @@ def test_rendered_clips_decode_to_their_script(
         assert np.abs(decoded(clip).astype(int) - frames).mean(axis=(1, 2, 3)).max() < 12
 
 
-def test_existing_clips_are_kept_and_missing_ones_rendered_alike(tmp_path: Path) -> None:
+def test_existing_clips_are_kept_and_missing_ones_rendered_alike(tmp_path):
     def render() -> list[tuple[int, bytes]]:
         render_demo(tmp_path / "m.csv", tmp_path, settings=SMALL)
         clips = sorted(tmp_path.glob("*.mp4"))
@@ -224,9 +214,7 @@ def test_existing_clips_are_kept_and_missing_ones_rendered_alike(tmp_path: Path)
     assert (tmp_path / "m.csv").stat().st_ino == manifest_inode
 
 
-def test_without_the_photographs_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_the_photographs_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(MemfeatError, match=r"'coffee.png' is not installed .*\[demo\]'"):
         render_demo(tmp_path / "m.csv", tmp_path, settings=SMALL)

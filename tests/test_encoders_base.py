@@ -19,7 +19,7 @@ BATCH = 4
 
 
 @pytest.fixture(scope="module", params=["efficientnet-lite0", "ViT-S-32-alt", "timm/test_vit"])
-def encoder(request: pytest.FixtureRequest) -> FrameEncoder:
+def encoder(request):
     return create_encoder(request.param, "random", seed=5)
 
 
@@ -44,7 +44,7 @@ def constant_encoder(value: float) -> FrameEncoder:
     return FrameEncoder(Tower("flat", "random", "", "", "none", 3, 8, half, half, Constant(value)))
 
 
-def test_vectors_are_float32_of_unit_length_on_the_cpu(encoder: FrameEncoder) -> None:
+def test_vectors_are_float32_of_unit_length_on_the_cpu(encoder):
     pixels = frames(BATCH, encoder.image_size)
     kept = pixels.clone()
     vectors = encoder.encode(pixels)
@@ -56,9 +56,7 @@ def test_vectors_are_float32_of_unit_length_on_the_cpu(encoder: FrameEncoder) ->
     assert torch.equal(pixels, kept)
 
 
-def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(
-    encoder: FrameEncoder,
-) -> None:
+def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(encoder):
     frame = frames(1, encoder.image_size)
     found = set()
     for position in range(BATCH):
@@ -70,9 +68,7 @@ def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(
     assert len(found) == 1
 
 
-def test_lower_precision_gives_nearly_the_same_vectors_and_is_recorded(
-    encoder: FrameEncoder,
-) -> None:
+def test_lower_precision_gives_nearly_the_same_vectors_and_is_recorded(encoder):
     low = create_encoder(encoder.name, "random", seed=5, precision="bfloat16")
     pixels = frames(2, encoder.image_size)
     cosine = (low.encode(pixels) * encoder.encode(pixels)).sum(1)
@@ -82,7 +78,7 @@ def test_lower_precision_gives_nearly_the_same_vectors_and_is_recorded(
     assert encoder.precision == "float32"
 
 
-def test_the_spec_records_the_encoder_and_survives_json(encoder: FrameEncoder) -> None:
+def test_the_spec_records_the_encoder_and_survives_json(encoder):
     spec = encoder.spec(batch_size=32, max_frames=7)
     for field in ("weights", "weights_sha256", "trained_on", "activation", "dim", "image_size"):
         assert getattr(spec, field) == getattr(encoder, field)
@@ -91,7 +87,7 @@ def test_the_spec_records_the_encoder_and_survives_json(encoder: FrameEncoder) -
     assert CacheSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
-def test_building_an_encoder_leaves_the_callers_random_numbers_alone() -> None:
+def test_building_an_encoder_leaves_the_callers_random_numbers_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -108,23 +104,23 @@ def test_building_an_encoder_leaves_the_callers_random_numbers_alone() -> None:
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"\(8, 8, 3\)"),
     ],
 )
-def test_pixels_of_another_type_or_shape_are_refused(pixels: Tensor, got: str) -> None:
+def test_pixels_of_another_type_or_shape_are_refused(pixels, got):
     with pytest.raises(EncoderError, match=rf"shape \(batch, 8, 8, 3\), not .*{got}"):
         constant_encoder(1.0).encode(pixels)
 
 
-def test_an_empty_batch_is_refused() -> None:
+def test_an_empty_batch_is_refused():
     with pytest.raises(EncoderError, match="no frames"):
         constant_encoder(1.0).encode(torch.zeros(0, 8, 8, 3, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
-def test_a_feature_without_a_direction_is_an_error_and_never_a_nan(value: float) -> None:
+def test_a_feature_without_a_direction_is_an_error_and_never_a_nan(value):
     with pytest.raises(EncoderError, match="zero or not finite for 2 of 2 frames"):
         constant_encoder(value).encode(frames(2, 8))
 
 
-def test_unknown_names_are_answered_with_the_nearest() -> None:
+def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match="'efficientnet-lite0'"):
         create_encoder("efficientnet-lite1")
     with pytest.raises(UnknownNameError, match="'ViT-L-14-336'"):
@@ -133,7 +129,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         encoder_tags("nope")
 
 
-def test_settings_that_cannot_be_used_are_refused_before_anything_is_built() -> None:
+def test_settings_that_cannot_be_used_are_refused_before_anything_is_built():
     with pytest.raises(UnknownNameError, match=r"precision 'half'.*bfloat16"):
         create_encoder("ViT-L-14-336", "random", precision="half")
     with pytest.raises(UnknownNameError, match=r"activation 'relu'.*quickgelu"):
@@ -142,7 +138,7 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_built() -> 
         create_encoder("ViT-L-14-336", "random", device="tpu9")
 
 
-def test_all_families_are_listed_with_their_weights() -> None:
+def test_all_families_are_listed_with_their_weights():
     names = encoder_names()
     assert {"efficientnet-lite0", "ViT-B-32", "ViT-L-14-336", "timm/resnet50"} <= set(names)
     assert len(names) == len(set(names))

@@ -25,7 +25,7 @@ from memfeat.errors import EncoderError
 
 
 @pytest.fixture
-def tensors() -> dict[str, Tensor]:
+def tensors():
     generator = torch.Generator().manual_seed(0)
     return {
         "weight": torch.randn(3, 2, generator=generator).half().float(),
@@ -69,9 +69,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     )
 
 
-def test_every_kind_of_file_gives_the_same_tensors(
-    tmp_path: Path, tensors: dict[str, Tensor]
-) -> None:
+def test_every_kind_of_file_gives_the_same_tensors(tmp_path, tensors):
     safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
     torch.save(tensors, tmp_path / "b.pt")
     torch.save(tensors, tmp_path / "c.bin", _use_new_zipfile_serialization=False)
@@ -84,7 +82,7 @@ def test_every_kind_of_file_gives_the_same_tensors(
         assert same(read_checkpoint(path), tensors), path.name
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -95,7 +93,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_torchscript_archive_that_runs_code_while_loading_is_refused(tmp_path: Path) -> None:
+def test_a_torchscript_archive_that_runs_code_while_loading_is_refused(tmp_path):
     path = script(_Setting(), tmp_path / "setting.pt")
     with pytest.raises(EncoderError, match=r"setting\.pt .*__setstate__"):
         read_checkpoint(path)
@@ -110,7 +108,7 @@ def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> None:
             archive.writestr(entry.filename, change(entry.filename, content), entry.compress_type)
 
 
-def test_a_tensor_that_reaches_beyond_its_memory_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_that_reaches_beyond_its_memory_is_refused(tmp_path):
     path = script(nn.Linear(2, 3), tmp_path / "a.pt")
 
     def forge(name: str, content: bytes) -> bytes:
@@ -124,7 +122,7 @@ def test_a_tensor_that_reaches_beyond_its_memory_is_refused(tmp_path: Path) -> N
         read_checkpoint(path)
 
 
-def test_an_archive_that_does_not_match_its_checksums_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_does_not_match_its_checksums_is_refused(tmp_path):
     torch.save({"weight": torch.full((64,), 1.5)}, tmp_path / "a.pt")
     content = bytearray((tmp_path / "a.pt").read_bytes())
     content[content.index(torch.full((64,), 1.5).numpy().tobytes()) + 9] ^= 1
@@ -133,7 +131,7 @@ def test_an_archive_that_does_not_match_its_checksums_is_refused(tmp_path: Path)
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/code/x.py", bytes(MOST_UNPACKED + 2**20))
         archive.writestr("bomb/constants.pkl", b"")
@@ -142,20 +140,20 @@ def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path: 
         read_checkpoint(tmp_path / "bomb.pt")
 
 
-def test_a_tensor_that_is_not_plain_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_that_is_not_plain_is_refused(tmp_path):
     torch.save({"weight": torch.eye(3).to_sparse()}, tmp_path / "a.pt")
     with pytest.raises(EncoderError, match=r"a\.pt: 'weight' is not a plain tensor"):
         read_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.bin"])
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, name):
     (tmp_path / name).write_text("these are not weights")
     with pytest.raises(EncoderError, match=name):
         read_checkpoint(tmp_path / name)
 
 
-def test_a_missing_file_and_a_file_without_tensors_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_without_tensors_are_refused(tmp_path):
     with pytest.raises(EncoderError, match=r"no checkpoint file .*nowhere\.pt"):
         read_checkpoint(tmp_path / "nowhere.pt")
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
@@ -166,7 +164,7 @@ def test_a_missing_file_and_a_file_without_tensors_are_refused(tmp_path: Path) -
         read_checkpoint(tmp_path / "tensor.pt")
 
 
-def test_weights_that_do_not_fit_are_counted_and_named() -> None:
+def test_weights_that_do_not_fit_are_counted_and_named():
     layer = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     given = {"0.weight": torch.zeros(3, 5), "0.bias": torch.zeros(3), "2.bias": torch.zeros(1)}
@@ -183,7 +181,7 @@ def test_weights_that_do_not_fit_are_counted_and_named() -> None:
     assert same(layer.state_dict(), before)
 
 
-def test_the_hash_is_over_name_type_shape_and_bytes(tensors: dict[str, Tensor]) -> None:
+def test_the_hash_is_over_name_type_shape_and_bytes(tensors):
     layer = nn.Linear(2, 3)
     fit(layer, {name: value.half() for name, value in tensors.items()}, "layer", "half precision")
     expected = hashlib.sha256(
@@ -195,7 +193,7 @@ def test_the_hash_is_over_name_type_shape_and_bytes(tensors: dict[str, Tensor]) 
     assert tensors_sha256(layer) == expected.hexdigest()
 
 
-def test_the_hash_ignores_memory_layout_and_training_steps_but_no_weight() -> None:
+def test_the_hash_ignores_memory_layout_and_training_steps_but_no_weight():
     torch.manual_seed(0)
     convolution, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
     net = nn.Sequential(convolution, norm)
@@ -207,7 +205,7 @@ def test_the_hash_ignores_memory_layout_and_training_steps_but_no_weight() -> No
     assert tensors_sha256(net) != original
 
 
-def test_paths_are_told_from_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_told_from_tags(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("here").touch()
     assert all(map(means_file, ["a.pt", "b.safetensors", "./openai", "x/y", "~/z", "here"]))

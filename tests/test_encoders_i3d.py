@@ -1,7 +1,6 @@
 """I3D as an encoder: whose weights it takes, and what it makes of a clip."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +11,14 @@ from torch import Tensor
 
 from memfeat.cache import Cache
 from memfeat.cli import main
-from memfeat.encoders import FrameEncoder, create_encoder, encoder_tags, reachable_weights
+from memfeat.encoders import create_encoder, encoder_tags, reachable_weights
 from memfeat.encoders.inception import InceptionI3d
 from memfeat.errors import ConfigError, EncoderError, UnknownNameError
 from tests.clips import numbered_clip
 
 
 @pytest.fixture(scope="module")
-def network() -> InceptionI3d:
+def network():
     """Weights such as a checkpoint holds, small enough in the first layers to matter."""
     torch.manual_seed(0)
     network = InceptionI3d().eval()
@@ -30,19 +29,19 @@ def network() -> InceptionI3d:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(network: InceptionI3d, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "rgb_imagenet.pt"
     torch.save(network.state_dict(), path)
     return path
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Path) -> FrameEncoder:
+def encoder(checkpoint):
     return create_encoder("i3d", str(checkpoint))
 
 
 @pytest.fixture(scope="module")
-def small_weights(network: InceptionI3d, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_weights(network, tmp_path_factory):
     """A file of one class that asks for an image size of 32, for speed."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_file(with_classes(network, 1), path, {"memfeat": '{"image_size": 32}'})
@@ -50,7 +49,7 @@ def small_weights(network: InceptionI3d, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def small(small_weights: Path) -> FrameEncoder:
+def small(small_weights):
     return create_encoder("i3d", str(small_weights))
 
 
@@ -67,9 +66,7 @@ def with_classes(network: InceptionI3d, classes: int) -> dict[str, Tensor]:
     }
 
 
-def test_a_clips_feature_is_the_networks_own_of_pixels_from_minus_one_to_one(
-    small: FrameEncoder, network: InceptionI3d
-) -> None:
+def test_a_clips_feature_is_the_networks_own_of_pixels_from_minus_one_to_one(small, network):
     pixels = clips(2, 32)
     pixels[0, 0, 0, 0] = torch.tensor([0, 255, 51])
     inputs = (pixels.double() / 255 * 2 - 1).float().permute(0, 4, 1, 2, 3)
@@ -80,7 +77,7 @@ def test_a_clips_feature_is_the_networks_own_of_pixels_from_minus_one_to_one(
     torch.testing.assert_close(small.encode(pixels), expected, atol=2e-6, rtol=0)
 
 
-def test_it_says_what_it_is(encoder: FrameEncoder) -> None:
+def test_it_says_what_it_is(encoder):
     assert (encoder.name, encoder.dim, encoder.activation) == ("i3d", 1024, "relu")
     assert (encoder.clip_frames, encoder.image_size) == (16, 224)
     assert (encoder.mean, encoder.std) == ((0.5,) * 3, (0.5,) * 3)
@@ -98,9 +95,7 @@ def test_it_says_what_it_is(encoder: FrameEncoder) -> None:
         (1, "1 class"),
     ],
 )
-def test_a_checkpoint_of_any_number_of_classes_is_taken(
-    classes: int, stated: str, network: InceptionI3d, tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_any_number_of_classes_is_taken(classes, stated, network, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(with_classes(network, classes), path)
     assert (
@@ -109,9 +104,7 @@ def test_a_checkpoint_of_any_number_of_classes_is_taken(
     )
 
 
-def test_the_hash_is_of_the_tensors_whatever_file_they_came_in(
-    encoder: FrameEncoder, network: InceptionI3d, tmp_path: Path
-) -> None:
+def test_the_hash_is_of_the_tensors_whatever_file_they_came_in(encoder, network, tmp_path):
     parallel = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"state_dict": parallel}, tmp_path / "copy.pth")
     assert (
@@ -122,9 +115,7 @@ def test_the_hash_is_of_the_tensors_whatever_file_they_came_in(
     assert other.weights_sha256 != encoder.weights_sha256
 
 
-def test_a_file_says_what_it_was_trained_on_and_at_which_size(
-    network: InceptionI3d, tmp_path: Path
-) -> None:
+def test_a_file_says_what_it_was_trained_on_and_at_which_size(network, tmp_path):
     path = tmp_path / "i3d.safetensors"
     said = {"trained_on": "memorability of made-up clips", "image_size": 64}
     save_file(with_classes(network, 1), path, {"memfeat": json.dumps(said)})
@@ -136,7 +127,7 @@ def test_a_file_says_what_it_was_trained_on_and_at_which_size(
         create_encoder("i3d", str(path))
 
 
-def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(small: FrameEncoder) -> None:
+def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(small):
     clip, found = clips(1, 32), set()
     for position in range(3):
         batch = clips(3, 32, seed=position + 1)
@@ -147,17 +138,13 @@ def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(small: Fr
     assert len(found) == 1
 
 
-def test_lower_precision_gives_nearly_the_same_vectors(
-    small: FrameEncoder, small_weights: Path
-) -> None:
+def test_lower_precision_gives_nearly_the_same_vectors(small, small_weights):
     low = create_encoder("i3d", str(small_weights), precision="bfloat16")
     cosine = (low.encode(clips(1, 32)) * small.encode(clips(1, 32))).sum(1)
     assert cosine.min() > 0.98
 
 
-def test_a_file_that_does_not_fit_is_refused_by_name_and_shape(
-    network: InceptionI3d, tmp_path: Path
-) -> None:
+def test_a_file_that_does_not_fit_is_refused_by_name_and_shape(network, tmp_path):
     path = tmp_path / "other.pt"
     tensors = network.state_dict()
     kept = tensors.pop("Mixed_5c.b0.conv3d.weight")
@@ -174,7 +161,7 @@ def test_a_file_that_does_not_fit_is_refused_by_name_and_shape(
         create_encoder("i3d", str(path))
 
 
-def test_without_a_file_it_says_which_one_to_give() -> None:
+def test_without_a_file_it_says_which_one_to_give():
     with pytest.raises(EncoderError, match=r"--weights FILE.*rgb_imagenet\.pt.*rgb_charades\.pt"):
         create_encoder("i3d")
     with pytest.raises(UnknownNameError, match="no weights 'imagenet'; give the path"):
@@ -185,22 +172,20 @@ def test_without_a_file_it_says_which_one_to_give() -> None:
     assert reachable_weights("i3d") is None
 
 
-def test_another_activation_and_patch_tokens_are_refused() -> None:
+def test_another_activation_and_patch_tokens_are_refused():
     with pytest.raises(EncoderError, match="built with relu, which --activation gelu"):
         create_encoder("i3d", "random", activation="gelu")
     with pytest.raises(ConfigError, match=r"i3d.*cls\+2x2"):
         create_encoder("i3d", "random", tokens="cls+2x2")
 
 
-def test_random_weights_say_so_and_follow_from_the_seed() -> None:
+def test_random_weights_say_so_and_follow_from_the_seed():
     first, again, other = (create_encoder("i3d", "random", seed=seed) for seed in (1, 1, 2))
     assert (first.weights, first.trained_on) == ("random", "nothing: random weights")
     assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
 
 
-def test_a_video_becomes_one_row_for_every_16_frames_that_it_has_in_full(
-    small_weights: Path, tmp_path: Path
-) -> None:
+def test_a_video_becomes_one_row_for_every_16_frames_that_it_has_in_full(small_weights, tmp_path):
     cache = tmp_path / "cache"
     lengths = {"long": 37, "short": 5}
     for name, frames in lengths.items():

@@ -18,7 +18,7 @@ LISTED = Path(__file__).with_name("i3d_state_dict.tsv")  # the public checkpoint
 
 
 @pytest.fixture(scope="module")
-def network() -> InceptionI3d:
+def network():
     """The whole network, its batch norms as uneven as trained ones."""
     return uneven(InceptionI3d(classes=5)).eval()
 
@@ -83,7 +83,7 @@ def numpy_tensors(module: nn.Module) -> dict[str, Array]:
     return {name: value.double().numpy() for name, value in module.state_dict().items()}
 
 
-def test_names_shapes_and_parameters_are_the_checkpoints() -> None:
+def test_names_shapes_and_parameters_are_the_checkpoints():
     listed = dict(line.split("\t") for line in LISTED.read_text().splitlines())
     network = InceptionI3d()
     found = {
@@ -96,7 +96,7 @@ def test_names_shapes_and_parameters_are_the_checkpoints() -> None:
 
 
 @pytest.mark.parametrize(("frames", "steps"), [(16, 1), (64, 7), (79, 9)])
-def test_a_feature_averages_two_steps_of_the_last_map(frames: int, steps: int) -> None:
+def test_a_feature_averages_two_steps_of_the_last_map(frames, steps):
     with torch.device("meta"):
         network = InceptionI3d()
         clip = torch.empty(2, 3, frames, 224, 224)
@@ -117,13 +117,11 @@ def test_a_feature_averages_two_steps_of_the_last_map(frames: int, steps: int) -
         (5, 1, 1, (0, 0)),
     ],
 )
-def test_the_odd_padding_goes_after(
-    size: int, kernel: int, stride: int, pads: tuple[int, int]
-) -> None:
+def test_the_odd_padding_goes_after(size, kernel, stride, pads):
     assert same_padding(size, kernel, stride) == pads
 
 
-def test_a_strided_kernels_third_tap_sees_every_other_pixel_from_the_first_on() -> None:
+def test_a_strided_kernels_third_tap_sees_every_other_pixel_from_the_first_on():
     unit = ConvUnit(1, 1, (7, 7, 7), (2, 2, 2)).eval()
     nn.init.zeros_(unit.conv3d.weight)
     unit.conv3d.weight.data[0, 0, 2, 2, 2] = (1 + 1e-3) ** 0.5  # undoes the batch norm's epsilon
@@ -132,7 +130,7 @@ def test_a_strided_kernels_third_tap_sees_every_other_pixel_from_the_first_on() 
         torch.testing.assert_close(unit(clip), clip[:, :, ::2, ::2, ::2])
 
 
-def test_a_pool_over_an_even_side_starts_at_the_first_pixel_and_juts_out_at_the_end() -> None:
+def test_a_pool_over_an_even_side_starts_at_the_first_pixel_and_juts_out_at_the_end():
     row = torch.tensor([1.0, 5, 2, 0, 9, 3])
     assert max_pool(row.view(1, 1, 1, 1, 6), (1, 1, 3), (1, 1, 2)).flatten().tolist() == [5, 9, 9]
     assert max_pool(row.view(1, 1, 6, 1, 1), (2, 1, 1), (2, 1, 1)).flatten().tolist() == [5, 2, 9]
@@ -148,15 +146,13 @@ def test_a_pool_over_an_even_side_starts_at_the_first_pixel_and_juts_out_at_the_
     ],
 )
 @pytest.mark.parametrize("shape", [(4, 6, 8), (5, 7, 9), (1, 2, 3)])
-def test_pools_are_those_over_zeros(
-    kernel: tuple[int, int, int], stride: tuple[int, int, int], shape: tuple[int, ...]
-) -> None:
+def test_pools_are_those_over_zeros(kernel, stride, shape):
     array = np.random.default_rng(0).uniform(0, 1, (3, *shape))
     found = max_pool(torch.from_numpy(array)[None], kernel, stride)[0]
     np.testing.assert_array_equal(found.numpy(), pooled(array, kernel, stride))
 
 
-def test_a_block_is_four_branches_side_by_side() -> None:
+def test_a_block_is_four_branches_side_by_side():
     block = uneven(Mixed(6, (3, 4, 5, 2, 3, 4))).eval()
     array = np.random.default_rng(1).uniform(0, 1, (6, 3, 5, 4))
     with torch.no_grad():
@@ -168,9 +164,7 @@ def test_a_block_is_four_branches_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 32, 32), (17, 40, 33)])
-def test_the_whole_network_is_what_numpy_makes_of_its_weights(
-    network: InceptionI3d, shape: tuple[int, int, int]
-) -> None:
+def test_the_whole_network_is_what_numpy_makes_of_its_weights(network, shape):
     array = np.random.default_rng(2).uniform(-1, 1, (3, *shape))
     tensors = numpy_tensors(network)
     maps = unit(array, tensors, "Conv3d_1a_7x7", (2, 2, 2))
@@ -197,14 +191,14 @@ def test_the_whole_network_is_what_numpy_makes_of_its_weights(
     )
 
 
-def test_the_pool_spans_what_is_left_of_another_image_size(network: InceptionI3d) -> None:
+def test_the_pool_spans_what_is_left_of_another_image_size(network):
     clip = torch.rand(1, 3, 16, 96, 64)
     with torch.no_grad():
         assert network.features(clip).shape == (1, 1, 1024)
 
 
 @pytest.mark.parametrize("counting", [True, False])
-def test_checkpointing_changes_neither_gradients_nor_statistics(counting: bool) -> None:
+def test_checkpointing_changes_neither_gradients_nor_statistics(counting):
     clip = torch.rand(2, 3, 16, 32, 32)
     results = []
     for checkpointing in (False, True):

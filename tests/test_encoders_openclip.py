@@ -4,7 +4,6 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def distance(left: Tensor, right: Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def clip() -> Any:
+def clip():
     """ViT-B-32 with QuickGELU and random weights that half precision holds exactly."""
     model = build("ViT-B-32-quickgelu", seed=3, **SMALL_TEXT)
     model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
@@ -96,7 +95,7 @@ def clip() -> Any:
 
 
 @pytest.fixture(scope="module")
-def hub(clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def hub(clip, tmp_path_factory):
     """A hub cache, laid out as huggingface_hub does, that holds `clip` under two repositories."""
     folder = tmp_path_factory.mktemp("hub")
     weights = folder / "weights.safetensors"
@@ -116,7 +115,7 @@ def hub(clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def tiny(tmp_path_factory):
     """A model small enough to build at will, with a QuickGELU twin; returns the twin's weights."""
     folder = tmp_path_factory.mktemp("models")
     wide = {**TINY_CONFIG, "vision_cfg": {**TINY_CONFIG["vision_cfg"], "image_size": [32, 64]}}
@@ -180,8 +179,8 @@ def save_archive(model: Any, path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
 def test_the_feature_is_open_clips_own_before_the_projection_with_quickgelu_under_either_name(
-    name: str, clip: Any, hub: Path
-) -> None:
+    name, clip, hub
+):
     encoder = create_encoder(name, "openai")
     assert (encoder.dim, encoder.image_size, encoder.activation) == (768, 224, "quickgelu")
     parts = [type(part) for part in encoder._module.modules()]
@@ -193,7 +192,7 @@ def test_the_feature_is_open_clips_own_before_the_projection_with_quickgelu_unde
     assert_same(encoder.encode(pixels), unit(expected))
 
 
-def test_random_weights_are_those_open_clip_draws_from_the_seed() -> None:
+def test_random_weights_are_those_open_clip_draws_from_the_seed():
     encoder = create_encoder("ViT-S-32-alt", "random", seed=3)
     pixels = frames(2, 224)
     assert (encoder.weights, encoder.trained_on) == ("random", "nothing: random weights")
@@ -203,7 +202,7 @@ def test_random_weights_are_those_open_clip_draws_from_the_seed() -> None:
     assert distance(encoder.encode(pixels), other.encode(pixels)) > 1e-3
 
 
-def test_the_papers_encoder_is_1024_wide_before_its_projection_to_768() -> None:
+def test_the_papers_encoder_is_1024_wide_before_its_projection_to_768():
     with torch.device("meta"):
         visual = open_clip.CLIP(**open_clip.get_model_config("ViT-L-14-336")).visual
         widths = []
@@ -235,8 +234,8 @@ def last_layer(model: Any) -> tuple[Tensor, Tensor | float]:
 )
 @torch.no_grad()
 def test_other_kinds_of_tower_give_what_their_projection_takes(
-    name: str, dim: int, activation: str, asked: str, tmp_path: Path
-) -> None:
+    name, dim, activation, asked, tmp_path
+):
     coca = {"multimodal_cfg": TINY_CONFIG["text_cfg"]} if name.startswith("coca") else {}
     model = build(name, **SMALL_TEXT, **coca)
     path = tmp_path / "image.safetensors"
@@ -254,7 +253,7 @@ def test_other_kinds_of_tower_give_what_their_projection_takes(
     torch.testing.assert_close(unit(got), unit(wanted), atol=1e-4, rtol=0)
 
 
-def test_towers_without_one_vector_for_a_square_image_are_refused(tiny: Any) -> None:
+def test_towers_without_one_vector_for_a_square_image_are_refused(tiny):
     with pytest.raises(EncoderError, match=r"32 x 64 pixels.*square"):
         create_encoder(f"{TINY}-wide", "random")
     with pytest.raises(EncoderError, match=r"one vector an image .* but in \(1, 512, 2, 2\)"):
@@ -264,12 +263,12 @@ def test_towers_without_one_vector_for_a_square_image_are_refused(tiny: Any) -> 
 # Weights by tag
 
 
-def test_open_clip_itself_loads_the_same_weights_by_tag(clip: Any, hub: Path) -> None:
+def test_open_clip_itself_loads_the_same_weights_by_tag(clip, hub):
     loaded = build("ViT-B-32-quickgelu", pretrained="openai", **SMALL_TEXT).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in clip.state_dict().items())
 
 
-def test_weights_trained_with_gelu_run_with_gelu(clip: Any, hub: Path) -> None:
+def test_weights_trained_with_gelu_run_with_gelu(clip, hub):
     encoder = create_encoder("ViT-B-32", "laion2b-s34b-b79k")
     assert (encoder.activation, encoder.weights) == ("gelu", "laion2b_s34b_b79k")
     pixels = frames(2, 224)
@@ -279,7 +278,7 @@ def test_weights_trained_with_gelu_run_with_gelu(clip: Any, hub: Path) -> None:
     assert distance(encoder.encode(pixels), unit(pooled(clip, pixels))) > 1e-3
 
 
-def test_a_name_or_setting_that_contradicts_the_tag_is_refused(hub: Path) -> None:
+def test_a_name_or_setting_that_contradicts_the_tag_is_refused(hub):
     with pytest.raises(
         EncoderError, match=r"the name ViT-B-32-quickgelu says quickgelu.*says gelu"
     ):
@@ -290,7 +289,7 @@ def test_a_name_or_setting_that_contradicts_the_tag_is_refused(hub: Path) -> Non
         create_encoder("ViT-B-32", "laion2b_s34b_b79k", activation="quickgelu")
 
 
-def test_weights_in_the_hubs_cache_are_found_and_others_are_not(hub: Path) -> None:
+def test_weights_in_the_hubs_cache_are_found_and_others_are_not(hub):
     found = reachable_weights("ViT-B-32")
     assert found is not None
     assert found.is_file()
@@ -300,9 +299,7 @@ def test_weights_in_the_hubs_cache_are_found_and_others_are_not(hub: Path) -> No
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(
-    offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(offline, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -323,7 +320,7 @@ def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(
         assert part in message
 
 
-def test_a_wrong_tag_lists_those_that_open_clip_knows() -> None:
+def test_a_wrong_tag_lists_those_that_open_clip_knows():
     with pytest.raises(UnknownNameError) as error:
         create_encoder("ViT-B-32-quickgelu", "opena")
     assert all(
@@ -334,7 +331,7 @@ def test_a_wrong_tag_lists_those_that_open_clip_knows() -> None:
         create_encoder("ViT-B-16-SigLIP")
 
 
-def test_every_tag_is_run_with_the_activation_open_clip_records_for_it() -> None:
+def test_every_tag_is_run_with_the_activation_open_clip_records_for_it():
     compared = 0
     for name, tag in open_clip.list_pretrained():
         config = open_clip.get_model_config(name)
@@ -352,9 +349,7 @@ def test_every_tag_is_run_with_the_activation_open_clip_records_for_it() -> None
 
 @pytest.mark.parametrize("save", [save_marked, save_archive])
 @pytest.mark.parametrize("name", [TINY, f"{TINY}-quickgelu"])
-def test_openais_files_run_with_quickgelu_under_either_name(
-    save: Callable[[Any, Path], str], name: str, tiny: Any, tmp_path: Path
-) -> None:
+def test_openais_files_run_with_quickgelu_under_either_name(save, name, tiny, tmp_path):
     encoder = create_encoder(name, save(tiny, tmp_path / "openai.pt"))
     assert (encoder.activation, encoder.weights) == ("quickgelu", "file:openai.pt")
     assert any(isinstance(part, QuickGELU) for part in encoder._module.modules())
@@ -363,13 +358,13 @@ def test_openais_files_run_with_quickgelu_under_either_name(
     assert distance(encoder.encode(pixels), unit(pooled(plain_gelu(tiny), pixels))) > 1e-3
 
 
-def test_openais_files_contradict_gelu(tiny: Any, tmp_path: Path) -> None:
+def test_openais_files_contradict_gelu(tiny, tmp_path):
     path = save_archive(tiny, tmp_path / "openai.pt")
     with pytest.raises(EncoderError, match=r"openai\.pt, OpenAI's own, says quickgelu, but --act"):
         create_encoder(TINY, path, activation="gelu")
 
 
-def test_a_file_that_does_not_tell_needs_the_activation(tiny: Any, tmp_path: Path) -> None:
+def test_a_file_that_does_not_tell_needs_the_activation(tiny, tmp_path):
     path = save_plain(tiny, tmp_path / "weights.safetensors")
     with pytest.raises(EncoderError, match=r"weights\.safetensors does not tell .*--activation"):
         create_encoder(TINY, path)
@@ -387,9 +382,7 @@ def test_a_file_that_does_not_tell_needs_the_activation(tiny: Any, tmp_path: Pat
         create_encoder(f"{TINY}-quickgelu", path, activation="gelu")
 
 
-def test_the_description_that_open_clip_publishes_beside_a_file_tells(
-    tiny: Any, tmp_path: Path
-) -> None:
+def test_the_description_that_open_clip_publishes_beside_a_file_tells(tiny, tmp_path):
     path = save_plain(tiny, tmp_path / "open_clip_model.safetensors")
     card = tmp_path / "open_clip_config.json"
     mean = [0.1, 0.2, 0.3]
@@ -409,7 +402,7 @@ def test_the_description_that_open_clip_publishes_beside_a_file_tells(
         create_encoder(TINY, path)
 
 
-def test_the_same_weights_have_the_same_hash_in_every_format(tiny: Any, tmp_path: Path) -> None:
+def test_the_same_weights_have_the_same_hash_in_every_format(tiny, tmp_path):
     paths = [
         save_plain(tiny, tmp_path / "a.safetensors"),
         save_marked(tiny, tmp_path / "b.pt"),
@@ -420,9 +413,7 @@ def test_the_same_weights_have_the_same_hash_in_every_format(tiny: Any, tmp_path
     assert create_encoder(TINY, "random").weights_sha256 not in hashes
 
 
-def test_a_file_of_another_architecture_is_refused_not_bent_to_fit(
-    tiny: Any, tmp_path: Path
-) -> None:
+def test_a_file_of_another_architecture_is_refused_not_bent_to_fit(tiny, tmp_path):
     tensors = dict(tiny.state_dict())
     tensors["visual.positional_embedding"] = torch.zeros(17, 48)  # of a 64 pixel model
     del tensors["visual.ln_post.bias"]
@@ -436,7 +427,7 @@ def test_a_file_of_another_architecture_is_refused_not_bent_to_fit(
 # Settings that do not apply
 
 
-def test_random_weights_take_their_activation_from_the_name_or_the_setting(tiny: Any) -> None:
+def test_random_weights_take_their_activation_from_the_name_or_the_setting(tiny):
     for name, asked, built in (
         (TINY, "auto", "gelu"),
         (TINY, "quickgelu", "quickgelu"),
@@ -445,12 +436,12 @@ def test_random_weights_take_their_activation_from_the_name_or_the_setting(tiny:
         assert create_encoder(name, "random", activation=asked).activation == built
 
 
-def test_an_activation_that_the_architecture_fixes_cannot_be_asked_for() -> None:
+def test_an_activation_that_the_architecture_fixes_cannot_be_asked_for():
     with pytest.raises(EncoderError, match="RN50 is built with relu, which --activation quickgelu"):
         create_encoder("RN50", "random", activation="quickgelu")
     assert create_encoder("RN50-quickgelu", "random").activation == "relu"
 
 
-def test_mean_and_std_are_those_of_the_weights() -> None:
+def test_mean_and_std_are_those_of_the_weights():
     assert source("PE-Core-T-16-384", "random").mean == (0.5, 0.5, 0.5)
     assert source("ViT-S-32-alt", "random").mean == open_clip.OPENAI_DATASET_MEAN

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def assert_rows(encoder: FrameEncoder, pixels: Tensor, expected: Array) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def tiny(tmp_path_factory):
     """Small models of open_clip's kinds: CLIP's own, CLIPA's, and CoCa's attention pool."""
     folder = tmp_path_factory.mktemp("models")
     clipa = {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}
@@ -97,8 +96,8 @@ def open_clip_visual(name: str, seed: int) -> Any:
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (7, 7)])
 @torch.no_grad()
 def test_clips_patch_tokens_are_after_the_last_layer_norm_and_before_the_projection(
-    rows: int, columns: int, tiny: None
-) -> None:
+    rows, columns, tiny
+):
     encoder = create_encoder(PLAIN, "random", seed=3, tokens=f"cls+{rows}x{columns}")
     visual = open_clip_visual(PLAIN, seed=3)
     caught: list[Tensor] = []
@@ -110,9 +109,7 @@ def test_clips_patch_tokens_are_after_the_last_layer_norm_and_before_the_project
 
 
 @torch.no_grad()
-def test_a_tower_that_averages_its_patches_gives_the_average_and_normalised_patches(
-    tiny: None,
-) -> None:
+def test_a_tower_that_averages_its_patches_gives_the_average_and_normalised_patches(tiny):
     encoder = create_encoder(CLIPA, "random", seed=3, tokens="cls+2x2")
     visual = open_clip_visual(CLIPA, seed=3)
     caught: list[Tensor] = []
@@ -134,7 +131,7 @@ def test_a_tower_that_averages_its_patches_gives_the_average_and_normalised_patc
     ],
 )
 @torch.no_grad()
-def test_timms_patch_tokens_are_those_of_its_own_sequence(name: str, prefix: int | None) -> None:
+def test_timms_patch_tokens_are_those_of_its_own_sequence(name, prefix):
     encoder = create_encoder(f"timm/{name}", "random", seed=3, tokens="cls+2x3")
     torch.manual_seed(3)
     model = timm.create_model(name).eval()
@@ -146,7 +143,7 @@ def test_timms_patch_tokens_are_those_of_its_own_sequence(name: str, prefix: int
 
 
 @torch.no_grad()
-def test_open_clips_towers_out_of_timm_have_patch_tokens_too() -> None:
+def test_open_clips_towers_out_of_timm_have_patch_tokens_too():
     encoder = create_encoder("PE-Core-T-16-384", "random", seed=3, tokens="cls+2x2")
     torch.manual_seed(3)
     visual = open_clip.create_model("PE-Core-T-16-384").visual.eval()
@@ -159,7 +156,7 @@ def test_open_clips_towers_out_of_timm_have_patch_tokens_too() -> None:
 
 
 @pytest.mark.parametrize("name", [PLAIN, CLIPA, "timm/test_vit", "timm/test_vit4"])
-def test_the_first_vector_is_the_frames_feature_to_the_bit(name: str, tiny: None) -> None:
+def test_the_first_vector_is_the_frames_feature_to_the_bit(name, tiny):
     alone = create_encoder(name, "random", seed=5)
     more = create_encoder(name, "random", seed=5, tokens="cls+2x2")
     assert (more.tokens, more.width) == ("cls+2x2", 5 * alone.dim)
@@ -171,14 +168,14 @@ def test_the_first_vector_is_the_frames_feature_to_the_bit(name: str, tiny: None
     torch.testing.assert_close(lengths, torch.ones(3, 5, dtype=torch.float64))
 
 
-def test_all_vectors_of_a_frame_are_the_same_to_the_bit_wherever_it_stands() -> None:
+def test_all_vectors_of_a_frame_are_the_same_to_the_bit_wherever_it_stands():
     encoder = create_encoder("ViT-S-32-alt", "random", tokens="cls+3x3")
     batch = frames(4, 224)
     rows = encoder.encode(batch)
     assert torch.equal(encoder.encode(batch.flip(0)).flip(0), rows)
 
 
-def test_the_papers_encoder_has_24_x_24_patches_and_no_more() -> None:
+def test_the_papers_encoder_has_24_x_24_patches_and_no_more():
     with pytest.raises(ConfigError, match=r"24 x 24 patches.*cls\+25x2.*at most cls\+24x24"):
         create_encoder("ViT-L-14-336", "random", tokens="cls+25x2")
     with pytest.raises(ConfigError, match=r"10 x 10 patches.*cls\+2x11"):
@@ -188,9 +185,7 @@ def test_the_papers_encoder_has_24_x_24_patches_and_no_more() -> None:
 @pytest.mark.parametrize(
     "name", ["RN50", "convnext_tiny", COCA, "efficientnet-lite0", "timm/resnet18"]
 )
-def test_towers_without_patch_tokens_are_refused_before_weights_are_loaded(
-    name: str, tiny: None
-) -> None:
+def test_towers_without_patch_tokens_are_refused_before_weights_are_loaded(name, tiny):
     with pytest.raises(ConfigError, match=rf"{name} gives one vector.*choose a Vision Transformer"):
         create_encoder(name, "random", tokens="cls+2x2")
 
@@ -203,7 +198,7 @@ def extract(folder: Path, tokens: str) -> Result:
     return CliRunner().invoke(main, ["extract", *map(str, settings)])
 
 
-def test_patch_tokens_are_cached_from_the_command_line(tmp_path: Path) -> None:
+def test_patch_tokens_are_cached_from_the_command_line(tmp_path):
     generator = np.random.default_rng(0)
     write_video(tmp_path / "clip.mp4", generator.integers(0, 256, (3, 32, 48, 3), np.uint8), fps=5)
     (tmp_path / "m.csv").write_text("video_id,path,score,split\nclip,clip.mp4,0.5,train\n")
@@ -222,7 +217,7 @@ def test_patch_tokens_are_cached_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["cls+2", "cls+0x2", "2x2", "cls+2x2x2", "patches", "cls\n"])
-def test_a_grid_that_is_not_written_as_one_is_a_usage_error(tokens: str, tmp_path: Path) -> None:
+def test_a_grid_that_is_not_written_as_one_is_a_usage_error(tokens, tmp_path):
     result = extract(tmp_path, tokens)
     assert result.exit_code == 2
     assert f"tokens = {tokens!r} is not allowed: write cls, or a grid" in result.output

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +67,14 @@ def publish(hub: Path, repository: str, tensors: dict[str, Tensor]) -> None:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+def resnet(tmp_path_factory):
     """A whole ResNet-18 with random weights, and the file it is saved in."""
     model = build(RESNET, seed=7)
     path = tmp_path_factory.mktemp("weights") / "resnet.pth"
@@ -97,9 +96,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path
         ("timm/deit_tiny_distilled_patch16_224", 192, "gelu"),
     ],
 )
-def test_the_feature_is_what_timms_own_classifier_is_given(
-    name: str, dim: int, activation: str
-) -> None:
+def test_the_feature_is_what_timms_own_classifier_is_given(name, dim, activation):
     encoder = create_encoder(name, "random", seed=3)
     model = build(name, seed=3)
     size = model.pretrained_cfg["input_size"][1]
@@ -109,21 +106,21 @@ def test_the_feature_is_what_timms_own_classifier_is_given(
     torch.testing.assert_close(encoder.encode(pixels), pooled(model, pixels), atol=2e-6, rtol=0)
 
 
-def test_size_mean_and_std_are_those_of_the_weights() -> None:
+def test_size_mean_and_std_are_those_of_the_weights():
     vit = create_encoder("timm/vit_tiny_patch16_224", "random")
     assert (vit.image_size, vit.mean, vit.std) == (224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     small = create_encoder("timm/test_efficientnet", "random")
     assert (small.image_size, small.mean) == (160, (0.485, 0.456, 0.406))
 
 
-def test_towers_that_make_no_vector_of_a_square_image_are_refused() -> None:
+def test_towers_that_make_no_vector_of_a_square_image_are_refused():
     with pytest.raises(EncoderError, match=r"1024 x 768 pixels.*square"):
         create_encoder("timm/vit_base_patch16_sapiens2", "random")
     with pytest.raises(EncoderError, match="no classifier"):
         create_encoder("timm/qwen3_vit_88m_enc", "random")
 
 
-def test_the_activation_is_the_architectures() -> None:
+def test_the_activation_is_the_architectures():
     with pytest.raises(EncoderError, match="resnet18 is built with relu, which --activation gelu"):
         create_encoder(RESNET, "random", activation="gelu")
 
@@ -131,9 +128,7 @@ def test_the_activation_is_the_architectures() -> None:
 # Weights from a file
 
 
-def test_a_checkpoint_file_gives_the_features_of_the_model_it_was_saved_from(
-    resnet: tuple[Any, Path],
-) -> None:
+def test_a_checkpoint_file_gives_the_features_of_the_model_it_was_saved_from(resnet):
     model, path = resnet
     encoder = create_encoder(RESNET, str(path))
     assert encoder.weights == "file:resnet.pth"
@@ -142,9 +137,7 @@ def test_a_checkpoint_file_gives_the_features_of_the_model_it_was_saved_from(
     torch.testing.assert_close(encoder.encode(pixels), pooled(model, pixels), atol=2e-6, rtol=0)
 
 
-def test_a_classifier_of_any_number_of_classes_changes_neither_feature_nor_hash(
-    resnet: tuple[Any, Path], tmp_path: Path
-) -> None:
+def test_a_classifier_of_any_number_of_classes_changes_neither_feature_nor_hash(resnet, tmp_path):
     model, path = resnet
     tensors = dict(model.state_dict())
     tensors["fc.weight"], tensors["fc.bias"] = torch.zeros(10, 512), torch.zeros(10)
@@ -154,9 +147,7 @@ def test_a_classifier_of_any_number_of_classes_changes_neither_feature_nor_hash(
     assert ten.weights_sha256 != create_encoder(RESNET, "random").weights_sha256
 
 
-def test_a_file_of_another_model_is_refused_by_name_and_shape(
-    resnet: tuple[Any, Path], tmp_path: Path
-) -> None:
+def test_a_file_of_another_model_is_refused_by_name_and_shape(resnet, tmp_path):
     tensors = dict(resnet[0].state_dict())
     del tensors["bn1.bias"]
     tensors["layer1.0.conv1.weight"] = torch.zeros(64, 64, 1, 1)
@@ -167,9 +158,7 @@ def test_a_file_of_another_model_is_refused_by_name_and_shape(
     assert "layer1.0.conv1.weight (64, 64, 1, 1) instead of (64, 64, 3, 3)" in str(error.value)
 
 
-def test_the_description_that_timm_publishes_beside_a_file_is_followed(
-    resnet: tuple[Any, Path], tmp_path: Path
-) -> None:
+def test_the_description_that_timm_publishes_beside_a_file_is_followed(resnet, tmp_path):
     model, path = resnet
     copy = tmp_path / "model.pth"
     copy.symlink_to(path)
@@ -190,9 +179,7 @@ def test_the_description_that_timm_publishes_beside_a_file_is_followed(
 # Weights by tag
 
 
-def test_published_weights_are_taken_from_the_hubs_cache(
-    resnet: tuple[Any, Path], hub: Path
-) -> None:
+def test_published_weights_are_taken_from_the_hubs_cache(resnet, hub):
     model, path = resnet
     publish(hub, "timm/resnet18.tv_in1k", model.state_dict())
     publish(hub, "timm/resnet18.a1_in1k", build(RESNET, seed=8).state_dict())
@@ -209,16 +196,14 @@ def test_published_weights_are_taken_from_the_hubs_cache(
     assert reachable_weights(RESNET, "no_such_tag") is None
 
 
-def test_weights_first_published_in_another_format_are_taken_from_the_hub_too(hub: Path) -> None:
+def test_weights_first_published_in_another_format_are_taken_from_the_hub_too(hub):
     name = "timm/flexivit_small"  # timm's record of it has an .npz as well
     publish(hub, "timm/flexivit_small.1200ep_in1k", build(name, seed=1).state_dict())
     expected = create_encoder(name, "random", seed=1).weights_sha256
     assert create_encoder(name, "1200ep_in1k").weights_sha256 == expected
 
 
-def test_clips_weights_give_the_same_class_token_through_timm_as_through_open_clip(
-    hub: Path, tmp_path: Path
-) -> None:
+def test_clips_weights_give_the_same_class_token_through_timm_as_through_open_clip(hub, tmp_path):
     torch.manual_seed(5)
     visual = open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu")).visual
     tensors = {f"visual.{name}": value for name, value in visual.state_dict().items()}
@@ -233,7 +218,7 @@ def test_clips_weights_give_the_same_class_token_through_timm_as_through_open_cl
     torch.testing.assert_close(ours.encode(pixels), theirs.encode(pixels), atol=2e-6, rtol=0)
 
 
-def test_weights_trained_with_quickgelu_never_run_with_gelu(tmp_path: Path) -> None:
+def test_weights_trained_with_quickgelu_never_run_with_gelu(tmp_path):
     with pytest.raises(EncoderError, match=f"'openai' were trained with quickgelu.*{QUICK_CLIP}"):
         create_encoder(CLIP, "openai")
     torch.save({"head.weight": torch.zeros(1)}, tmp_path / "clip.pth")
@@ -244,16 +229,14 @@ def test_weights_trained_with_quickgelu_never_run_with_gelu(tmp_path: Path) -> N
         create_encoder(CLIP, str(tmp_path / "clip.pth"), activation="gelu")
 
 
-def test_a_file_in_the_cache_that_does_not_fit_is_named(hub: Path) -> None:
+def test_a_file_in_the_cache_that_does_not_fit_is_named(hub):
     publish(hub, "timm/resnet18.tv_in1k", {"fc.weight": torch.zeros(3, 3)})
     with pytest.raises(EncoderError, match=r"resnet18\.tv_in1k.*model\.safetensors cannot be load"):
         create_encoder(RESNET, "tv_in1k")
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(
-    offline: bool, hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(offline, hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     started = time.perf_counter()
@@ -272,12 +255,12 @@ def test_weights_that_cannot_be_had_end_in_one_line_within_seconds(
         assert part in message
 
 
-def test_weights_that_are_not_on_the_hub_are_named_with_their_address() -> None:
+def test_weights_that_are_not_on_the_hub_are_named_with_their_address():
     with pytest.raises(EncoderError, match=r"not on the hub; download https://\S+gcvit_tiny\S+pth"):
         create_encoder("timm/gcvit_tiny")
 
 
-def test_a_wrong_tag_lists_those_that_timm_knows() -> None:
+def test_a_wrong_tag_lists_those_that_timm_knows():
     with pytest.raises(UnknownNameError, match="'openai'; timm knows for it: a1_in1k, a2_in1k"):
         create_encoder(RESNET, "openai")
     with pytest.raises(UnknownNameError, match="timm knows for it: none"):
@@ -302,18 +285,14 @@ def test_a_wrong_tag_lists_those_that_timm_knows() -> None:
         ("mae", "see the tag mae in timm"),
     ],
 )
-def test_what_weights_were_trained_on_is_said_as_far_as_the_tag_is_understood(
-    tag: str, words: str
-) -> None:
+def test_what_weights_were_trained_on_is_said_as_far_as_the_tag_is_understood(tag, words):
     assert trained_on(tag) == words
 
 
 # Names
 
 
-def test_an_encoder_imports_only_the_library_that_it_belongs_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_encoder_imports_only_the_library_that_it_belongs_to(monkeypatch):
     for path in Path(encoders.__file__).parent.glob("*.py"):
         at_import = re.findall(r"^(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
         assert not {"timm", "open_clip"}.intersection(at_import), path
@@ -323,13 +302,13 @@ def test_an_encoder_imports_only_the_library_that_it_belongs_to(
     create_encoder("efficientnet-lite0", "random")
 
 
-def test_an_unknown_name_is_answered_shortly_with_the_nearest() -> None:
+def test_an_unknown_name_is_answered_shortly_with_the_nearest():
     with pytest.raises(UnknownNameError, match="'timm/resnet18'") as error:
         create_encoder("timm/resnet19")
     assert len(str(error.value)) < 250
 
 
-def test_a_timm_model_encodes_videos_from_the_command_line(tmp_path: Path) -> None:
+def test_a_timm_model_encodes_videos_from_the_command_line(tmp_path):
     generator = np.random.default_rng(0)
     write_video(tmp_path / "clip.mp4", generator.integers(0, 256, (3, 32, 48, 3), np.uint8), fps=5)
     (tmp_path / "m.csv").write_text("video_id,path,score,split\nclip,clip.mp4,0.5,train\n")

@@ -41,11 +41,9 @@ def test_caches_made_otherwise_are_refused_naming_the_field_and_both_values(tmp_
     with pytest.raises(CacheError) as written:
         write_shard(tmp_path, other, videos)
     write_shard(tmp_path / "other", other, videos).rename(tmp_path / "shard-zz.h5")
-    with pytest.raises(CacheError) as read:
-        Cache.open(tmp_path)
-    for error in (read, written):
+    for message in (refusal(tmp_path), str(written.value)):
         for word in (field, repr(OTHER_SPECS[field]), repr(getattr(spec(), field))):
-            assert word in str(error.value)
+            assert word in message
     assert "was meanwhile given shards made differently" in str(written.value)
     assert list(verify(tmp_path)) == [tmp_path / "shard-zz.h5"]
 
@@ -67,10 +65,19 @@ def rewrite(path, change):
         change(file)
 
 
-def replace_embeddings(file, **how):
-    data = file["embeddings"][()]
-    del file["embeddings"]
-    return file.create_dataset("embeddings", data=None if "external" in how else data, **how)
+def refusal(folder):
+    with pytest.raises(CacheError) as caught:
+        Cache.open(folder)
+    return str(caught.value)
+
+
+def traced(function, folder):
+    """Return what it gives, and the most memory in bytes that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        return function(folder), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def odd_float() -> h5py.h5t.TypeID:
@@ -91,15 +98,15 @@ def replace(file, name, data):
     file[name] = data
 
 
+def remade(file, name, **how):
+    del file[name]
+    return file.create_dataset(name, **how)
+
+
 def respec(file, old, new):
     text = file.attrs["spec"].decode()
     assert old in text
     file.attrs.create("spec", **text_attribute(text.replace(old, new)))
-
-
-def of_variable_length(file, name):
-    texts = file.pop(name)[()].tolist()
-    file.create_dataset(name, data=texts, dtype=h5py.string_dtype("utf-8"))
 
 
 def virtual(file, source):
@@ -118,11 +125,6 @@ def compact(file, name):
     made.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
 
 
-def lists(file, name):
-    count = len(file.pop(name))
-    file.create_dataset(name, (count,), dtype=h5py.vlen_dtype("<i4"))[0] = [1]
-
-
 def named_type(file, name):
     data = file.pop(name)[()]
     file["kind"] = data.dtype
@@ -136,11 +138,10 @@ STRANGE = {
     "thousands of members": lambda f: [f.create_group(f"g{i}") for i in range(3000)],
     "a group for a dataset": lambda f: (f.pop("offsets"), f.create_group("offsets")),
     "a dataset inside its header": lambda f: compact(f, "pts_seconds"),
-    "a fill value for what is not stored": lambda f: (
-        f.pop("pts_seconds"),
-        f.create_dataset("pts_seconds", shape=(8,), dtype="<f8", fillvalue=3.0),
+    "a fill value for what is not stored": lambda f: remade(
+        f, "pts_seconds", shape=(8,), dtype="<f8", fillvalue=3.0
     ),
-    "one text for two datasets": lambda f: (f.pop("reason"), f.__setitem__("reason", f["status"])),
+    "one text for two datasets": lambda f: replace(f, "reason", f["status"]),
     "numbers with names": lambda f: retyped(
         f, "source_bytes", h5py.h5t.py_create(h5py.enum_dtype({"A": 1}, "<i8"), logical=True)
     ),
@@ -152,7 +153,9 @@ STRANGE = {
         f, "status", np.zeros(3, [("a", "S4"), ("b", "<i4")])
     ),
     "bytes without a meaning": lambda f: replace(f, "status", np.zeros(3, "V6")),
-    "lists in place of texts": lambda f: lists(f, "status"),
+    "lists in place of texts": lambda f: remade(
+        f, "status", shape=(3,), dtype=h5py.vlen_dtype("<i4")
+    ).__setitem__(0, [1]),
     "a reference for a spec": lambda f: f.attrs.create("spec", f["embeddings"].ref),
     "a reference for a checksum": lambda f: f.attrs.create("sha256", f["status"].regionref[0:1]),
     "numbers for a checksum": lambda f: f.attrs.create("sha256", np.zeros(5000)),
@@ -164,22 +167,22 @@ STRANGE = {
     "a video that failed for no reason": lambda f: replace(f, "reason", np.zeros(3, "S7")),
     "a video that is ok for a reason": lambda f: replace(f, "reason", np.array([b"missing"] * 3)),
     "a spec that is no JSON": lambda f: respec(f, "{", "["),
-    "external storage": lambda f: replace_embeddings(
-        f, shape=(8, DIM), dtype="f2", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
+    "external storage": lambda f: remade(
+        f,
+        "embeddings",
+        shape=(8, DIM),
+        dtype="f2",
+        external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)],
     ),
-    "a compression filter": lambda f: replace_embeddings(f, compression="gzip"),
-    "chunks": lambda f: replace_embeddings(f, chunks=(1, DIM)),
-    "an external link": lambda f: (
-        f.pop("reason"),
-        f.__setitem__("reason", h5py.ExternalLink("other.h5", "/x")),
+    "a compression filter": lambda f: remade(
+        f, "embeddings", data=f["embeddings"][()], compression="gzip"
     ),
-    "a soft link": lambda f: (f.pop("reason"), f.__setitem__("reason", h5py.SoftLink("/status"))),
+    "chunks": lambda f: remade(f, "embeddings", data=f["embeddings"][()], chunks=(1, DIM)),
+    "an external link": lambda f: replace(f, "reason", h5py.ExternalLink("other.h5", "/x")),
+    "a soft link": lambda f: replace(f, "reason", h5py.SoftLink("/status")),
     "a missing dataset": lambda f: f.pop("offsets"),
     "an unknown dataset": lambda f: f.create_dataset("extra", data=[1]),
-    "a shape bomb": lambda f: (
-        f.pop("embeddings"),
-        f.create_dataset("embeddings", shape=(2**27, DIM), dtype="f2"),
-    ),
+    "a shape of 4 GB": lambda f: remade(f, "embeddings", shape=(2**27, DIM), dtype="f2"),
     "a number type of its own": lambda f: retyped(f, "embeddings", odd_float()),
     "numbers the other way round": lambda f: retyped(f, "embeddings", h5py.h5t.IEEE_F16BE),
     "times the other way round": lambda f: retyped(f, "pts_seconds", h5py.h5t.IEEE_F64BE),
@@ -194,7 +197,9 @@ STRANGE = {
     "a checksum of variable length": lambda f: f.attrs.__setitem__("sha256", "0" * 64),
     "a checksum that is a list": lambda f: f.attrs.__setitem__("sha256", [b"0", b"1"]),
     "a spec that is a number": lambda f: f.attrs.__setitem__("spec", 3.0),
-    "ids of variable length": lambda f: of_variable_length(f, "video_ids"),
+    "ids of variable length": lambda f: remade(
+        f, "video_ids", data=f["video_ids"][()].tolist(), dtype=h5py.string_dtype("utf-8")
+    ),
     "ids that are numbers": lambda f: replace(f, "video_ids", np.arange(3)),
     "no checksum": lambda f: f.attrs.__delitem__("sha256"),
     "no spec": lambda f: f.attrs.__delitem__("spec"),
@@ -209,29 +214,12 @@ def test_caches_of_a_stranger_are_refused_before_their_embeddings_are_read(tmp_p
     path = shard(tmp_path)
     Cache.open(tmp_path)  # so that what Python loads for it is not counted below
     rewrite(path, STRANGE[strange])
-    tracemalloc.start()
-    try:
-        with pytest.raises(CacheError) as caught:
-            Cache.open(tmp_path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    message = str(caught.value)
+    message, peak = traced(refusal, tmp_path)
     assert path.name in message
     assert message.isprintable()
     assert len(message) < 1000
     assert peak < 1_000_000 + 2 * path.stat().st_size
     assert path in verify(tmp_path)
-
-
-def test_caches_with_a_shape_bomb_claim_gigabytes_in_a_few_kilobytes(tmp_path):
-    path = shard(tmp_path)
-    rewrite(path, STRANGE["a shape bomb"])
-    assert path.stat().st_size < 16_000
-    with h5py.File(path) as file:
-        assert file["embeddings"].nbytes > 3.8 * 2**30
-    with pytest.raises(DamagedShardError, match="embeddings claims 4294967296 bytes, more than th"):
-        Cache.open(tmp_path)
 
 
 def test_caches_whose_shape_overflows_are_refused(tmp_path):
@@ -282,12 +270,6 @@ def data_bytes(path: Path) -> list[range]:
     return found
 
 
-def flipped(whole: bytes, place: int, generator: np.random.Generator) -> bytes:
-    content = bytearray(whole)
-    content[place] ^= int(generator.integers(1, 256))
-    return bytes(content)
-
-
 def test_caches_with_one_byte_of_data_flipped_are_found_every_time(tmp_path):
     path = shard(tmp_path)
     whole, generator = path.read_bytes(), np.random.default_rng(0)
@@ -295,36 +277,12 @@ def test_caches_with_one_byte_of_data_flipped_are_found_every_time(tmp_path):
     assert len(found) == 10 + 2
     for each in found:
         for place in generator.choice(each, min(12, len(each)), replace=False):
-            path.write_bytes(flipped(whole, place, generator))
+            content = bytearray(whole)
+            content[place] ^= int(generator.integers(1, 256))
+            path.write_bytes(content)
             assert list(verify(tmp_path)) == [path], f"byte {place}"
     path.write_bytes(whole)
     assert verify(tmp_path) == {}
-
-
-def test_caches_with_a_byte_flipped_elsewhere_are_found_refused_or_read_right(tmp_path):
-    path = shard(tmp_path)
-    whole, generator = path.read_bytes(), np.random.default_rng(1)
-    right, outcomes = content_of(tmp_path), set()
-    elsewhere = np.setdiff1d(np.arange(len(whole)), np.concatenate(data_bytes(path)))
-    for place in generator.choice(elsewhere, 60, replace=False):
-        path.write_bytes(flipped(whole, place, generator))
-        found = verify(tmp_path)
-        try:
-            same = content_of(tmp_path) == right
-        except CacheError:
-            outcomes.add("refused")
-        else:
-            assert same or found, f"byte {place}"
-            outcomes.add("the same" if same else "found")
-    assert {"refused", "the same"} <= outcomes
-
-
-def test_caches_half_written_when_the_disk_filled_are_found_and_never_trained_on(tmp_path):
-    path = shard(tmp_path)
-    rewrite(path, lambda f: f["embeddings"].__setitem__(slice(5, 8), 0))
-    assert "checksum" in verify(tmp_path)[path]
-    with pytest.raises(DamagedShardError, match=r"content does not match its checksum"):
-        Cache.open(tmp_path).require_whole("ab")
 
 
 @pytest.mark.parametrize("command", ["train", "ablation", "transfer"])
@@ -382,10 +340,6 @@ def test_caches_of_long_videos_are_verified_a_part_at_a_time(tmp_path):
     vectors[:, 0] = 1
     long = dataclasses.replace(video("a", 1), embeddings=vectors, pts_seconds=np.zeros(50_000))
     path = write_shard(tmp_path, spec(), [long])
-    tracemalloc.start()
-    try:
-        assert verify(tmp_path) == {}
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    found, peak = traced(verify, tmp_path)
+    assert found == {}
     assert peak < path.stat().st_size

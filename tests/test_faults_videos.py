@@ -19,7 +19,7 @@ from memfeat.cache import Cache, verify
 from memfeat.cli import main
 from memfeat.config import ExtractConfig
 from memfeat.errors import VideoError
-from memfeat.extraction import ExtractionSummary, extract
+from memfeat.extraction import extract
 from memfeat.video import VideoReader
 
 GOOD = {"good-a": 9, "good-b": 4, "good-c": 17}
@@ -30,13 +30,13 @@ def config(cache: Path, **changes) -> ExtractConfig:
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory) -> dict[str, Path]:
+def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     return {name: numbered_clip(folder / f"{name}.mp4", n) for name, n in GOOD.items()}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> dict[str, Path]:
+def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     found = {}
     for kind in KINDS:
@@ -47,14 +47,14 @@ def corpus(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def alone(good, tmp_path_factory) -> Path:
+def alone(good, tmp_path_factory):
     cache = tmp_path_factory.mktemp("alone")
     extract(manifest_of(good), config(cache))
     return cache
 
 
 @pytest.fixture(scope="module")
-def together(good, corpus, tmp_path_factory) -> tuple[ExtractionSummary, Path]:
+def together(good, corpus, tmp_path_factory):
     """All kinds in one run, with good videos before, between and after them."""
     names = [kind.video_id for kind in KINDS if not kind.settings]
     half = len(names) // 2

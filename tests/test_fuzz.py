@@ -6,7 +6,6 @@ and how it is judged, and `soak/` for the long version.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fuzzing import KINDS, judge
@@ -31,7 +30,7 @@ SHORT = sorted(set(KINDS) - {"reports"})  # those draw a page each, and are left
 
 
 @pytest.mark.parametrize("kind", SHORT)
-def test_f13_a_damaged_file_is_refused_in_one_line_or_read_right(kind: str, tmp_path: Path) -> None:
+def test_f13_a_damaged_file_is_refused_in_one_line_or_read_right(kind, tmp_path):
     tally = judge(kind, tmp_path, 60)
     assert tally.bad == {}, tally.details
     assert tally.tried >= 60
@@ -51,9 +50,7 @@ COLUMNS = ["video_id", "path", "score", "split", "n_annotations", "caption"]
 
 @LOOSE
 @given(rows=st.lists(st.tuples(*[CELLS] * len(COLUMNS)), max_size=4))
-def test_f13_a_table_of_any_cells_is_read_or_refused_in_one_line_each(
-    tmp_path: Path, rows: list[tuple[str, ...]]
-) -> None:
+def test_f13_a_table_of_any_cells_is_read_or_refused_in_one_line_each(tmp_path, rows):
     path = tmp_path / "m.csv"
     named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     try:
@@ -72,16 +69,14 @@ JSON = st.recursive(
 
 @LOOSE
 @given(rows=st.lists(st.fixed_dictionaries(dict.fromkeys(COLUMNS, JSON)), max_size=3))
-def test_f13_json_lines_of_any_values_are_read_or_refused_in_one_line_each(
-    tmp_path: Path, rows: list[dict[str, Any]]
-) -> None:
+def test_f13_json_lines_of_any_values_are_read_or_refused_in_one_line_each(tmp_path, rows):
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     check_manifest(path)
 
 
 @pytest.mark.parametrize("depth", [*range(100, 1000, 60), 5_000, 100_000])
-def test_f13_values_in_many_brackets_are_refused(tmp_path: Path, depth: int) -> None:
+def test_f13_values_in_many_brackets_are_refused(tmp_path, depth):
     path = tmp_path / "m.jsonl"
     row = {"video_id": "a", "path": "a.mp4", "split": "dev", "score": 0}
     path.write_text(json.dumps(row).replace('"score": 0', '"score": ' + "[" * depth + "]" * depth))
@@ -117,9 +112,7 @@ SETTINGS: list[type[Settings]] = [
 
 @LOOSE
 @given(data=st.data(), kind=st.sampled_from(SETTINGS))
-def test_f13_settings_of_any_values_are_built_or_refused_in_one_line(
-    data: st.DataObject, kind: type[Settings]
-) -> None:
+def test_f13_settings_of_any_values_are_built_or_refused_in_one_line(data, kind):
     names = st.sampled_from(list(kind.model_fields)) | st.text(max_size=6)
     values = data.draw(st.dictionaries(names, JSON, max_size=6))
     try:
@@ -133,9 +126,7 @@ def test_f13_settings_of_any_values_are_built_or_refused_in_one_line(
 
 @LOOSE
 @given(text=st.text(max_size=60) | st.text("[]{}='\"\\.#\n a1train", max_size=60))
-def test_f13_a_pipeline_of_any_text_is_read_or_refused_in_one_line(
-    tmp_path: Path, text: str
-) -> None:
+def test_f13_a_pipeline_of_any_text_is_read_or_refused_in_one_line(tmp_path, text):
     path = tmp_path / "p.toml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:

@@ -28,7 +28,7 @@ def points(metrics: Metrics) -> tuple[float | None, ...]:
 
 @settings(deadline=None)
 @given(truth=SERIES, prediction=SERIES)
-def test_correlations_are_scipys_with_ties(truth: np.ndarray, prediction: np.ndarray) -> None:
+def test_correlations_are_scipys_with_ties(truth, prediction):
     assume(np.ptp(truth) and np.ptp(prediction))
     metrics = evaluate(truth, prediction, bootstrap=0)
     assert metrics.n == SHORT
@@ -37,7 +37,7 @@ def test_correlations_are_scipys_with_ties(truth: np.ndarray, prediction: np.nda
     assert metrics.undefined is None
 
 
-def test_mse_and_bias_of_a_worked_example() -> None:
+def test_mse_and_bias_of_a_worked_example():
     metrics = evaluate([0.0, 0.5, 1.0], [0.5, 0.5, 2.0])
     assert metrics.mse == pytest.approx((0.25 + 0 + 1) / 3)
     assert metrics.bias == pytest.approx(0.5)
@@ -45,9 +45,7 @@ def test_mse_and_bias_of_a_worked_example() -> None:
 
 @settings(deadline=None)
 @given(truth=SERIES, prediction=SERIES, scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
-def test_plcc_ignores_scale_and_shift_and_turns_with_the_sign(
-    truth: np.ndarray, prediction: np.ndarray, scale: float, shift: float
-) -> None:
+def test_plcc_ignores_scale_and_shift_and_turns_with_the_sign(truth, prediction, scale, shift):
     assume(np.ptp(truth) and np.ptp(prediction))
     plcc = evaluate(truth, prediction, bootstrap=0).plcc
     assert evaluate(truth, scale * prediction + shift, bootstrap=0).plcc == pytest.approx(plcc)
@@ -56,7 +54,7 @@ def test_plcc_ignores_scale_and_shift_and_turns_with_the_sign(
 
 @settings(deadline=None)
 @given(truth=SERIES, prediction=SERIES)
-def test_srocc_sees_the_order_only(truth: np.ndarray, prediction: np.ndarray) -> None:
+def test_srocc_sees_the_order_only(truth, prediction):
     assume(np.ptp(truth) and np.ptp(prediction))
     srocc = evaluate(truth, prediction, bootstrap=0).srocc
     assert evaluate(np.exp(truth), prediction**3, bootstrap=0).srocc == srocc
@@ -64,9 +62,7 @@ def test_srocc_sees_the_order_only(truth: np.ndarray, prediction: np.ndarray) ->
 
 @settings(deadline=None)
 @given(truth=SERIES, prediction=SERIES, order=st.permutations(range(SHORT)))
-def test_the_order_of_videos_does_not_matter_and_correlation_is_mutual(
-    truth: np.ndarray, prediction: np.ndarray, order: list[int]
-) -> None:
+def test_the_order_of_videos_does_not_matter_and_correlation_is_mutual(truth, prediction, order):
     assume(np.ptp(truth) and np.ptp(prediction))
     metrics = evaluate(truth, prediction, bootstrap=0)
     shuffled = evaluate(truth[order], prediction[order], bootstrap=0)
@@ -77,7 +73,7 @@ def test_the_order_of_videos_does_not_matter_and_correlation_is_mutual(
 
 
 @pytest.mark.parametrize("tiny", [5e-324, 1e-200, 1e-12])
-def test_the_smallest_spread_of_predictions_still_correlates(tiny: float) -> None:
+def test_the_smallest_spread_of_predictions_still_correlates(tiny):
     metrics = evaluate([1, 2, 3, 4], np.array([0, 1, 2, 3]) * tiny, bootstrap=0)
     assert metrics.plcc == pytest.approx(1)
     assert metrics.srocc == pytest.approx(1)
@@ -93,9 +89,7 @@ def test_the_smallest_spread_of_predictions_still_correlates(tiny: float) -> Non
         ([1], [1], "1 videos; a correlation needs at least 3"),
     ],
 )
-def test_an_undefined_correlation_is_none_and_says_why(
-    truth: list[float], prediction: list[float], reason: str
-) -> None:
+def test_an_undefined_correlation_is_none_and_says_why(truth, prediction, reason):
     metrics = evaluate(truth, prediction)
     assert metrics.undefined == reason
     assert (metrics.plcc, metrics.srocc) == (None, None)
@@ -103,12 +97,12 @@ def test_an_undefined_correlation_is_none_and_says_why(
     assert metrics.mse == pytest.approx(np.mean((np.array(truth) - prediction) ** 2))
 
 
-def test_no_videos_give_no_numbers() -> None:
+def test_no_videos_give_no_numbers():
     assert points(evaluate([], [])) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_intervals_are_percentiles_of_scipys_values_over_the_seeded_resamples(ties: bool) -> None:
+def test_intervals_are_percentiles_of_scipys_values_over_the_seeded_resamples(ties):
     truth, prediction = noisy()
     if ties:
         truth, prediction = truth.round(1), prediction.round(1)
@@ -126,7 +120,7 @@ def test_intervals_are_percentiles_of_scipys_values_over_the_seeded_resamples(ti
 
 
 @pytest.mark.parametrize("name", ["plcc", "srocc", "mse"])
-def test_intervals_agree_with_scipys_bootstrap(name: str) -> None:
+def test_intervals_agree_with_scipys_bootstrap(name):
     truth, prediction = noisy(200)
     statistic = {
         "plcc": lambda a, b: stats.pearsonr(a, b).statistic,
@@ -147,7 +141,7 @@ def test_intervals_agree_with_scipys_bootstrap(name: str) -> None:
     assert interval == pytest.approx((result.low, result.high), abs=0.1 * width)
 
 
-def test_intervals_hold_the_population_value_about_95_times_in_100() -> None:
+def test_intervals_hold_the_population_value_about_95_times_in_100():
     # Pearson's correlation of truth and truth + noise is 1 / sqrt(1 + (noise / spread)^2).
     population = 1 / np.sqrt(1 + 0.5**2 * 12)
     held = 0
@@ -157,15 +151,13 @@ def test_intervals_hold_the_population_value_about_95_times_in_100() -> None:
     assert 0.91 <= held / 300 <= 0.98
 
 
-def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch):
     whole = evaluate(*noisy(), bootstrap=100)
     monkeypatch.setattr("memfeat.metrics.resampling.BLOCK", 7 * N)
     assert evaluate(*noisy(), bootstrap=100) == whole
 
 
-def test_resamples_without_a_correlation_are_dropped_and_too_few_give_no_interval() -> None:
+def test_resamples_without_a_correlation_are_dropped_and_too_few_give_no_interval():
     prediction = np.arange(8.0)
     rare = evaluate([0, 0, 0, 1, 0, 0, 1, 0], prediction)
     assert rare.srocc_interval is not None
@@ -177,12 +169,12 @@ def test_resamples_without_a_correlation_are_dropped_and_too_few_give_no_interva
     assert three.mse_interval is not None
 
 
-def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
+def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
     assert evaluate(*noisy(), seed=3) == evaluate(*noisy(), seed=3)
     assert evaluate(*noisy(), seed=3).srocc_interval != evaluate(*noisy(), seed=4).srocc_interval
 
 
-def test_no_resamples_give_points_without_intervals() -> None:
+def test_no_resamples_give_points_without_intervals():
     metrics = evaluate(*noisy(), bootstrap=0)
     assert metrics.srocc is not None
     assert metrics.srocc_interval is metrics.plcc_interval is metrics.mse_interval is None
@@ -197,13 +189,13 @@ def test_no_resamples_give_points_without_intervals() -> None:
         ([[1, 2]], [[1, 2]], r"got .*'truth': \(1, 2\)"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(truth: list, prediction: list, message: str) -> None:
+def test_what_cannot_be_measured_is_refused(truth, prediction, message):
     with pytest.raises(MemfeatError, match=message):
         evaluate(truth, prediction)
 
 
 @pytest.mark.parametrize("metric", ["plcc", "srocc", "mse"])
-def test_a_paired_difference_is_taken_within_each_resample(metric: str) -> None:
+def test_a_paired_difference_is_taken_within_each_resample(metric):
     truth, first = noisy(seed=1)
     second = noisy(seed=1, noise=1.0)[1]
     difference = paired_difference(truth, first, second, metric=metric, bootstrap=200, seed=5)
@@ -220,7 +212,7 @@ def test_a_paired_difference_is_taken_within_each_resample(metric: str) -> None:
     assert difference.interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12)
 
 
-def test_a_prediction_does_not_differ_from_itself_and_differences_have_a_sign() -> None:
+def test_a_prediction_does_not_differ_from_itself_and_differences_have_a_sign():
     truth, good = noisy(noise=0.1)
     bad = noisy(noise=2.0)[1]
     same = paired_difference(truth, good, good)
@@ -231,7 +223,7 @@ def test_a_prediction_does_not_differ_from_itself_and_differences_have_a_sign() 
     assert better.interval[0] > 0
 
 
-def test_a_paired_interval_is_narrower_than_the_metrics_own() -> None:
+def test_a_paired_interval_is_narrower_than_the_metrics_own():
     truth, first = noisy(300)
     second = first + 0.05 * np.random.default_rng(9).standard_normal(300)
     own = evaluate(truth, first).srocc_interval
@@ -239,7 +231,7 @@ def test_a_paired_interval_is_narrower_than_the_metrics_own() -> None:
     assert paired[1] - paired[0] < (own[1] - own[0]) / 2
 
 
-def test_a_difference_with_an_undefined_side_is_none() -> None:
+def test_a_difference_with_an_undefined_side_is_none():
     truth, prediction = noisy()
     difference = paired_difference(truth, prediction, np.full(N, 0.5))
     assert (difference.value, difference.interval) == (None, None)
@@ -247,7 +239,7 @@ def test_a_difference_with_an_undefined_side_is_none() -> None:
         paired_difference(truth, prediction, prediction, metric="sroc")
 
 
-def test_metrics_go_into_json_whole() -> None:
+def test_metrics_go_into_json_whole():
     metrics = evaluate(*noisy())
     loaded = json.loads(json.dumps(metrics.as_dict()))
     assert list(loaded) == [
@@ -257,7 +249,7 @@ def test_metrics_go_into_json_whole() -> None:
     assert loaded["srocc"] == metrics.srocc
 
 
-def test_of_several_seeds_each_figure_is_the_mean_and_the_spread_stands_beside_it() -> None:
+def test_of_several_seeds_each_figure_is_the_mean_and_the_spread_stands_beside_it():
     truth, first = noisy()
     seeds = np.stack([first, noisy(noise=0.2)[1], noisy(noise=0.9)[1]])
     own = [evaluate(truth, seed, bootstrap=0) for seed in seeds]
@@ -270,7 +262,7 @@ def test_of_several_seeds_each_figure_is_the_mean_and_the_spread_stands_beside_i
     assert joint.bias == pytest.approx(np.mean(seeds - truth))
 
 
-def test_the_interval_of_several_seeds_is_that_of_their_mean() -> None:
+def test_the_interval_of_several_seeds_is_that_of_their_mean():
     truth, first = noisy()
     second = noisy(noise=0.9)[1]
     both = evaluate(truth, [first, second])
@@ -284,7 +276,7 @@ def test_the_interval_of_several_seeds_is_that_of_their_mean() -> None:
     assert evaluate(truth, [first, first]).srocc_interval == evaluate(truth, first).srocc_interval
 
 
-def test_one_constant_seed_leaves_the_correlation_undefined() -> None:
+def test_one_constant_seed_leaves_the_correlation_undefined():
     truth, first = noisy()
     metrics = evaluate(truth, [first, np.full(N, 0.5)])
     assert metrics.srocc is None
@@ -292,7 +284,7 @@ def test_one_constant_seed_leaves_the_correlation_undefined() -> None:
     assert metrics.undefined == "the predictions are constant: 0.5 for all 60 videos"
 
 
-def test_a_paired_difference_is_between_means_over_seeds() -> None:
+def test_a_paired_difference_is_between_means_over_seeds():
     truth, first = noisy()
     second = noisy(noise=0.9)[1]
     difference = paired_difference(truth, [first, second], second)
@@ -301,7 +293,7 @@ def test_a_paired_difference_is_between_means_over_seeds() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_line_is_numpys_polynomial_of_degree_one(seed: int) -> None:
+def test_the_line_is_numpys_polynomial_of_degree_one(seed):
     generator = np.random.default_rng(seed)
     prediction = generator.normal(0.8, 0.02, 50)
     truth = 0.3 * prediction + generator.normal(0.5, 0.1, 50)
@@ -310,16 +302,16 @@ def test_the_line_is_numpys_polynomial_of_degree_one(seed: int) -> None:
     assert line([0.2, 0.9]) == pytest.approx(np.polyval(line, [0.2, 0.9]))
 
 
-def test_a_line_undoes_another_scale_and_mean() -> None:
+def test_a_line_undoes_another_scale_and_mean():
     truth = np.random.default_rng(0).random(30)
     line = fit_line(0.25 * truth + 0.6, truth)
     assert line(0.25 * truth + 0.6) == pytest.approx(truth)
 
 
-def test_constant_predictions_become_the_mean_of_the_truth() -> None:
+def test_constant_predictions_become_the_mean_of_the_truth():
     assert fit_line([0.7, 0.7, 0.7], [0.1, 0.2, 0.6]) == (0, pytest.approx(0.3))
 
 
-def test_without_videos_there_is_no_line() -> None:
+def test_without_videos_there_is_no_line():
     with pytest.raises(MemfeatError, match="no scored videos to fit a line to"):
         fit_line([], [])

@@ -34,7 +34,7 @@ def simulated(videos: int, answers: np.ndarray | int, seed: int) -> list[VideoRe
     return [record(i, seen[i] / counts[i], answers=counts[i]) for i in range(videos)]
 
 
-def test_the_known_ceiling_is_what_a_perfect_model_reaches() -> None:
+def test_the_known_ceiling_is_what_a_perfect_model_reaches():
     generator = np.random.default_rng(0)
     noise_free = generator.random(60)
     scores = np.clip(noise_free + 0.1 * generator.standard_normal(60), 0, 1)
@@ -46,15 +46,13 @@ def test_the_known_ceiling_is_what_a_perfect_model_reaches() -> None:
     assert ceiling.bias == pytest.approx(np.mean(noise_free - scores))
 
 
-def test_there_is_no_known_ceiling_where_some_noise_free_score_is_unknown() -> None:
+def test_there_is_no_known_ceiling_where_some_noise_free_score_is_unknown():
     assert known_ceiling([]) is None
     assert known_ceiling([record(1, 0.5, 0.4), record(2, 0.5, None)]) is None
 
 
 @pytest.mark.parametrize("answers", [10, 41, 90])
-def test_a_simulated_ceiling_is_recovered_without_bias_and_within_its_interval(
-    answers: int,
-) -> None:
+def test_a_simulated_ceiling_is_recovered_without_bias_and_within_its_interval(answers):
     # A perfect model knows the true shares p; binomial noise adds E[p (1 - p)] / n to their
     # variance, so its correlation with the scores follows.
     noise = SHARES.expect(lambda p: p * (1 - p)) / answers
@@ -66,7 +64,7 @@ def test_a_simulated_ceiling_is_recovered_without_bias_and_within_its_interval(
     assert held >= 25
 
 
-def test_the_rank_ceiling_is_what_the_true_shares_reach_in_a_large_simulation() -> None:
+def test_the_rank_ceiling_is_what_the_true_shares_reach_in_a_large_simulation():
     generator = np.random.default_rng(1)
     shares = SHARES.rvs(4000, random_state=generator)
     seen = generator.binomial(40, shares)
@@ -76,7 +74,7 @@ def test_the_rank_ceiling_is_what_the_true_shares_reach_in_a_large_simulation() 
     assert found.srocc_interval is None
 
 
-def test_halves_agree_as_they_do_when_single_answers_are_dealt_out() -> None:
+def test_halves_agree_as_they_do_when_single_answers_are_dealt_out():
     generator = np.random.default_rng(2)
     counts = generator.integers(2, 40, 150)
     answers = [generator.random(n) < SHARES.rvs(random_state=generator) for n in counts]
@@ -99,7 +97,7 @@ def test_halves_agree_as_they_do_when_single_answers_are_dealt_out() -> None:
         assert getattr(found, name) == pytest.approx(np.sqrt(2 * half / (1 + half)))
 
 
-def test_more_answers_raise_the_ceiling_and_noise_alone_has_none() -> None:
+def test_more_answers_raise_the_ceiling_and_noise_alone_has_none():
     few, many = (split_half_ceiling(simulated(300, n, 0), bootstrap=0) for n in (8, 80))
     assert few.half_srocc < few.reliability_srocc < few.srocc < many.srocc < 1
     generator = np.random.default_rng(0)
@@ -107,7 +105,7 @@ def test_more_answers_raise_the_ceiling_and_noise_alone_has_none() -> None:
     assert split_half_ceiling(alike, bootstrap=0).srocc < 0.45
 
 
-def test_videos_without_answers_to_split_are_left_out_and_told() -> None:
+def test_videos_without_answers_to_split_are_left_out_and_told():
     known = simulated(50, 30, 0)
     unknown = [record(50, 0.1), record(51, 0.2, answers=1), record(52, 0.3, answers=0)]
     found = split_half_ceiling([*known, *unknown, record(53, None, answers=30)])
@@ -116,7 +114,7 @@ def test_videos_without_answers_to_split_are_left_out_and_told() -> None:
     assert "3 videos without a number of answers are left out" in found.describe()
 
 
-def test_scores_that_are_no_share_are_rounded_to_the_nearest_and_told() -> None:
+def test_scores_that_are_no_share_are_rounded_to_the_nearest_and_told():
     exact = simulated(50, 30, 0)
     moved = [record(i, r.score * 0.99 + 0.005, answers=30) for i, r in enumerate(exact)]
     found = split_half_ceiling(moved)
@@ -136,13 +134,13 @@ def test_scores_that_are_no_share_are_rounded_to_the_nearest_and_told() -> None:
         ([record(i, 1.0, answers=9) for i in range(5)], "half the viewers score all 5 videos al"),
     ],
 )
-def test_where_there_is_nothing_to_split_the_reason_is_told(records: list, reason: str) -> None:
+def test_where_there_is_nothing_to_split_the_reason_is_told(records, reason):
     found = split_half_ceiling(records)
     assert (found.plcc, found.srocc, found.srocc_interval, found.half_plcc) == (None,) * 4
     assert reason in found.undefined
     assert found.describe().startswith(f"unknown: {reason}")
 
 
-def test_a_split_half_ceiling_goes_into_json_whole() -> None:
+def test_a_split_half_ceiling_goes_into_json_whole():
     found = split_half_ceiling(simulated(40, 30, 0))
     assert json.loads(json.dumps(found.as_dict()))["srocc_interval"] == list(found.srocc_interval)

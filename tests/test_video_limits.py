@@ -96,7 +96,7 @@ def test_many_frames_take_the_memory_of_few(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def eight_k(tmp_path_factory) -> Path:
+def eight_k(tmp_path_factory):
     path = tmp_path_factory.mktemp("large") / "8k.mp4"
     return write_clip(path, [number_picture(683, *EIGHT_K)], options={"preset": "ultrafast"})
 

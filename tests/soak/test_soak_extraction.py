@@ -4,7 +4,6 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dying import STEPS, begin, doubled, end, run, unreadable, wait_until_ready
@@ -40,8 +39,8 @@ def whole_shards(cache: Path) -> dict[str, bytes]:
 
 
 def test_extraction_killed_at_random_moments_goes_on_to_the_same_bytes(
-    clips: Path, whole: Path, tmp_path: Path, tally: Any
-) -> None:
+    clips, whole, tmp_path, tally
+):
     row = tally.row("extraction killed at random moments")
     process = begin(clips, tmp_path / "timed")
     wait_until_ready(process)
@@ -66,8 +65,8 @@ def test_extraction_killed_at_random_moments_goes_on_to_the_same_bytes(
 
 
 def test_extraction_killed_at_each_step_of_writing_goes_on_to_the_same_bytes(
-    clips: Path, whole: Path, tmp_path: Path, tally: Any
-) -> None:
+    clips, whole, tmp_path, tally
+):
     row = tally.row("extraction killed at steps of writing")
     steps = list(STEPS)
     reached = set()
@@ -84,9 +83,7 @@ def test_extraction_killed_at_each_step_of_writing_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("writers", [2, 8])
-def test_many_processes_on_one_cache_make_what_one_makes(
-    clips: Path, whole: Path, tmp_path: Path, tally: Any, writers: int
-) -> None:
+def test_many_processes_on_one_cache_make_what_one_makes(clips, whole, tmp_path, tally, writers):
     row = tally.row(f"{writers} writers on one cache")
     for trial in range(trials(row.kind)):
         cache = tmp_path / str(trial)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from trials import trials
@@ -49,9 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_training_killed_at_any_moment_ends_like_an_uninterrupted_one(
-    tmp_path: Path, tally: Any
-) -> None:
+def test_training_killed_at_any_moment_ends_like_an_uninterrupted_one(tmp_path, tally):
     row = tally.row(KIND)
     generator = random.Random(0)
     with begun(tmp_path / "whole") as process:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -52,8 +51,8 @@ def batches(whole: Path, count: int, folder: Path) -> Iterator[list[Path]]:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_every_mutant_is_accounted_for_and_a_whole_video_beside_it_stays_as_it_is(
-    container: str, tmp_path: Path, tally: Any
-) -> None:
+    container, tmp_path, tally
+):
     row = tally.row(f"video mutants, {container}")
     whole = clip(tmp_path, container)
     (tmp_path / "mutants").mkdir()
@@ -83,7 +82,7 @@ def test_every_mutant_is_accounted_for_and_a_whole_video_beside_it_stays_as_it_i
     row.note = ", ".join(f"{n} {way}" for way, n in ways.most_common())
 
 
-def test_memory_stays_bounded_over_thousands_of_videos(tmp_path: Path, tally: Any) -> None:
+def test_memory_stays_bounded_over_thousands_of_videos(tmp_path, tally):
     row = tally.row("videos in one process")
     whole = clip(tmp_path, "mp4")
     sizes, count = [], trials(row.kind)
