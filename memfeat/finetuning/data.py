@@ -1,19 +1,15 @@
 """The videos of each split that can be used: those that decode without a fault."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from memfeat.config import Split
 from memfeat.errors import TrainingError
 from memfeat.finetuning.clips import VideoCheck
 from memfeat.manifest import VideoRecord
+from memfeat.training.reading import require_splits
 
 
 def select_videos(records: Sequence[VideoRecord]) -> tuple[VideoRecord, ...]:
@@ -22,22 +18,8 @@ def select_videos(records: Sequence[VideoRecord]) -> tuple[VideoRecord, ...]:
     Raises:
         TrainingError: none with a score in train or dev.
     """
-    kept = tuple(each for each in records if each.score is not None or each.split == "test")
-    for split in ("train", "dev"):
-        if not any(each.split == split for each in kept):
-            found = sum(each.split == split for each in records)
-            held = f"{found} videos, none with a score" if found else "no video"
-            raise TrainingError(
-                f"of the {len(records)} videos, the {split} split has {held}; give scored videos "
-                "in train to learn from, and in dev to choose the best epoch by"
-            )
-    return kept
-
-
-def labels_sha256(records: Sequence[VideoRecord]) -> str:
-    """Return a hash of ids, splits and scores."""
-    labels = [[each.video_id, each.split, each.score] for each in records]
-    return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
+    require_splits(records)
+    return tuple(each for each in records if each.score is not None or each.split == "test")
 
 
 @dataclass(frozen=True)
@@ -93,8 +75,3 @@ class UsableVideos:
     def as_json(self) -> dict[str, Any]:
         """Return `checks` ready for JSON."""
         return {video_id: asdict(each) for video_id, each in self.checks.items()}
-
-
-def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
-    """Return the videos' scores, (videos,), NaN where withheld."""
-    return np.array([np.nan if each.score is None else each.score for each in records])

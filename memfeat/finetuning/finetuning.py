@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,12 +18,14 @@ from memfeat.encoders.family import RANDOM
 from memfeat.errors import TrainingError
 from memfeat.finetuning import folder
 from memfeat.finetuning.clips import VideoCheck, check_videos
-from memfeat.finetuning.data import UsableVideos, labels_sha256, scores_of, select_videos
+from memfeat.finetuning.data import UsableVideos, select_videos
 from memfeat.finetuning.fitting import Fitting, starting_network
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import FINETUNED, METRICS, PROVENANCE, Predictions, read_object, write_scores
+from memfeat.runs.writing import write_history
 from memfeat.storage import write_json
 from memfeat.training import git_commit, versions
+from memfeat.training.reading import scores_of
 
 OnProgress = Callable[[int, int, str], None]  # videos done, the most there may be, latest news
 OnNote = Callable[[str], None]
@@ -105,11 +107,12 @@ def finetune(
     device = resolve_device(config.device)
     config = resolved(config, device)
     records = select_videos(manifest.records[: config.limit])
+    selected = Manifest(manifest.path, records)
     network, origin = starting_network(config)
     facts = {
         **origin,
-        "labels_sha256": labels_sha256(records),
-        "datasets": list(dict.fromkeys(each.dataset for each in records if each.dataset)),
+        "labels_sha256": selected.digest,
+        "datasets": list(selected.datasets),
     }
     if folder.is_finished(config, facts):
         return FinetuneSummary.read(config.run)
@@ -147,7 +150,7 @@ def finetune(
     }
     write_json(config.run / PROVENANCE, provenance)
     write_scores(config.run, predictions, bootstrap=config.bootstrap)
-    folder.forget_state(config.run)
+    (config.run / folder.STATE).unlink(missing_ok=True)
     return FinetuneSummary.read(config.run)
 
 
@@ -208,13 +211,13 @@ def _fit(
     progress: _Progress,
 ) -> None:
     """Run the epochs that are left, and save the state after each."""
-    folder.write_history(config, fitting.history)
+    write_history(config.run, map(asdict, fitting.history))
     news = f"epoch {len(fitting.history)}"
     while not fitting.stopped_because:
         progress.begin_epoch(len(fitting.history), news)
         report = fitting.run_epoch(progress.advance)
         folder.save_state(config, facts, {"seen": videos.as_json(), **fitting.state()})
-        folder.write_history(config, fitting.history)
+        write_history(config.run, map(asdict, fitting.history))
         srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
         news = f"epoch {report.epoch}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
 

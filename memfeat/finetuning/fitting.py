@@ -22,9 +22,10 @@ from memfeat.encoders.i3d import build_network, read_network, trained_on
 from memfeat.encoders.inception import FEATURE_DIM, ConvUnit, InceptionI3d
 from memfeat.errors import TrainingError, VideoError
 from memfeat.finetuning.clips import ahead_of, clips_in_order, read_clip, start_of_clip
-from memfeat.finetuning.data import UsableVideos, scores_of
+from memfeat.finetuning.data import UsableVideos
 from memfeat.manifest import VideoRecord
 from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
+from memfeat.training.reading import scores_of
 
 ORDER, DROPOUT = 0x04DE4, 0xD120  # keep uses of the same seed apart
 

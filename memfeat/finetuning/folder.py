@@ -1,22 +1,17 @@
 """The run folder of finetuning: finished, to be resumed, or another run's."""
 
 import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from memfeat.config import FinetuneConfig
 from memfeat.errors import RunError
-from memfeat.runs import FINETUNED, PROVENANCE, is_complete, read_object
-from memfeat.storage import remove_stale_parts, write_atomically, write_json
-from memfeat.training import EpochReport
+from memfeat.runs import FINETUNED, PROVENANCE, begin_run, is_complete, read_object
+from memfeat.runs.files import CONFIG, require_same_run
+from memfeat.storage import write_atomically
 
-CONFIG = "config.json"
-HISTORY = "history.jsonl"
 STATE = "state.pt"  # of an unfinished run
 
 # Not compared: paths, for the hashes of labels and weights are, and what only changes the speed.
@@ -58,15 +53,7 @@ def begin(config: FinetuneConfig, facts: Mapping[str, Any]) -> dict[str, Any] | 
                 f"{folder / STATE} is damaged ({reason}); delete it to train again from the start"
             ) from error
         _require(config, facts, found["config"], found["facts"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_parts(folder)
-        write_json(folder / CONFIG, config.model_dump(mode="json"))
-    except OSError as error:
-        raise RunError(
-            f"cannot write to run folder {folder}: {error.strerror}; make room or give another "
-            "with --run"
-        ) from error
+    begin_run(config)
     return state
 
 
@@ -82,40 +69,16 @@ def save_state(config: FinetuneConfig, facts: Mapping[str, Any], state: Mapping[
     write_atomically(config.run / STATE, content.getvalue())
 
 
-def write_history(config: FinetuneConfig, history: Sequence[EpochReport]) -> None:
-    """Write one line an epoch.
-
-    Raises:
-        OSError: the disk is full, and so on.
-    """
-    rows = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in history]
-    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    write_atomically(config.run / HISTORY, lines.encode())
-
-
-def forget_state(folder: Path) -> None:
-    """Delete what only an unfinished run needs."""
-    (folder / STATE).unlink(missing_ok=True)
-
-
 def _require(
     config: FinetuneConfig,
     facts: Mapping[str, Any],
     found: Mapping[str, Any],
     found_facts: Mapping[str, Any],
 ) -> None:
-    new = config.model_dump(mode="json", exclude=IGNORED)
-    differences = [
-        f"{name} is {found.get(name)!r} there and {value!r} here"
-        for name, value in new.items()
-        if found.get(name) != value
-    ]
+    others = []
     if found_facts.get("started_from_sha256") != facts["started_from_sha256"]:
-        differences.append("it started from other weights")
+        others.append("it started from other weights")
     if found_facts.get("labels_sha256") != facts["labels_sha256"]:
-        differences.append("its videos, splits or scores differ")
-    if differences:
-        raise RunError(
-            f"{config.run} already holds another run: {'; '.join(differences)}. Give another "
-            "folder with --run, or delete that one"
-        )
+        others.append("its videos, splits or scores differ")
+    here = config.model_dump(mode="json", exclude=IGNORED)
+    require_same_run(config.run, found, here, *others)

@@ -1,6 +1,7 @@
 """The files of a run folder: their names, and JSON read back and checked."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,32 @@ def pair_folder(folder: Path, trained_on: str, evaluated_on: str) -> Path:
 def is_complete(folder: Path) -> bool:
     """Return whether `folder` holds a finished run."""
     return (folder / METRICS).is_file()
+
+
+def require_same_run(
+    folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], *others: str
+) -> None:
+    """Refuse to write into a folder that holds a run of other settings.
+
+    Args:
+        folder: the run folder.
+        there: the settings of the run that it holds.
+        here: those to compare with them.
+        others: what else differs, in words.
+
+    Raises:
+        RunError: lists all that differs.
+    """
+    differences = [
+        f"{name} is {there.get(name)!r} there and {value!r} here"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if differences or others:
+        raise RunError(
+            f"{folder} already holds another run: {'; '.join([*differences, *others])}. Give "
+            "another folder with --run, or delete that one"
+        )
 
 
 def read_text(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfeat.cache import CacheSpec
-from memfeat.config import TrainConfig
+from memfeat.config import FinetuneConfig, TrainConfig
 from memfeat.errors import RunError
 from memfeat.runs.files import (
     CONFIG,
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from memfeat.models import Regressor
 
 
-def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
+def begin_run(config: TrainConfig | FinetuneConfig, specs: Sequence[CacheSpec] = ()) -> None:
     """Make `config.run` an incomplete run of these settings.
 
     An earlier run in the folder becomes incomplete, so its files are not mistaken for this run's;
-    and a folder that cannot be written to is reported before training.
+    and a folder that cannot be written to is reported before training. Finetuning has no `specs`.
 
     Raises:
         RunError: the folder cannot be made or written to.
@@ -50,12 +50,24 @@ def begin_run(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
         remove_stale_parts(folder)
         write_json(folder / CONFIG, config.model_dump(mode="json"))
         written = [spec.model_dump(mode="json") for spec in specs]
-        write_json(folder / SPEC, written[0] if len(written) == 1 else {STREAMS: written})
+        if written:
+            write_json(folder / SPEC, written[0] if len(written) == 1 else {STREAMS: written})
     except OSError as error:
         raise RunError(
             f"cannot write to run folder {folder}: {error.strerror}; make room or give another "
             "with --run"
         ) from error
+
+
+def write_history(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
+    """Write a line for each epoch, given as a mapping; the seed is not written.
+
+    Raises:
+        OSError: the disk is full, and so on.
+    """
+    rows = ({k: v for k, v in epoch.items() if k != "seed"} for epoch in history)
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    write_atomically(folder / HISTORY, lines.encode())
 
 
 def finish_seed(
@@ -69,7 +81,7 @@ def finish_seed(
 
     Args:
         config: with this seed alone, as given to `begin_run`.
-        history: one object per epoch.
+        history: as for `write_history`.
         regressor: of the best epoch.
         predictions: of all videos.
         provenance: everything that may differ between two runs of the same settings.
@@ -80,9 +92,8 @@ def finish_seed(
     from safetensors.torch import save  # noqa: PLC0415
 
     folder = config.run
-    lines = [json.dumps(epoch, allow_nan=False) + "\n" for epoch in history]
     weights = {name: value.contiguous() for name, value in regressor.state_dict().items()}
-    write_atomically(folder / HISTORY, "".join(lines).encode())
+    write_history(folder, history)
     model = save(weights)
     write_atomically(folder / MODEL, model)
     sha256 = {"model_sha256": hashlib.sha256(model).hexdigest()}

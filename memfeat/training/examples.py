@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import Split
-from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.models import AGGREGATORS
 from memfeat.runs import Predictions
 from memfeat.training.batches import Stream, Videos
+from memfeat.training.reading import require_splits, scores_of
 
 LABELS = 0x1ABE15  # keeps the permutation of scores apart from other uses of the same seed
 
@@ -86,12 +86,12 @@ class Examples:
     @property
     def scores(self) -> NDArray[np.float64]:
         """Each video's score, (videos,), NaN where it is withheld."""
-        return np.array([np.nan if r.score is None else r.score for r in self.records], np.float64)
+        return scores_of(self.records)
 
     @property
     def datasets(self) -> list[str]:
         """Where the scores come from: the distinct names, in order."""
-        return list(dict.fromkeys(r.dataset for r in self.records if r.dataset))
+        return list(Manifest(Path(), self.records).datasets)
 
     @cached_property
     def means(self) -> tuple[NDArray[np.float64], ...]:
@@ -160,20 +160,8 @@ class Examples:
         return np.flatnonzero(chosen)
 
     def require_splits(self) -> None:
-        """Refuse to train without scored videos to learn from and to stop by.
-
-        Raises:
-            TrainingError: train or dev has none; the message counts what there is.
-        """
-        for split in ("train", "dev"):
-            if not len(self.labelled(split)):
-                found = sum(record.split == split for record in self.records)
-                held = f"{found} videos, none with a score" if found else "no video"
-                raise TrainingError(
-                    f"of the {len(self.records)} videos with features, the {split} split has "
-                    f"{held}; give scored videos in train to learn from, and in dev to choose the "
-                    "best epoch by"
-                )
+        """Refuse to train without scored videos in train and dev; see `require_splits`."""
+        require_splits(self.records, "videos with features")
 
     def shuffled_scores(self, seed: int) -> NDArray[np.float64]:
         """Return the scores, permuted within train and within dev: the control's labels."""

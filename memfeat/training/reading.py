@@ -4,6 +4,9 @@ import shlex
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from memfeat.cache import Cache, FeatureTable
 from memfeat.config import Split
 from memfeat.errors import TrainingError
@@ -89,6 +92,27 @@ def read_features(
         cache.require_whole(video_ids)
     tables = tuple(cache.load(video_ids) for cache in caches)
     return Features(records, tables, selection.notes)
+
+
+def require_splits(records: Sequence[VideoRecord], what: str = "videos") -> None:
+    """Refuse to train without scored videos to learn from and to stop by.
+
+    Raises:
+        TrainingError: train or dev has none; the message counts what there is.
+    """
+    for split in ("train", "dev"):
+        found = [record for record in records if record.split == split]
+        if all(record.score is None for record in found):
+            held = f"{len(found)} videos, none with a score" if found else "no video"
+            raise TrainingError(
+                f"of the {len(records)} {what}, the {split} split has {held}; give scored videos "
+                "in train to learn from, and in dev to choose the best epoch by"
+            )
+
+
+def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
+    """Return the videos' scores, (videos,), NaN where they are withheld."""
+    return np.array([np.nan if r.score is None else r.score for r in records], np.float64)
 
 
 def _missing(manifest: Manifest, cache: Cache) -> str:

@@ -16,7 +16,7 @@ import memfeat
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU, cpu_threads, resolve_device
-from memfeat.errors import ConfigError, RunError, TrainingError
+from memfeat.errors import ConfigError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
 from memfeat.models import (
@@ -36,6 +36,7 @@ from memfeat.runs import (
     split_metrics,
     write_summary,
 )
+from memfeat.runs.files import require_same_run
 from memfeat.training.examples import Examples, Tables
 from memfeat.training.fitting import OnEpoch, fit, score
 
@@ -71,7 +72,7 @@ def train(
         OSError: the folder cannot be written to.
     """
     config = resolve_options(config)
-    device = resolve_device(config.device)
+    resolve_device(config.device)
     examples = Examples.join(tables, records)
     if len(examples.tables) != len(config.cache):
         raise TrainingError(
@@ -80,7 +81,7 @@ def train(
         )
     examples.require_splits()
     for own in unfinished(config, examples.specs, examples.facts):
-        _train_seed(examples, own, device, on_epoch)
+        train_seed(examples, own, on_epoch=on_epoch)
     finish(config, examples.specs, examples.facts)
     return Run.load(config.run)
 
@@ -122,12 +123,7 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
         RunError: the folder cannot be a run's.
         OSError: it cannot be written to.
     """
-    _train_seed(examples, config, resolve_device(config.device), on_epoch)
-
-
-def _train_seed(
-    examples: Examples, config: TrainConfig, device: torch.device, on_epoch: OnEpoch | None
-) -> None:
+    device = resolve_device(config.device)
     begin_run(config, examples.specs)
     fitted = fit(examples, config, device=device, on_epoch=on_epoch)
     start = time.perf_counter()
@@ -143,8 +139,9 @@ def _train_seed(
         "stopped_because": fitted.stopped_because,
         "seconds": round(fitted.seconds + time.perf_counter() - start, 3),
     }
-    history = [{k: v for k, v in asdict(each).items() if k != "seed"} for each in fitted.history]
-    finish_seed(config, history, fitted.regressor, examples.columns(scores), provenance)
+    finish_seed(
+        config, map(asdict, fitted.history), fitted.regressor, examples.columns(scores), provenance
+    )
 
 
 def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
@@ -228,18 +225,14 @@ def _is_done(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str
     found = Run(config.run)
     both_several = min(len(found.config.seeds), len(config.seeds)) > 1
     ignored = PATHS | ({"seeds"} if both_several else set())
-    old, new = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
-    differences = [f"{k} is {old[k]!r} there and {new[k]!r} here" for k in new if old[k] != new[k]]
+    there, here = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
+    others = []
     if found.specs != tuple(specs):
         made = " and ".join(spec.describe() for spec in found.specs)
-        differences.append(f"its features are of {made}, or were made differently")
+        others.append(f"its features are of {made}, or were made differently")
     elif found.provenance.get("data_sha256") != facts["data_sha256"]:
-        differences.append("its videos, splits, scores or features differ")
-    if differences:
-        raise RunError(
-            f"{config.run} already holds another run: {'; '.join(differences)}. Give another "
-            "folder with --run, or delete that one"
-        )
+        others.append("its videos, splits, scores or features differ")
+    require_same_run(config.run, there, here, *others)
     return found.config.seeds == config.seeds
 
 
