@@ -13,15 +13,15 @@ from scipy.stats import pearsonr, spearmanr
 from memfeat.errors import ConfigError
 from memfeat.figures import (
     IntervalRow,
-    draw_timeline,
     inline_svg,
     intervals,
     is_warning,
     picture_format,
     save,
     scatter,
-    strip_indices,
 )
+from memfeat.prediction.strip import strip_indices
+from memfeat.prediction.timeline import draw_timeline
 
 SOURCES = ["features: made-up, 4-d", "scores: made up, not from people"]
 BLUE, VERMILION = (0, 114, 178), (200, 78, 0)

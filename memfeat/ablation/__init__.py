@@ -5,12 +5,11 @@ from memfeat.ablation.progress import GridProgress
 from memfeat.ablation.recipes import CacheRequest, caches_of, missing_caches
 from memfeat.ablation.results import table_of
 from memfeat.ablation.running import run_ablation, train_seeds
-from memfeat.ablation.scheduler import CellDone, train_cells
+from memfeat.ablation.scheduler import train_cells
 
 __all__ = [
     "CacheRequest",
     "Cell",
-    "CellDone",
     "GridProgress",
     "caches_of",
     "missing_caches",

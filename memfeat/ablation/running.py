@@ -7,7 +7,7 @@ from memfeat.ablation.grid import Cell
 from memfeat.ablation.progress import OnProgress, ProgressCounter, model_folders
 from memfeat.ablation.recipes import caches_of, missing_caches
 from memfeat.ablation.results import table_of
-from memfeat.ablation.scheduler import CellDone, OnCell, train_cells
+from memfeat.ablation.scheduler import train_cells
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import TrainingError
 from memfeat.manifest import read_manifest
@@ -20,7 +20,6 @@ def run_ablation(
     config: AblationConfig,
     cells: Sequence[Cell],
     *,
-    on_cell: OnCell | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Train every cell that is not finished yet, and write and return the table.
@@ -31,7 +30,6 @@ def run_ablation(
     Args:
         config: the grid.
         cells: from `plan_cells`.
-        on_cell: called as each cell ends.
         on_progress: called as models train.
 
     Returns:
@@ -43,14 +41,11 @@ def run_ablation(
         missing = missing_caches(caches[folder] for folder in dict.fromkeys(cell.config.cache))
         if missing:
             without_cache[cell.name] = missing
-            if on_cell:
-                on_cell(CellDone(cell, missing))
     errors = train_cells(
         [cell for cell in cells if cell.name not in without_cache],
         config.run,
         config.workers,
         engine=config.engine,
-        on_cell=on_cell,
         on_progress=on_progress,
     )
     table = table_of(config, cells, errors, without_cache)

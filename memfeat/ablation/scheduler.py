@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,24 +26,12 @@ DIED = (
 )
 
 
-@dataclass(frozen=True)
-class CellDone:
-    """A cell that is finished, or that failed with `error`."""
-
-    cell: Cell
-    error: str | None = None
-
-
-OnCell = Callable[[CellDone], None]
-
-
 def train_cells(
     cells: Sequence[Cell],
     folder: Path,
     workers: int,
     *,
     engine: Engine = "local",
-    on_cell: OnCell | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, str]:
     """Train every cell that is not finished yet, in parallel; return the errors by cell.
@@ -53,27 +41,17 @@ def train_cells(
         folder: where the workers' shared tables are kept meanwhile.
         workers: how many processes; 0 for one a CPU core, or one a GPU where GPUs train.
         engine: where they are.
-        on_cell: called as each cell ends.
         on_progress: called as models train.
 
     Raises:
         ConfigError: no Ray, where that is the engine.
     """
-    errors: dict[str, str] = {}
-
-    def end(done: CellDone) -> None:
-        if done.error is not None:
-            errors[done.cell.name] = done.error
-        if on_cell:
-            on_cell(done)
-
     progress = ProgressCounter(cells, on_progress or (lambda _: None))
     with (
         _slots(engine, cells, workers) as slots,
         SharedFeatures(folder, on_disk=engine != "local") as features,
     ):
-        _Scheduler(cells, features, slots, end, progress).run()
-    return errors
+        return _Scheduler(cells, features, slots, progress).run()
 
 
 @dataclass(frozen=True)
@@ -157,19 +135,19 @@ class _Scheduler:
         cells: Sequence[Cell],
         features: SharedFeatures,
         slots: _Slots,
-        on_cell: OnCell,
         progress: ProgressCounter,
     ) -> None:
         self._features, self._slots = features, slots
-        self._on_cell, self._progress = on_cell, progress
+        self._progress = progress
+        self._errors: dict[str, str] = {}  # by cell
         self._groups = deque(group_by_data(cells))
         self._queue: deque[Job] = deque()
         self._running: set[Job] = set()
         self._lost: deque[Job] = deque()
         self._models: dict[str, _Models] = {}
 
-    def run(self) -> None:
-        """Run all jobs."""
+    def run(self) -> dict[str, str]:
+        """Run all jobs, and return the errors by cell."""
         with self._slots.pool(single=False) as pool:
             for job, event in pool.run(self._next_job):
                 self._handle(job, event, again=True)
@@ -178,6 +156,7 @@ class _Scheduler:
             with self._slots.pool(single=True) as pool:
                 for job, event in pool.run(self._next_job):
                     self._handle(job, event, again=False)
+        return self._errors
 
     def _next_job(self) -> Job | None:
         while not self._queue and self._groups:
@@ -222,8 +201,6 @@ class _Scheduler:
         for folder in set(model_folders(cell)) - {config.run for config in configs}:
             self._progress.exclude(folder)
         self._models[cell.name] = _Models(cell, data, len(configs))
-        if not configs:
-            self._on_cell(CellDone(cell))
         kind: Any = "baseline" if cell.kind == "baseline" else "seed"
         return [Job(kind, cell.name, config, data) for config in configs]
 
@@ -244,7 +221,7 @@ class _Scheduler:
         self._running.discard(job)
         models = self._models[job.cell]
         if job.kind == "summary":
-            self._on_cell(CellDone(models.cell, error))
+            self._end_cell(job.cell, error)
         else:
             self._progress.end(job.config.run)
             models.left -= 1
@@ -261,13 +238,17 @@ class _Scheduler:
             config = resolve_options(cell.config)
             self._queue.appendleft(Job("summary", cell.name, config, models.data))
         else:
-            self._on_cell(CellDone(cell, _describe(cell, models.errors)))
+            self._end_cell(cell.name, _describe(cell, models.errors))
 
     def _fail(self, cell: Cell, error: str) -> None:
         """End a cell that cannot be started."""
         for folder in model_folders(cell):
             self._progress.end(folder)
-        self._on_cell(CellDone(cell, error))
+        self._end_cell(cell.name, error)
+
+    def _end_cell(self, name: str, error: str | None) -> None:
+        if error is not None:
+            self._errors[name] = error
 
     def _remove_unused(self) -> None:
         jobs = (*self._queue, *self._running, *self._lost)

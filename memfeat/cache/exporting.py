@@ -36,10 +36,6 @@ class ExportSummary:
     left_out: tuple[str, ...]
     made_by: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields ready for JSON."""
-        return {**vars(self), "path": str(self.path), "left_out": list(self.left_out)}
-
 
 def export_features(
     folder: Location,

@@ -51,16 +51,6 @@ class ImportSummary:
     set_aside: tuple[Location, ...]
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the summary ready for JSON."""
-        return {
-            **vars(self),
-            "spec": self.spec.model_dump(mode="json"),
-            "missing": list(self.missing),
-            "set_aside": [str(path) for path in self.set_aside],
-            "seconds": round(self.seconds, 3),
-        }
-
 
 def import_features(
     source: Path,
@@ -125,7 +115,7 @@ def import_features(
         missing=tuple(video_id for video_id in wanted or () if video_id not in known),
         unused=len(found) - len(chosen),
         set_aside=set_aside,
-        seconds=time.perf_counter() - started,
+        seconds=round(time.perf_counter() - started, 3),
     )
 
 

@@ -61,14 +61,14 @@ def ablation_command(
     recipe, shared = (tables.get(name, {}) | own for name in ("train", "extract"))
 
     from memfeat.ablation import caches_of, plan_cells, run_ablation
-    from memfeat.cli.progress import grid_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.cli.tables import print_ablation
 
     cells = plan_cells(config, recipe)
     if extract:
         _make_caches(caches_of(config, cells, shared).values())
-    with grid_progress() as show:
-        result = run_ablation(config, cells, on_progress=show)
+    with progress_line("grid") as progress:
+        result = run_ablation(config, cells, on_progress=progress.show_grid)
     if as_json:
         print_json(result)
     else:

@@ -146,7 +146,7 @@ def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int
             on_video=progress.advance,
         )
     if as_json:
-        print_json(summary.as_dict())
+        print_json(summary)
     else:
         _say(summary, folder, config)
         click.echo(folder)
@@ -187,7 +187,7 @@ def export_command(
             on_video=progress.advance,
         )
     if as_json:
-        print_json(summary.as_dict())
+        print_json(summary)
     else:
         click.echo(f"features: {summary.made_by}", err=True)
         click.echo(f"{summary.videos} videos, {summary.rows} rows", err=True)

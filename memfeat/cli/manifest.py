@@ -65,7 +65,7 @@ def from_command(name: str, source: Path, output: Path, as_json: bool, **flags: 
     config = read_settings(ConvertConfig, "manifest", None, flags)
     conversion = convert(name, source, output, config)
     if as_json:
-        print_json(conversion.as_dict())
+        print_json(conversion)
     else:
         _print_counts(conversion)
         click.echo(output)
@@ -95,8 +95,6 @@ def _print_counts(conversion: Conversion) -> None:
 @json_option
 def check_command(path: Location, root: Location | None, as_json: bool) -> int:
     """Check a manifest's rows and whether its videos exist. Exit code 1: errors found."""
-    from dataclasses import asdict
-
     from memfeat.manifest import find_problems, read_manifest
 
     problems = find_problems(path, root)
@@ -109,7 +107,7 @@ def check_command(path: Location, root: Location | None, as_json: bool) -> int:
         return ExitCode.ERROR
     summary = read_manifest(path, root).summary()
     if as_json:
-        print_json({"manifest": str(path), "problems": [], **asdict(summary)})
+        print_json({"manifest": str(path), "problems": [], **vars(summary)})
         return ExitCode.DONE
     for split in summary.splits:
         mean = "-" if split.mean_score is None else f"{split.mean_score:.3f}"

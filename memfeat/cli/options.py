@@ -3,6 +3,7 @@
 import json
 import types
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -112,8 +113,14 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` on stdout as indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print `value` on stdout as indented JSON: a summary by its fields, a path or URL as text."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.model_dump(mode="json")
+    return vars(value) if is_dataclass(value) and not isinstance(value, Url) else str(value)
 
 
 def say_notes(notes: Iterable[str]) -> None:
@@ -131,31 +138,23 @@ def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | 
     flag = f"--{name.replace('_', '-')}"
     kind = _click_type(field.annotation)
     text = field.description or name.replace("_", " ")
-    if not field.is_required() and field.default not in (None, ()) and kind is not None:
-        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else None
-        text += f" [{field.default if default is None else default}]"
     if kind is None:
         return None
+    if not field.is_required() and field.default not in (None, ()):
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else None
+        text += f" [{field.default if default is None else default}]"
     extra = field.json_schema_extra
     if isinstance(extra, dict) and FLAG_ALONE in extra:
-        alone = extra[FLAG_ALONE]
-        return click.option(
-            *(flag, name),
-            is_flag=False,
-            flag_value=alone,
-            type=click.STRING,
-            metavar="[=NAME,...]",
-            help=text,
-        )
-    if field.is_required() and not from_file:
-        return click.option(flag, name, type=kind, required=True, help=text)
-    if field.is_required():
-        text += " (required, here or in the file)"
+        alone, shown = extra[FLAG_ALONE], "[=NAME,...]"
+        return click.option(flag, name, is_flag=False, flag_value=alone, metavar=shown, help=text)
     if kind is click.BOOL:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-    if get_origin(field.annotation) is tuple and not _of_numbers(field.annotation):
-        return click.option(flag, name, type=kind, multiple=True, help=f"{text}; repeatable")
-    return click.option(flag, name, type=kind, default=None, help=text)
+    several = get_origin(field.annotation) is tuple and not _of_numbers(field.annotation)
+    if field.is_required() and from_file:
+        text += " (required, here or in the file)"
+    text += "; repeatable" if several else ""
+    required = field.is_required() and not from_file
+    return click.option(flag, name, type=kind, required=required, multiple=several, help=text)
 
 
 def _click_type(annotation: Any) -> "click.ParamType[Any] | None":

@@ -92,8 +92,9 @@ def _say(prediction: "VideoPrediction") -> None:
 
 
 def _draw(predictor: "Predictor", video: "Location", picture: Path) -> None:
-    from memfeat.figures import draw_timeline, strip_indices
     from memfeat.prediction import frames_at
+    from memfeat.prediction.strip import strip_indices
+    from memfeat.prediction.timeline import draw_timeline
 
     found = predictor.timeline(video)
     times = {index: float(found.pts_seconds[index]) for index in strip_indices(found)}

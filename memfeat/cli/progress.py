@@ -1,6 +1,6 @@
 """Progress on stderr: a live line on a terminal, its last state in a log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,11 @@ class ProgressLine:
         """Print a line above the bar."""
         self._bars.console.print(escape(line), soft_wrap=True, highlight=False)
 
+    def show_grid(self, progress: "GridProgress") -> None:
+        """Show how far a grid has come; all is done if an earlier run left nothing to do."""
+        done, total = (progress.done, progress.total) if progress.total else (1, 1)
+        self.show(done, total, progress.note)
+
     # For an extraction:
 
     def exclude(self, already_done: int) -> None:
@@ -84,16 +89,3 @@ def progress_line(what: str, total: int | None = None) -> Iterator[ProgressLine]
     )
     with bars:
         yield ProgressLine(bars, what, total)
-
-
-@contextmanager
-def grid_progress() -> Iterator["Callable[[GridProgress], None]"]:
-    """Show the progress of a grid, in percent of the work, and the latest news."""
-    with progress_line("grid") as line:
-
-        def show(progress: "GridProgress") -> None:
-            # Where an earlier run left nothing to do, all of it is done.
-            done, total = (progress.done, progress.total) if progress.total else (1, 1)
-            line.show(done, total, progress.note)
-
-        yield show

@@ -82,7 +82,7 @@ def submission_command(
         output, layout, wanted, predicted, missing=missing, sources=run.sources()
     )
     if as_json:
-        print_json({**written.as_dict(), "sources": run.sources()})
+        print_json({**vars(written), "sources": run.sources()})
         return
     for line in run.sources():
         click.echo(line, err=True)

@@ -53,13 +53,13 @@ def train_command(pipeline: Path | None, workers: int, as_json: bool, **flags: A
     caches = [Cache.open(folder) for folder in config.cache]
 
     from memfeat.ablation import train_seeds
-    from memfeat.cli.progress import grid_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.cli.tables import print_metrics
     from memfeat.training import select_records
 
     say_notes(select_records(manifest, *caches).notes)
-    with grid_progress() as show:
-        run = train_seeds(config, workers, on_progress=show)
+    with progress_line("grid") as progress:
+        run = train_seeds(config, workers, on_progress=progress.show_grid)
     if as_json:
         print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
         return

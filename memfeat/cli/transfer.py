@@ -30,13 +30,13 @@ def transfer_command(pipeline: Path, device: str | None, as_json: bool, **flags:
     config = build(TransferConfig, settings, f"{pipeline} [transfer]")
 
     from memfeat.ablation.transfer import plan_transfer, run_transfer
-    from memfeat.cli.progress import grid_progress
+    from memfeat.cli.progress import progress_line
     from memfeat.cli.tables import print_transfer
     from memfeat.runs import TRANSFER
 
     cells = plan_transfer(config, tables.get("train", {}) | given({"device": device}))
-    with grid_progress() as show:
-        result = run_transfer(config, cells, on_progress=show)
+    with progress_line("grid") as progress:
+        result = run_transfer(config, cells, on_progress=progress.show_grid)
     if as_json:
         print_json(result)
     else:

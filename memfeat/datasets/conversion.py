@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,6 @@ class Conversion:
     missing: tuple[str, ...]
     unlisted: tuple[Path, ...]
     notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields ready for JSON."""
-        return asdict(self)
 
 
 def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Conversion:

@@ -6,9 +6,9 @@ No official description survives: the layouts are those of participants' reposit
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -36,10 +36,6 @@ class Submission:
     path: Path
     videos: int
     filled: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields ready for JSON."""
-        return asdict(self)
 
 
 def write_submission(

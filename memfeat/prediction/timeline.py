@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from memfeat.figures.strip import STRIP_WIDTH, Strip, Timeline, draw_strip, frame_edges
 from memfeat.figures.style import (
     BLUE,
     INK,
@@ -22,6 +21,8 @@ from memfeat.figures.style import (
     save,
     style,
 )
+from memfeat.prediction.results import FrameEffects
+from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges
 
 LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
 WIDTH = LEFT + STRIP_WIDTH + RIGHT
@@ -30,7 +31,7 @@ FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
 
 
 def draw_timeline(
-    timeline: Timeline,
+    timeline: FrameEffects,
     frames: Mapping[int, NDArray[np.uint8]],
     output: Path | BinaryIO,
     *,
@@ -80,7 +81,7 @@ def _rectangle(figure: Figure, bottom: float, height: float) -> tuple[float, flo
     return (LEFT / WIDTH, bottom / whole, STRIP_WIDTH / WIDTH, height / whole)
 
 
-def _draw_heading(figure: Figure, timeline: Timeline, title: str) -> None:
+def _draw_heading(figure: Figure, timeline: FrameEffects, title: str) -> None:
     height, left = figure.get_figheight(), LEFT / WIDTH
     name = drawable(title)
     name = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
@@ -103,7 +104,7 @@ def _draw_heading(figure: Figure, timeline: Timeline, title: str) -> None:
     figure.text(left, 1 - 0.53 / height, text, color=MUTED, fontsize=8)
 
 
-def _draw_weights(axes: Axes, timeline: Timeline, edges: NDArray[np.float64]) -> None:
+def _draw_weights(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]) -> None:
     weights = timeline.weights
     if weights is None:
         return
@@ -122,7 +123,7 @@ def _draw_weights(axes: Axes, timeline: Timeline, edges: NDArray[np.float64]) ->
     axes.locator_params(axis="y", nbins=4)
 
 
-def _draw_effect(axes: Axes, timeline: Timeline, edges: NDArray[np.float64]) -> None:
+def _draw_effect(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]) -> None:
     axes.set_ylabel("effect on score")
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.spines["bottom"].set_visible(False)

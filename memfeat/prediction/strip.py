@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,44 +10,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from memfeat.figures.style import BLUE, MUTED, RULE, SMALL, VERMILION
+from memfeat.prediction.results import FrameEffects
 
 STRIP_WIDTH, CONNECTORS = 8.85, 0.62  # inches; the second is the height of the lines to the axis
 GUTTER = 0.07  # inches between thumbnails
 
 
-class Timeline(Protocol):
-    """What the timeline draws; `memfeat.prediction.FrameEffects` is one. Arrays are (time,)."""
-
-    @property
-    def pts_seconds(self) -> NDArray[np.float64]:
-        """When each frame appears."""
-
-    @property
-    def weights(self) -> NDArray[np.float64] | None:
-        """Each frame's weight, if the model has weights."""
-
-    @property
-    def effect(self) -> NDArray[np.float64] | None:
-        """The change of the score by each frame, where it is defined."""
-
-    @property
-    def effect_undefined(self) -> str | None:
-        """Why `effect` is None."""
-
-    @property
-    def window(self) -> int:
-        """How many consecutive frames were left out at a time."""
-
-    @property
-    def score(self) -> float:
-        """The clip's score."""
-
-    @property
-    def score_std(self) -> float | None:
-        """Its standard deviation over seeds."""
-
-
-def strip_indices(timeline: Timeline, count: int = 10) -> tuple[int, ...]:
+def strip_indices(timeline: FrameEffects, count: int = 10) -> tuple[int, ...]:
     """Choose the frames to show beneath a timeline: evenly spread, the strongest among them.
 
     The frame that raises the score most and the one that lowers it most each replace their
@@ -93,7 +62,7 @@ def frame_edges(pts_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum.accumulate(np.append(pts_seconds, pts_seconds[-1] + usual))
 
 
-def strongest_frames(timeline: Timeline) -> dict[int, float]:
+def strongest_frames(timeline: FrameEffects) -> dict[int, float]:
     """Return the frames that raise and lower the score most, with their effects."""
     effect = timeline.effect
     if effect is None:
@@ -106,7 +75,7 @@ def strongest_frames(timeline: Timeline) -> dict[int, float]:
 def draw_strip(
     axes: Axes,
     strip: Strip,
-    timeline: Timeline,
+    timeline: FrameEffects,
     frames: Mapping[int, NDArray[np.uint8]],
 ) -> None:
     """Draw thumbnails side by side, each connected to its time on the axis above."""
