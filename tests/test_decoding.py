@@ -4,18 +4,17 @@ import os
 import shutil
 import signal
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import numbered_clip
-from processes import reading, struck
+from processes import reading, struck, workers_of
 
-from memfeat.decoding import DecodeSettings, Sampling, decode_ahead
+from memfeat.decoding import DecodedFrames, DecodeSettings, Sampling, decode_ahead
 from memfeat.decoding import ahead as ahead_module
-from memfeat.decoding.decoder import Decoder
-from memfeat.decoding.ring import CHUNK_FRAMES, MOST_BYTES, RingShape
-from memfeat.decoding.worker import VIDEOS_PER_PROCESS
+from memfeat.decoding.frame_pool import CHUNK_FRAMES, MOST_BYTES, PoolShape
 from memfeat.errors import DecoderError
 from memfeat.manifest import VideoRecord
 from memfeat.video import read_frames
@@ -38,20 +37,24 @@ def records(clips: dict[str, Path]) -> list[VideoRecord]:
 
 
 def decode(clips: dict[str, Path], settings=None, **arguments) -> dict[str, tuple]:
-    """Return each video's end, frames and times, as arrays."""
-    found = {}
+    """Return each video's end, frames and times, as arrays, in the order in which they ended."""
+    found, pixels, seconds = {}, defaultdict(list), defaultdict(list)
     with decode_ahead(records(clips), settings or DecodeSettings(SIZE), **arguments) as videos:
-        for video in videos:
-            frames = [(frame.pixels.copy(), frame.pts_seconds) for frame in video]
-            pixels = np.array([pixels for pixels, _ in frames])
-            found[video.record.video_id] = video.result, pixels, [seconds for _, seconds in frames]
+        for event in videos:
+            number = event.number
+            if isinstance(event, DecodedFrames):
+                pixels[number].append(event.pixels.copy())
+                seconds[number] += event.pts_seconds
+            else:
+                frames = np.concatenate(pixels[number] or [np.empty((0, SIZE, SIZE, 3))])
+                found[event.record.video_id] = event.result, frames, seconds[number]
     return found
 
 
 @pytest.mark.parametrize("decoders", [1, 3])
-def test_frames_come_in_order_as_the_reader_gives_them(clips, decoders):
+def test_frames_of_a_video_come_in_order_as_the_reader_gives_them(clips, decoders):
     found = decode(clips, decoders=decoders)
-    assert list(found) == list(FRAMES)
+    assert set(found) == set(FRAMES)
     for name, (end, pixels, seconds) in found.items():
         expected = read_frames(clips[name], size=SIZE)
         np.testing.assert_array_equal(pixels, expected.pixels)
@@ -94,40 +97,51 @@ def test_a_decoder_that_crashes_once_costs_nothing(clips, slow):
         assert found[name][2] == seconds
 
 
-def test_a_process_whose_ring_was_looked_into_before_its_frames_is_given_no_more_time(slow):
-    decoder = Decoder()
-    decoder.submit(slow, DecodeSettings(SIZE))
-    while decoder.fill < 1:
-        time.sleep(0.01)
-    os.kill(reading(slow)[0], signal.SIGSTOP)
-    *frames, end = decoder.frames(2)
-    assert (len(frames), end.status) == (900, "ok")
-    decoder.close()
+def test_videos_behind_a_long_one_do_not_wait_for_it(clips, slow):
+    short = {f"{name}{turn}": clips[name] for turn in range(5) for name in ("a", "b", "one", "c")}
+    assert list(decode({"slow": slow} | short, decoders=2))[-1] == "slow"
+
+
+def test_a_decoder_that_hangs_costs_its_video_and_the_others_come(clips, slow):
+    mixed = {"slow": slow, "a": clips["a"], "b": clips["b"]}
+    with struck(slow, 2, signal.SIGSTOP) as hit:
+        found = decode(mixed, decoders=2, time_limit=1)
+    assert len(hit) == 2
+    assert (found["slow"][0].status, found["slow"][0].reason) == ("failed", "timeout")
+    assert "no frame came of it for 1 seconds, 2 times over" in found["slow"][0].message
+    assert [len(found[name][1]) for name in ("a", "b")] == [FRAMES["a"], FRAMES["b"]]
+
+
+def test_a_decoder_that_waits_for_its_consumer_is_not_taken_for_one_that_hangs(slow):
+    with decode_ahead(
+        records({"slow": slow}), DecodeSettings(SIZE), decoders=1, time_limit=0.5
+    ) as videos:
+        next(videos)
+        time.sleep(2)
+        *_, end = videos
+    assert end.result.status == "ok"
 
 
 def test_a_file_that_is_replaced_between_two_tries_has_changed(clips, slow, tmp_path):
     slow = shutil.copy(slow, tmp_path / "copy.mp4")
-    decoder = Decoder()
-    decoder.submit(slow, DecodeSettings(SIZE))
-    frames = decoder.frames(60)
-    next(frames)
-    os.kill(reading(slow)[0], signal.SIGKILL)
-    (tmp_path / "other.mp4").write_bytes(clips["a"].read_bytes())
-    (tmp_path / "other.mp4").replace(slow)
-    *_, end = frames
-    assert (end.status, end.reason) == ("failed", "changed")
-    decoder.close()
+    with decode_ahead(records({"slow": slow}), DecodeSettings(SIZE), decoders=1) as videos:
+        next(videos)
+        os.kill(reading(slow)[0], signal.SIGKILL)
+        (tmp_path / "other.mp4").write_bytes(clips["a"].read_bytes())
+        (tmp_path / "other.mp4").replace(slow)
+        *_, end = videos
+    assert (end.result.status, end.result.reason) == ("failed", "changed")
 
 
-def test_a_process_ends_after_so_many_videos_and_the_next_one_goes_on(clips):
-    record = records({"one": clips["one"]})[0]
-    pids = set()
-    settings = DecodeSettings(32)
-    with decode_ahead([record] * (VIDEOS_PER_PROCESS + 20), settings, decoders=1) as videos:
-        for video in videos:
-            assert sum(1 for _ in video) == 1
-            pids.add(videos._decoders[0]._process.pid)
-    assert len(pids) == 2
+def test_a_process_is_replaced_after_so_many_videos(clips, monkeypatch):
+    monkeypatch.setattr(ahead_module, "VIDEOS_PER_PROCESS", 5)
+    record = records({"b": clips["b"]})[0]
+    before = set(workers_of(os.getpid()))
+    with decode_ahead([record] * 40, DecodeSettings(32), decoders=2) as videos:
+        frames = sum(len(event.pts_seconds) for event in videos if hasattr(event, "pixels"))
+        pids = set(workers_of(os.getpid())) - before
+    assert frames == 40 * FRAMES["b"]
+    assert len(pids) in (2, 3, 4)  # of those replaced none is left, but successors may be early
 
 
 def test_processes_are_used_again_and_a_dead_one_is_replaced(clips):
@@ -143,17 +157,18 @@ def test_processes_are_used_again_and_a_dead_one_is_replaced(clips):
 
 def test_leaving_early_ends_what_is_being_decoded(clips, slow):
     with decode_ahead(records({"slow": slow}), DecodeSettings(SIZE), decoders=1) as videos:
-        next(iter(next(videos)))
+        next(videos)
         assert reading(slow)
     assert not reading(slow)
 
 
 @pytest.mark.parametrize("size", [32, 224, 336, 1024, 4096])
-def test_the_ring_is_bounded_whatever_the_size_of_a_frame(size):
-    shape = RingShape.of_frames(size)
-    assert shape.chunks >= 2
+@pytest.mark.parametrize("decoders", [1, 16])
+def test_the_pool_is_bounded_whatever_the_size_of_a_frame(size, decoders):
+    shape = PoolShape.of_frames(size, decoders)
+    assert shape.chunks >= 2 * decoders
     assert shape.num_bytes == shape.chunks * CHUNK_FRAMES * size * size * 3
-    assert shape.num_bytes <= MOST_BYTES or shape.chunks == 2
+    assert shape.num_bytes <= MOST_BYTES or shape.chunks == 2 * decoders
 
 
 def test_memory_that_cannot_be_had_is_told_of(clips):

@@ -1,3 +1,4 @@
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,7 +7,7 @@ import fsspec
 import pytest
 from clips import numbered_clip, numbers_in
 
-from memfeat.decoding import DecodeSettings, decode_ahead
+from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
 from memfeat.decoding.fetching import AHEAD, Fetcher
 from memfeat.errors import RemoteError
 from memfeat.manifest import VideoRecord
@@ -57,14 +58,17 @@ def test_remote_and_local_videos_keep_their_order_and_a_local_file_stays(scratch
     local = numbered_clip(tmp_path / "local.mp4", frames=4)
     upload(numbered_clip(tmp_path / "other.mp4", frames=7), memory / "other.mp4")
     places = [memory / "other.mp4", local, memory / "gone.mp4", memory / "other.mp4", local]
-    seen = []
+    frames, seen = defaultdict(list), {}
     with decode_ahead(map(record, places), DecodeSettings(64), decoders=2) as videos:
-        for video in videos:
-            numbers = numbers_in(frame.pixels for frame in video)
-            seen.append((len(numbers), video.result.status, video.result.reason))
-            assert numbers == list(range(len(numbers)))
+        for event in videos:
+            numbers = frames[event.number]
+            if isinstance(event, DecodedFrames):
+                numbers += numbers_in(event.pixels)
+            else:
+                seen[event.number] = len(numbers), event.result.status, event.result.reason
+                assert numbers == list(range(len(numbers)))
     seven, four = (7, "ok", ""), (4, "ok", "")
-    assert seen == [seven, four, (0, "failed", "missing"), seven, four]
+    assert [seen[n] for n in range(5)] == [seven, four, (0, "failed", "missing"), seven, four]
     assert local.exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from clips import write_clip
 from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise, start
-from processes import descendants
+from processes import descendants, struck
 
 from memfeat.cache import Cache, verify
 from memfeat.cache.shard import text_attribute
@@ -159,12 +159,10 @@ def test_a_video_that_changes_while_it_is_read_is_not_cached(clips, tmp_path):
     write_video(clip, moving_noise(400, 0), fps=10)  # more than are decoded ahead
     records = [VideoRecord(video_id="v", path=clip, score=None, split="test")]
     with decode_ahead(records, DecodeSettings(64), decoders=1) as videos:
-        video = next(videos)
-        frames = iter(video)
-        next(frames)
+        next(videos)
         clip.write_bytes((clips / "v2.mp4").read_bytes())
-        list(frames)
-    assert (video.result.status, video.result.reason) == ("failed", "changed")
+        *_, end = videos
+    assert (end.result.status, end.result.reason) == ("failed", "changed")
 
 
 def test_a_cache_that_cannot_be_written_to_is_refused_at_once(clips, tmp_path):
@@ -229,6 +227,43 @@ def worker_writing_in(cache: Path, parent: int) -> int:
                 links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
                 if any(link.parent == cache and link.suffix == ".part" for link in links):
                     return pid
+
+
+@pytest.fixture(scope="module")
+def with_a_long_one(clips, tmp_path_factory) -> Path:
+    """A folder with the clips and, as v0, one of 250 frames."""
+    folder = tmp_path_factory.mktemp("long")
+    for clip in clips.glob("v*.mp4"):
+        (folder / clip.name).write_bytes(clip.read_bytes())
+    write_video(folder / "v0.mp4", moving_noise(250, 1), fps=10)
+    return folder
+
+
+def test_a_long_video_among_short_ones_is_the_same_with_any_number_of_decoders(
+    with_a_long_one, tmp_path
+):
+    finished = []
+    for decoders in (1, 2, 5):
+        summary = extract(
+            manifest(with_a_long_one),
+            config(tmp_path / f"{decoders}", decoders=decoders),
+            on_video=lambda outcome: finished.append(outcome.video_id),
+        )
+        assert {outcome.status for outcome in summary.outcomes} == {"ok"}
+    assert files(tmp_path / "1") == files(tmp_path / "2") == files(tmp_path / "5")
+    assert finished[-1] == "v0"  # its shard's rows had to wait, those of others did not
+    alone = manifest(with_a_long_one, "v0")
+    extract(alone, config(tmp_path / "alone"))
+    one, other = (Cache.open(tmp_path / name).load(["v0"]).values for name in ("alone", "5"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_decoder_killed_within_a_long_video_costs_nothing(with_a_long_one, tmp_path):
+    extract(manifest(with_a_long_one), config(tmp_path / "whole", decoders=2))
+    with struck(with_a_long_one / "v0.mp4", 1, signal.SIGKILL) as hit:
+        extract(manifest(with_a_long_one), config(tmp_path / "hit", decoders=2))
+    assert len(hit) == 1
+    assert files(tmp_path / "hit") == files(tmp_path / "whole")
 
 
 def test_one_video_is_encoded_as_the_cache_holds_it(clips, whole):

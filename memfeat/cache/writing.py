@@ -1,14 +1,12 @@
 """Writing a shard: rows are spooled as they are encoded, then written as one HDF5 file."""
 
-import copy
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -54,35 +52,32 @@ def _any_shard(folder: Path) -> Iterator[Path]:
 
 
 class Spool:
-    """A spool of rows: those of a shard's videos, one after another, until all are encoded.
+    """A spool of rows: those of a shard's videos, as they are encoded, until all are.
 
     Few are kept in memory, more in an unnamed temporary file in the cache's folder, which is gone
-    with the process. Use it as a context.
+    with the process.
 
     Args:
         folder: of the cache.
         width: of a row.
+
+    Attributes:
+        num_rows: how many it holds.
 
     Raises:
         CacheError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
+        self.num_rows = 0
         self._path = folder / "shard"
         self._width = width
         with _write_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.SpooledTemporaryFile(SPOOL_MEMORY, dir=str(folder))  # noqa: SIM115
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Forget the rows."""
         with suppress(OSError):  # what could not be flushed is no longer needed
             self._file.close()
 
@@ -95,6 +90,7 @@ class Spool:
         with _write_errors(self._path):
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(rows, "<f2").data.cast("B"))
+        self.num_rows += len(rows)
 
     def read(self, start: int, stop: int) -> NDArray[np.float16]:
         """Return the rows from `start` up to `stop`."""
@@ -104,17 +100,15 @@ class Spool:
 
 
 class SpooledRows:
-    """The rows `start` up to `stop` of a spool, or those of them that were selected."""
+    """Some rows of a spool, at the places `at`, int (rows,), in rising order."""
 
-    def __init__(self, spool: Spool, start: int, stop: int) -> None:
+    def __init__(self, spool: Spool, at: NDArray[np.int64]) -> None:
         self._spool = spool
-        self._at = np.arange(start, stop)
+        self._at = at
 
-    def where(self, kept: NDArray[np.bool_]) -> Self:
+    def where(self, kept: NDArray[np.bool_]) -> "SpooledRows":
         """Return those rows at which `kept`, bool (rows,), is true."""
-        rows = copy.copy(self)
-        rows._at = self._at[kept]
-        return rows
+        return SpooledRows(self._spool, self._at[kept])
 
     def __len__(self) -> int:
         return len(self._at)

@@ -1,6 +1,12 @@
-"""Decoding videos to frames in worker processes, in order and ahead of the encoder."""
+"""Decoding videos to frames in worker processes, ahead of the encoder."""
 
-from memfeat.decoding.ahead import DecodedVideo, DecodedVideos, decode_ahead, start_decoders
+from memfeat.decoding.ahead import (
+    DecodedFrames,
+    DecodedVideo,
+    DecodedVideos,
+    decode_ahead,
+    start_decoders,
+)
 from memfeat.decoding.sampling import CoverCounter, Sampling
 from memfeat.decoding.worker import DecodeResult, DecodeSettings
 
@@ -8,6 +14,7 @@ __all__ = [
     "CoverCounter",
     "DecodeResult",
     "DecodeSettings",
+    "DecodedFrames",
     "DecodedVideo",
     "DecodedVideos",
     "Sampling",

@@ -1,95 +1,124 @@
-"""Decoding videos ahead of their consumer: in order, in parallel, in bounded memory."""
+"""Decoding videos ahead of their consumer: in parallel, and in bounded memory."""
 
+import selectors
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import cycle
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from memfeat.decoding.decoder import Decoder
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.decoding.decoder import START_SECONDS, Decoder, DecoderDiedError
 from memfeat.decoding.fetching import FetchedVideo, Fetcher
-from memfeat.decoding.worker import DecodeResult, DecodeSettings, failure
-from memfeat.errors import RemoteError
+from memfeat.decoding.frame_pool import CHUNKS_AHEAD, FramePool, PoolShape
+from memfeat.decoding.worker import (
+    ChunkFilled,
+    DecodeResult,
+    DecodeSettings,
+    Job,
+    Opened,
+    Ready,
+    Version,
+    changed,
+    failure,
+)
+from memfeat.errors import DecoderError, RemoteError
 from memfeat.manifest import VideoRecord
-from memfeat.video import Frame
 
 TIME_LIMIT = 120.0  # seconds
-VIDEOS_PER_DECODER = 2  # submitted to it at a time
+MOST_TRIES = 2  # of a video, and of starting a process
+VIDEOS_PER_PROCESS = 500  # then it is replaced, and with it what codec libraries have leaked
+FETCH_POLL_SECONDS = 0.02
 
 _idle: list[Decoder] = []  # of earlier calls, to be used again
+_pools: list[FramePool] = []  # likewise, at most one
 
 
-class DecodedVideo:
-    """The frames of a video while it is being decoded in another process.
-
-    Iterate it once; a frame's pixels are valid until the next frame is requested.
+class DecodedFrames(NamedTuple):
+    """The next frames of a video.
 
     Attributes:
-        record: which video.
-        result: how decoding ended, once all frames have been iterated.
+        number: of the video, counted from 0 in the order given.
+        pixels: uint8 (frames, size, size, 3) RGB; valid until the next event is requested.
+        pts_seconds: when each is shown.
     """
 
-    def __init__(self, source: FetchedVideo, frames: Iterable[Frame | DecodeResult]) -> None:
-        self.record = source.record
-        self.result = DecodeResult()
-        self._source = source
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[Frame]:
-        for frame in self._frames:
-            if isinstance(frame, DecodeResult):
-                self.result = self._source.with_own_name(frame)
-            else:
-                yield frame
-        self._source.release()
+    number: int
+    pixels: NDArray[np.uint8]
+    pts_seconds: list[float]
 
 
-class DecodedVideos(Iterator[DecodedVideo]):
-    """Videos in the order given; iterate each to its end before requesting the next."""
+class DecodedVideo(NamedTuple):
+    """The end of a video, after all of its frames; `number` counts from 0 in the order given."""
+
+    number: int
+    record: VideoRecord
+    result: DecodeResult
+
+
+@dataclass
+class _OpenVideo:
+    """A video that is being decoded; `received` frames of it came, of the file's `version`."""
+
+    number: int
+    source: FetchedVideo
+    job: Job
+    tries: int = 0
+    received: int = 0
+    version: Version | None = None
+
+
+class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
+    """The frames of videos as they come, those of one video in order, and the end of each.
+
+    A decoder that is free takes the next video, so the videos start in the order given, but a
+    short one may end before a long one that started earlier.
+
+    Attributes:
+        waited: seconds spent waiting for frames.
+        starting: seconds spent waiting for processes to start.
+    """
 
     def __init__(
         self,
         fetcher: Fetcher,
         settings: DecodeSettings,
-        decoders: Sequence[Decoder],
+        decoders: list[Decoder],
+        pool: FramePool,
         time_limit: float | None,
     ) -> None:
-        self._fetcher = fetcher
-        self._turns = cycle(decoders)
-        self._settings = settings
-        self._decoders = decoders
+        self.waited = self.starting = 0.0
+        self._fetcher, self._settings, self._pool = fetcher, settings, pool
         self._time_limit = time_limit
-        self._waited_before, self._starting_before = self._waits()
-        self._videos: deque[DecodedVideo] = deque()
+        self._decoders = decoders
+        self._retiring: set[Decoder] = set()
+        self._open: dict[Decoder, _OpenVideo] = {}
+        self._events: deque[tuple[DecodedFrames | DecodedVideo, int | None]] = deque()
+        self._chunk: int | None = None  # of the event that the consumer has
+        self._count = 0
+        self._selector = selectors.DefaultSelector()
+        for decoder in decoders:
+            self._selector.register(decoder.pipe, selectors.EVENT_READ, decoder)
 
-    def __next__(self) -> DecodedVideo:
-        # Two each, so that none waits for a video while the frames of its last one are read.
-        while len(self._videos) < VIDEOS_PER_DECODER * len(self._decoders) and (
-            self._fetcher.is_ready or not self._videos
-        ):
-            source = next(self._fetcher, None)
-            if source is None:
-                break
-            self._videos.append(self._submit(source))
-        if not self._videos:
-            raise StopIteration
-        return self._videos.popleft()
-
-    def _submit(self, source: FetchedVideo) -> DecodedVideo:
-        """Submit a video to the next decoder, unless it could not be fetched."""
-        try:
-            path = source.path()
-        except RemoteError as error:
-            if error.reason == "unusable":  # and would be for every other video
-                raise
-            return DecodedVideo(source, [failure(error.reason, str(error))])
-        decoder = next(self._turns)
-        decoder.submit(path, self._settings)
-        return DecodedVideo(source, decoder.frames(self._time_limit))
-
-    @property
-    def waited(self) -> float:
-        """Seconds spent waiting for frames."""
-        return self._waits()[0] - self._waited_before
+    def __next__(self) -> DecodedFrames | DecodedVideo:
+        if self._chunk is not None:
+            self._pool.free.append(self._chunk)
+            self._chunk = None
+        self._go_on()
+        while not self._events:
+            if not self._open:
+                raise StopIteration
+            started = time.perf_counter()
+            self._go_on(self._patience())
+            if any(decoder.is_ready for decoder in self._decoders):
+                self.waited += time.perf_counter() - started
+            else:
+                self.starting += time.perf_counter() - started
+        event, self._chunk = self._events.popleft()
+        return event
 
     @property
     def waited_for_copies(self) -> float:
@@ -97,29 +126,151 @@ class DecodedVideos(Iterator[DecodedVideo]):
         return self._fetcher.waited
 
     @property
-    def starting(self) -> float:
-        """Seconds spent waiting for processes to start."""
-        return self._waits()[1] - self._starting_before
-
-    @property
     def fill(self) -> float:
-        """The share of the ring buffers that holds frames not yet read, in [0, 1]."""
-        return sum(decoder.fill for decoder in self._decoders) / len(self._decoders)
+        """The share of the pool that holds frames not yet read, in [0, 1]."""
+        chunks = sum(chunk is not None for _, chunk in self._events)
+        return chunks / self._pool.shape.chunks
 
-    def _waits(self) -> tuple[float, float]:
-        waited = sum(decoder.waited for decoder in self._decoders)
-        return waited, sum(decoder.starting for decoder in self._decoders)
+    def close(self) -> list[Decoder]:
+        """End the processes that are still decoding, and return the others."""
+        self._selector.close()
+        chunks = [self._chunk, *(chunk for _, chunk in self._events)]
+        self._pool.free += [chunk for chunk in chunks if chunk is not None]
+        for decoder in self._open:
+            decoder.close()
+        return [decoder for decoder in self._decoders if decoder not in self._open]
+
+    def _go_on(self, patience: float | None = 0.0) -> None:
+        """Handle what the decoders have sent, waiting for it if need be, and keep them busy."""
+        for key, _ in self._selector.select(patience):
+            decoder: Decoder = key.data
+            try:
+                self._handle(decoder)
+            except DecoderDiedError as died:
+                self._retry(decoder, died)
+        for decoder in list(self._open):
+            left = decoder.seconds_left(self._time_limit)
+            if left is not None and left <= 0:
+                limit = self._time_limit if decoder.is_ready else START_SECONDS
+                how = f"no frame came of it for {limit:g} seconds"
+                self._retry(decoder, DecoderDiedError("timeout", how))
+        while (free := self._free_decoder()) and (video := self._next_video()):
+            self._submit(free, video)
+        for most in range(1, CHUNKS_AHEAD + 1):  # first one each
+            for decoder in self._open:
+                decoder.grant(most)
+
+    def _patience(self) -> float | None:
+        """Return how many seconds to wait for a message at most."""
+        limits = [decoder.seconds_left(self._time_limit) for decoder in self._open]
+        if self._fetcher.is_busy and self._free_decoder():
+            limits.append(FETCH_POLL_SECONDS)
+        finite = [limit for limit in limits if limit is not None]
+        return max(0.0, min(finite)) if finite else None
+
+    def _free_decoder(self) -> Decoder | None:
+        if all(decoder.is_ready for decoder in self._decoders):  # the successors too
+            for decoder in self._retiring - self._open.keys():
+                self._retiring.remove(decoder)
+                self._decoders.remove(decoder)
+                self._close(decoder)
+        free = [decoder for decoder in self._decoders if decoder not in self._open]
+        return next((decoder for decoder in free if decoder.is_ready), free[0] if free else None)
+
+    def _next_video(self) -> _OpenVideo | None:
+        """Take the next video that is on this machine's disk, or wait if there is nothing else."""
+        while self._fetcher.is_ready or not (self._open or self._events):
+            source = next(self._fetcher, None)
+            if source is None:
+                return None
+            number = self._count
+            self._count += 1
+            try:
+                return _OpenVideo(number, source, Job(source.path(), self._settings))
+            except RemoteError as error:
+                if error.reason == "unusable":  # and would be for every other video
+                    raise
+                self._end(number, source, failure(error.reason, str(error)))
+        return None
+
+    def _submit(self, decoder: Decoder, video: _OpenVideo) -> None:
+        self._open[decoder] = video
+        decoder.submit(video.job._replace(skip=video.received), self._pool)
+        if decoder.jobs == VIDEOS_PER_PROCESS:
+            self._retiring.add(decoder)
+            self._decoders.append(self._started(Decoder()))
+
+    def _handle(self, decoder: Decoder) -> None:
+        """Handle a decoder's next message."""
+        message = decoder.receive()
+        video = self._open.get(decoder)
+        if isinstance(message, Ready) or video is None:
+            return
+        if isinstance(message, ChunkFilled):
+            pts_seconds = message.pts_seconds
+            video.received += len(pts_seconds)
+            pixels = self._pool.frames(message.chunk, len(pts_seconds))
+            frames = DecodedFrames(video.number, pixels, pts_seconds)
+            self._events.append((frames, message.chunk))
+        elif isinstance(message, DecodeResult):
+            self._end(video.number, video.source, message)
+            del self._open[decoder]
+        elif isinstance(message, Opened):
+            if video.version not in (None, message.version):  # between two tries
+                self._end(video.number, video.source, changed(video.job.path))
+                del self._open[decoder]
+                self._replace(decoder)
+            video.version = message.version
+
+    def _end(self, number: int, source: FetchedVideo, result: DecodeResult) -> None:
+        event = DecodedVideo(number, source.record, source.with_own_name(result))
+        self._events.append((event, None))
+        source.release()
+
+    def _retry(self, decoder: Decoder, died: DecoderDiedError) -> None:
+        """Start another process, and have it go on with the video unless this was the last try.
+
+        Raises:
+            DecoderError: the process did not even start, and not for the first time.
+        """
+        video = self._open.pop(decoder, None)
+        successor = self._replace(decoder)
+        if not decoder.is_ready:
+            successor.false_starts = decoder.false_starts + 1
+            if successor.false_starts == MOST_TRIES:
+                raise DecoderError(f"processes that decode videos do not start: {died}")
+        if video is None:
+            return
+        video.tries += decoder.is_ready
+        if video.tries < MOST_TRIES:
+            self._submit(successor, video)
+            return
+        times = f"{MOST_TRIES} times over; the other videos go on. Try to play it, or convert it"
+        result = failure(died.reason, f"{str(video.job.path)!r}: {died}, {times}")
+        self._end(video.number, video.source, result)
+
+    def _replace(self, decoder: Decoder) -> Decoder:
+        self._retiring.discard(decoder)
+        successor = self._started(Decoder())
+        self._decoders[self._decoders.index(decoder)] = successor
+        self._close(decoder)
+        return successor
+
+    def _started(self, decoder: Decoder) -> Decoder:
+        self._selector.register(decoder.pipe, selectors.EVENT_READ, decoder)
+        return decoder
+
+    def _close(self, decoder: Decoder) -> None:
+        self._selector.unregister(decoder.pipe)
+        decoder.close()
 
 
 def start_decoders(number: int) -> None:
-    """Start processes for a later `decode_ahead`, for instance while an encoder loads.
-
-    Raises:
-        DecoderError: the processes cannot be had.
-    """
+    """Start processes for a later `decode_ahead`, for instance while an encoder loads."""
+    for decoder in [decoder for decoder in _idle if not decoder.is_usable]:
+        _idle.remove(decoder)
+        decoder.close()
     _idle.extend(Decoder() for _ in range(number - len(_idle)))
-    for decoder in _idle[-number:]:
-        decoder.start()
 
 
 @contextmanager
@@ -148,12 +299,16 @@ def decode_ahead(
         RemoteError: remote videos cannot be had at all: a package or credentials are missing.
         OSError: there is no room on this machine's disk for copies.
     """
-    chosen = [_idle.pop() if _idle else Decoder() for _ in range(decoders)]
-    try:
-        with Fetcher(records) as fetcher:
-            yield DecodedVideos(fetcher, settings, chosen, time_limit)
-    finally:
-        for decoder in chosen:
-            if not decoder.is_idle:
-                decoder.close()
-        _idle.extend(decoder for decoder in chosen if decoder.is_idle)
+    shape = PoolShape.of_frames(settings.size, decoders)
+    pool = _pools.pop() if _pools else None
+    if pool is None or pool.shape != shape:
+        pool = FramePool(shape)
+    start_decoders(decoders)
+    chosen = [_idle.pop() for _ in range(decoders)]
+    with Fetcher(records) as fetcher:
+        videos = DecodedVideos(fetcher, settings, chosen, pool, time_limit)
+        try:
+            yield videos
+        finally:
+            _idle.extend(videos.close())
+            _pools[:] = [pool]

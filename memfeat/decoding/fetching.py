@@ -111,6 +111,12 @@ class Fetcher(Iterator[FetchedVideo]):
         self._fill()
         return bool(self._videos) and self._videos[0].is_ready
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a next video, ready or not."""
+        self._fill()
+        return bool(self._videos)
+
     def _fill(self) -> None:
         for record in islice(self._records, AHEAD - len(self._videos)):
             copy = self._start(record.path) if isinstance(record.path, Url) else None

@@ -1,4 +1,4 @@
-"""The decoder process: decodes one video after another into the ring buffer, and reports."""
+"""The decoder process: decodes one video after another into the frame pool, and reports."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from memfeat.cache import Status
 from memfeat.config import MAX_PIXELS
-from memfeat.decoding.ring import CHUNK_FRAMES, RingShape, attach
+from memfeat.decoding.frame_pool import CHUNK_FRAMES, PoolShape, attach
 from memfeat.decoding.sampling import EVERY_FRAME, CoverCounter, Sampling
 from memfeat.errors import VideoError
 from memfeat.storage import sha256_of_file
@@ -24,7 +24,6 @@ from memfeat.video import Frame, VideoReader
 
 HEARTBEAT_SECONDS = 0.5
 IDLE_SECONDS = 300.0  # without a job, after which a process ends
-VIDEOS_PER_PROCESS = 500  # then it ends, and with it what codec libraries have leaked
 
 Version = tuple[int, ...]
 
@@ -52,10 +51,10 @@ class DecodeSettings:
 # Messages from the parent.
 
 
-class UseRing(NamedTuple):
-    """Fill this ring from now on; its descriptor follows."""
+class UsePool(NamedTuple):
+    """Fill this pool's chunks from now on; its descriptor follows."""
 
-    shape: RingShape
+    shape: PoolShape
 
 
 class Job(NamedTuple):
@@ -64,12 +63,14 @@ class Job(NamedTuple):
     path: Path
     settings: DecodeSettings
     skip: int = 0
+    number: int = 0
 
 
 class ChunkFree(NamedTuple):
-    """A chunk of the ring may be filled again."""
+    """A chunk of the pool may be filled by this job."""
 
     chunk: int
+    job: int
 
 
 # Messages to the parent: for each video `Opened`, any number of `ChunkFilled` and `Heartbeat`, and
@@ -87,7 +88,7 @@ class Opened(NamedTuple):
 
 
 class ChunkFilled(NamedTuple):
-    """Frames at the start of a chunk of the ring, and when each is shown."""
+    """Frames at the start of a chunk of the pool, and when each is shown."""
 
     chunk: int
     pts_seconds: list[float]
@@ -119,53 +120,47 @@ class DecodeResult(NamedTuple):
     covers: Sequence[int] = ()
 
 
-class Retiring(NamedTuple):
-    """The process ends after so many videos; those it still has are for another process."""
-
-
-DecoderMessage = Ready | Opened | ChunkFilled | Heartbeat | DecodeResult | Retiring
+DecoderMessage = Ready | Opened | ChunkFilled | Heartbeat | DecodeResult
 
 
 def serve(pipe: Connection) -> None:
     """Decode the parent's jobs until it ends or sends none for long."""
     torch.set_num_threads(1)  # processes share the cores out already
-    worker = _Worker(pipe)
+    worker = Worker(pipe)
     worker.send(Ready())
-    for _ in range(VIDEOS_PER_PROCESS):
-        job = worker.next_job()
-        if job is None:
-            return
+    while job := worker.next_job():
         worker.send(decode(job, worker))
-    worker.send(Retiring())
 
 
-class _Worker:
-    """The process's end of the pipe and the ring."""
+class Worker:
+    """The process's end of the pipe and the pool."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._jobs: deque[Job] = deque()
-        self._ring: NDArray[np.uint8] = np.empty((0, 0, 0, 0, 0), np.uint8)
+        self._job: Job | None = None
+        self._chunks: NDArray[np.uint8] = np.empty((0, 0, 0, 0, 0), np.uint8)
         self._free: deque[int] = deque()
         self._pts_seconds: list[float] = []
         self._last_sent = time.monotonic()
 
     def next_job(self) -> Job | None:
         """Wait for a video; None if the parent is gone, or has been quiet for long."""
-        while not self._jobs:
+        self._job = None
+        self._free.clear()  # which the parent takes back once it has the result
+        while self._job is None:
             try:
                 if not self._pipe.poll(IDLE_SECONDS):
                     return None
                 self._receive()
             except (EOFError, OSError):
                 return None
-        return self._jobs.popleft()
+        return self._job
 
     def put(self, frame: Frame) -> None:
-        """Copy a frame into the ring, waiting for room, and send a chunk that is full."""
+        """Copy a frame into the pool, waiting for room, and send a chunk that is full."""
         while not self._free:
             self._receive()
-        self._ring[self._free[0], len(self._pts_seconds)] = frame.pixels
+        self._chunks[self._free[0], len(self._pts_seconds)] = frame.pixels
         self._pts_seconds.append(frame.pts_seconds)
         full = len(self._pts_seconds) == CHUNK_FRAMES
         if full or time.monotonic() - self._last_sent > HEARTBEAT_SECONDS:
@@ -193,17 +188,17 @@ class _Worker:
     def _receive(self) -> None:
         message = self._pipe.recv()
         if isinstance(message, Job):
-            self._jobs.append(message)
+            self._job = message
         elif isinstance(message, ChunkFree):
-            self._free.append(message.chunk)
-        elif isinstance(message, UseRing):
+            if self._job and message.job == self._job.number:
+                self._free.append(message.chunk)
+        elif isinstance(message, UsePool):
             descriptor = recv_handle(self._pipe)
-            self._ring = attach(descriptor, message.shape)
+            self._chunks = attach(descriptor, message.shape)
             os.close(descriptor)
-            self._free = deque(range(message.shape.chunks))
 
 
-def decode(job: Job, worker: _Worker) -> DecodeResult:
+def decode(job: Job, worker: Worker) -> DecodeResult:
     """Send a video's frames; whatever is wrong with the video becomes its result."""
     cover = CoverCounter(job.settings.sampling.of_pixels())
     try:
@@ -224,7 +219,7 @@ def failure(reason: str, message: str) -> DecodeResult:
     return DecodeResult("failed", reason, " ".join(message.split()))
 
 
-def _decode(job: Job, cover: CoverCounter, worker: _Worker) -> DecodeResult:
+def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
     path, settings = job.path, job.settings
     with VideoReader(
         path,

@@ -1,19 +1,19 @@
 """Encoding decoded frames in batches of one fixed shape, which run across videos."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, Status, blocks_of
+from memfeat.cache import CacheSpec, EncodedVideo, Rows, Status, blocks_of
 from memfeat.config import OnPartial
 from memfeat.decoding import (
     CoverCounter,
+    DecodedFrames,
     DecodedVideo,
     DecodeResult,
     DecodeSettings,
@@ -24,7 +24,7 @@ from memfeat.encoders import Encoding, FrameEncoder
 from memfeat.errors import EncoderError, VideoError
 from memfeat.manifest import VideoRecord
 from memfeat.storage import Location
-from memfeat.video import Frame, Pixels
+from memfeat.video import Pixels
 
 PIPELINED = 3  # batches on a GPU: one copied in, one encoded, one copied out
 
@@ -49,13 +49,14 @@ class VideoOutcome:
 
 
 OnVideo = Callable[[VideoOutcome], None]
-OnBatch = Callable[[Encoding, int], None]
+Sink = Callable[[NDArray[np.float16]], None]  # is given a video's rows, in order
+OnBatch = Callable[[Encoding, Sequence[tuple[Sink, int]]], None]
 R = TypeVar("R", bound=Rows)
 
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """A video without its embeddings, which are the next `len(pts_seconds)` rows of the batches.
+    """A decoded video, without the embeddings of its `len(pts_seconds)` rows.
 
     Attributes:
         video_id: as in the manifest.
@@ -114,25 +115,30 @@ def encode_video(location: Location, encoder: FrameEncoder, spec: CacheSpec) -> 
     sampling = Sampling.parse(spec.sampling)
     settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames, spec.max_seconds)
     rows = [np.empty((0, encoder.width), np.float16)]
-    batches = Batches(
-        encoder,
-        spec.batch_size or 1,
-        lambda encoding, filled: rows.append(to_float16(encoding, filled)),
-    )
+    batches = Batches(encoder, spec.batch_size or 1, deliver)
+    inputs = EncoderInputs(batches, rows.append)
     with decode_ahead([record], settings, decoders=1) as videos:
-        video = next(videos)
-        decoded = batch_frames(video, batches)
-        batches.flush()
-    if video.result.status == "failed":
-        raise VideoError(video.result.reason, video.result.message)
+        for event in videos:
+            if isinstance(event, DecodedFrames):
+                inputs.add(event)
+            else:
+                decoded = inputs.end(event)
+    batches.flush()
+    if decoded.result.status == "failed":
+        raise VideoError(decoded.result.reason, decoded.result.message)
     every = np.concatenate(rows)
     kept, decoded = decoded.with_rows(every, sampling)
     return decoded.encoded(every[kept])
 
 
-def to_float16(encoding: Encoding, filled: int) -> NDArray[np.float16]:
-    """Wait for a batch, and return its first `filled` rows as a cache stores them."""
-    return encoding.result()[:filled].numpy().astype(np.float16)
+def deliver(encoding: Encoding, parts: Sequence[tuple[Sink, int]]) -> None:
+    """Wait for a batch, and hand its rows, as a cache stores them, to the videos they are of."""
+    filled = sum(count for _, count in parts)
+    rows = encoding.result()[:filled].numpy().astype(np.float16)
+    start = 0
+    for sink, count in parts:
+        sink(rows[start : start + count])
+        start += count
 
 
 class Batches:
@@ -144,7 +150,8 @@ class Batches:
     Args:
         encoder: encodes them.
         frames: per batch.
-        on_batch: called with each batch's encoding, and how many of its rows are real.
+        on_batch: called with each batch's encoding, and whose its rows are: a sink, and how many
+            rows are for it, again and again. What remains is padding.
 
     Raises:
         EncoderError: there is no memory for a batch.
@@ -169,35 +176,46 @@ class Batches:
             raise EncoderError(
                 f"there is no memory for a batch of {frames} frames; give a smaller --batch-size"
             ) from error
+        self._arrays = [buffer.numpy() for buffer in self._buffers]  # torch would wake its threads
         self._encodings: list[Encoding | None] = [None] * len(self._buffers)
         self._on_batch = on_batch
+        self._parts: list[tuple[Sink, int]] = []
         self._filled = 0
         self._number = 0
 
-    def add(self, pixels: Pixels) -> None:
-        """Add a frame, or a clip."""
-        batch = self._batch()
-        batch[self._filled] = torch.from_numpy(pixels)
-        self._filled += 1
-        if self._filled == len(batch):
-            self.flush()
+    @property
+    def added(self) -> int:
+        """Rows so far, with those that still wait for their batch to be full."""
+        return self.encoded + self._filled
+
+    def add(self, inputs: NDArray[np.uint8], sink: Sink) -> None:
+        """Add inputs, uint8 (inputs, *input_shape), whose rows are for `sink`."""
+        while len(inputs):
+            array = self._array()
+            count = min(len(inputs), len(array) - self._filled)
+            array[self._filled : self._filled + count] = inputs[:count]
+            inputs = inputs[count:]
+            self._filled += count
+            self._parts.append((sink, count))
+            if self._filled == len(array):
+                self.flush()
 
     def flush(self) -> None:
         """Encode the frames that are waiting, if any."""
         if not self._filled:
             return
-        batch = self._batch()
-        batch[self._filled :] = 0
+        self._array()[self._filled :] = 0
         started = time.perf_counter()
-        encoding = self.encoder.begin(batch)
+        encoding = self.encoder.begin(self._buffers[self._number])
         self.seconds += time.perf_counter() - started
-        self._on_batch(encoding, self._filled)
         self._encodings[self._number] = encoding
         self.encoded += self._filled
+        self._on_batch(encoding, self._parts)
+        self._parts = []
         self._filled = 0
         self._number = (self._number + 1) % len(self._buffers)
 
-    def _batch(self) -> Tensor:
+    def _array(self) -> NDArray[np.uint8]:
         """Return the buffer to fill, once the GPU has copied what was in it."""
         encoding = self._encodings[self._number]
         if encoding is not None:
@@ -205,77 +223,87 @@ class Batches:
             encoding.wait()
             self.seconds += time.perf_counter() - started
             self._encodings[self._number] = None
-        return self._buffers[self._number]
+        return self._arrays[self._number]
 
 
-def batch_frames(
-    video: DecodedVideo, batches: Batches, on_partial: OnPartial = "keep"
-) -> DecodedRows:
-    """Put a video's frames, or clips, into batches.
+class EncoderInputs:
+    """Puts a video's frames, or clips of them, into batches that it shares with other videos.
 
-    Raises:
-        VideoError: it is partial, and `on_partial` is `fail`.
+    Args:
+        batches: where to.
+        sink: is given the rows.
     """
-    clip_frames = batches.encoder.clip_frames
-    pts_seconds: list[float] = []
-    for pixels, seconds in _inputs(video, clip_frames):
-        batches.add(pixels)
-        pts_seconds.append(seconds)
-    result = video.result
-    if result.status == "partial" and on_partial == "skip":
-        result = result._replace(status="failed")
-    elif result.status == "partial" and on_partial == "fail":
-        raise VideoError(
-            result.reason,
-            f"{result.message}; mend it, leave it out, or give --on-partial keep or skip. Finished "
-            "shards are kept",
-        )
-    covers = result.covers if clip_frames == 1 else [1] * len(pts_seconds)
-    return DecodedRows(
-        video.record.video_id, result, np.array(pts_seconds), np.array(covers, np.int32)
-    )
+
+    def __init__(self, batches: Batches, sink: Sink) -> None:
+        self._batches, self._sink = batches, sink
+        self._pts_seconds: list[float] = []
+        self._clips = Clips(batches.encoder.clip_frames)
+
+    def add(self, frames: DecodedFrames) -> None:
+        """Add the video's next frames."""
+        if self._clips.frames == 1:
+            self._batches.add(frames.pixels, self._sink)
+            self._pts_seconds += frames.pts_seconds
+        else:
+            self._add_clips(self._clips.add(frames.pixels, frames.pts_seconds))
+
+    def end(self, video: DecodedVideo, on_partial: OnPartial = "keep") -> DecodedRows:
+        """End the video; its last rows may still wait for their batch to be full.
+
+        Raises:
+            VideoError: it is partial, and `on_partial` is `fail`.
+        """
+        self._add_clips(self._clips.end())
+        result = video.result
+        if result.status == "partial" and on_partial == "skip":
+            result = result._replace(status="failed")
+        elif result.status == "partial" and on_partial == "fail":
+            raise VideoError(
+                result.reason,
+                f"{result.message}; mend it, leave it out, or give --on-partial keep or skip. "
+                "Finished shards are kept",
+            )
+        pts_seconds = np.array(self._pts_seconds)
+        covers = result.covers if self._clips.frames == 1 else [1] * len(pts_seconds)
+        return DecodedRows(video.record.video_id, result, pts_seconds, np.array(covers, np.int32))
+
+    def _add_clips(self, clips: Iterator[tuple[Pixels, float]]) -> None:
+        for clip, begins in clips:
+            self._batches.add(clip[None], self._sink)
+            self._pts_seconds.append(begins)
 
 
-def from_spool(
-    videos: Iterable[DecodedRows], spool: Spool, sampling: Sampling
-) -> list[EncodedVideo[Rows]]:
-    """Return a shard's videos with their embeddings, which the spool holds one after another."""
-    encoded: list[EncodedVideo[Rows]] = []
-    start = 0
-    for video in videos:
-        stop = start + len(video.pts_seconds)
-        every = SpooledRows(spool, start, stop)
-        kept, video = video.with_rows(every, sampling)  # noqa: PLW2901
-        encoded.append(video.encoded(every.where(kept)))
-        start = stop
-    return encoded
-
-
-def _inputs(video: DecodedVideo, clip_frames: int) -> Iterator[tuple[Pixels, float]]:
-    """Yield the encoder's inputs, frames or clips, and when each begins."""
-    if clip_frames > 1:
-        yield from clips_of(video, clip_frames)
-        return
-    for frame in video:
-        yield frame.pixels, frame.pts_seconds
-
-
-def clips_of(frames: Iterable[Frame], clip_frames: int) -> Iterator[tuple[Pixels, float]]:
-    """Yield a video's clips, uint8 (clip_frames, height, width, 3), and when each begins.
+class Clips:
+    """Cuts a video's frames into clips, uint8 (frames, height, width, 3), as they come.
 
     Frames that are left over after the last whole clip are left out (ours), unless there is no
     whole one: then the video's last frame is repeated to make it one.
+
+    Args:
+        frames: of a clip.
     """
-    clip: list[Pixels] = []
-    begins = 0.0
-    whole = False
-    for frame in frames:
-        if not clip:
-            begins = frame.pts_seconds
-        clip.append(frame.pixels.copy())  # for a frame's pixels are its own only until the next
-        if len(clip) == clip_frames:
-            whole = True
-            yield np.stack(clip), begins
-            clip = []
-    if clip and not whole:
-        yield np.stack(clip + [clip[-1]] * (clip_frames - len(clip))), begins
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self._waiting: list[Pixels] = []
+        self._begins = 0.0
+        self._whole = False
+
+    def add(
+        self, pixels: NDArray[np.uint8], pts_seconds: Sequence[float]
+    ) -> Iterator[tuple[Pixels, float]]:
+        """Add frames; yield the clips that are whole now, and when each begins."""
+        for frame, seconds in zip(pixels, pts_seconds, strict=True):
+            if not self._waiting:
+                self._begins = seconds
+            self._waiting.append(frame.copy())  # for the memory is soon used again
+            if len(self._waiting) == self.frames:
+                self._whole = True
+                yield np.stack(self._waiting), self._begins
+                self._waiting = []
+
+    def end(self) -> Iterator[tuple[Pixels, float]]:
+        """End the video; yield its only clip if none was whole."""
+        missing = self.frames - len(self._waiting)
+        if self._waiting and not self._whole:
+            yield np.stack(self._waiting + [self._waiting[-1]] * missing), self._begins

@@ -180,7 +180,7 @@ def _extract(
             encoder,
             config,
             on_video=finished,
-            on_shard=lambda: None,
+            on_shard=_ignore,
             on_rates=measured,
         )
     elif shards:

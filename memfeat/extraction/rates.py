@@ -19,7 +19,7 @@ class Rates:
         waited_for_frames: of these, seconds without a frame to encode.
         waited_for_copies: of these, seconds without a remote video that was fetched.
         waited_for_disk: of these, seconds in which rows could not be written fast enough.
-        queued: filled share of the ring buffers of decoded frames, times `seconds`.
+        queued: filled share of the memory for decoded frames, times `seconds`.
         pipelines: how many.
     """
 
@@ -44,7 +44,7 @@ class Rates:
 
     @property
     def queue_fill(self) -> float:
-        """Mean filled share of the ring buffers of decoded frames, in [0, 1]."""
+        """Mean filled share of the memory for decoded frames, in [0, 1]."""
         return self.queued / self.seconds if self.seconds else 0.0
 
     @property

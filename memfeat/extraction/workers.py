@@ -152,7 +152,7 @@ class _Queue:
         self._pending.extendleft(reversed(again))
         if not again:
             return
-        number = again[0][0]  # shards are made in order, so it died at this one
+        number = again[0][0]  # the one that it was at for longest
         self._deaths[number] += 1
         if self._deaths[number] == MOST_TRIES:
             killed = exit_code < 0
@@ -172,7 +172,6 @@ def _encoder(config: ExtractConfig, device: str) -> FrameEncoder:
 def run_job(job: Job, slot: tuple[ExtractConfig, Slot], send: Send) -> None:
     """Make shards in a worker; send each video, the number of each finished shard, and rates."""
     config, (device, workers) = slot
-    numbers = iter([number for number, _ in job])
     try:
         make_shards(
             [records for _, records in job],
@@ -180,7 +179,7 @@ def run_job(job: Job, slot: tuple[ExtractConfig, Slot], send: Send) -> None:
             config,
             workers=workers,
             on_video=send,
-            on_shard=lambda: send(next(numbers)),
+            on_shard=lambda at: send(job[at][0]),
             on_rates=send,
         )
     except (MemfeatError, OSError) as error:

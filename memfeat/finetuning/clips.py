@@ -1,6 +1,6 @@
 """Clips of 16 frames: a random one of each video for training, all of them for scoring."""
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
-from memfeat.decoding import DecodeSettings, decode_ahead
+from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
 from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
 from memfeat.errors import RemoteError, VideoError
-from memfeat.extraction import clips_of
+from memfeat.extraction import Clips
 from memfeat.manifest import VideoRecord
 from memfeat.storage import local_copy
 from memfeat.video import Pixels, VideoReader, resize
@@ -44,14 +44,16 @@ def check_videos(
     """Decode every video once, to learn how many frames it has and whether it can be used."""
     found = {}
     settings = DecodeSettings(SMALLEST_IMAGE, max_frames=max_frames)
+    frames: Counter[int] = Counter()
     with decode_ahead(records, settings, decoders=decoders) as videos:
-        for video in videos:
-            frames = sum(1 for _ in video)
-            check = VideoCheck(
-                frames, video.result.status, video.result.reason, video.result.message
-            )
-            found[video.record.video_id] = check
-            on_video(video.record, check)
+        for event in videos:
+            if isinstance(event, DecodedFrames):
+                frames[event.number] += len(event.pixels)
+                continue
+            status, reason, message, *_ = event.result
+            check = VideoCheck(frames[event.number], status, reason, message)
+            found[event.record.video_id] = check
+            on_video(event.record, check)
     return found
 
 
@@ -94,12 +96,20 @@ def read_clip(record: VideoRecord, start: int, size: int) -> NDArray[np.uint8]:
 def clips_in_order(
     records: Sequence[VideoRecord], size: int, max_frames: int | None, decoders: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Decode all clips of all videos as extraction does, each with its video's number."""
+    """Decode all clips of all videos as extraction does, each with its video's number.
+
+    Those of one video come in order, between those of others.
+    """
     settings = DecodeSettings(size, max_frames=max_frames)
+    clips = defaultdict[int, Clips](lambda: Clips(CLIP_FRAMES))
     with decode_ahead(records, settings, decoders=decoders) as videos:
-        for number, video in enumerate(videos):
-            for pixels, _ in clips_of(video, CLIP_FRAMES):
-                yield number, pixels
+        for event in videos:
+            if isinstance(event, DecodedFrames):
+                found = clips[event.number].add(event.pixels, event.pts_seconds)
+            else:
+                found = clips.pop(event.number, Clips(CLIP_FRAMES)).end()
+            for pixels, _ in found:
+                yield event.number, pixels
 
 
 def ahead_of(

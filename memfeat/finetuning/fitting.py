@@ -128,19 +128,22 @@ class Fitting:
         Returns:
             (videos,), each in [0, 1]; NaN of one that can no longer be decoded.
         """
-        config, done = self._config, 0
+        config, seen = self._config, set[int]()
         self.network.eval()
         sums, counts = np.zeros(len(records)), np.zeros(len(records))
         clips = clips_in_order(records, config.image_size, config.max_frames, config.decoders)
         with torch.inference_mode():
             while batch := list(islice(clips, config.batch_size)):
                 numbers, pixels = zip(*batch, strict=True)
-                logits = _clip_logits(self.network, _stacked(pixels), config).double().cpu().numpy()
-                np.add.at(sums, list(numbers), logits)
+                # In batches of one shape, a clip's logit does not depend on those beside it.
+                blank = [np.zeros_like(pixels[0])] * (config.batch_size - len(pixels))
+                logits = _clip_logits(self.network, _stacked([*pixels, *blank]), config)
+                known = logits[: len(pixels)].double().cpu().numpy()
+                np.add.at(sums, list(numbers), known)
                 np.add.at(counts, list(numbers), 1)
-                on_videos(numbers[-1] - done, "")
-                done = numbers[-1]
-        on_videos(len(records) - done, "")
+                on_videos(len({*numbers} - seen), "")
+                seen.update(numbers)
+        on_videos(len(records) - len(seen), "")
         means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
         scores: NDArray[np.float64] = expit(means)
         return scores
