@@ -9,7 +9,7 @@ from memfeat.models import (
     HEADS,
     build_regressor,
     parameter_count,
-    resolve_aggregator_options,
+    resolve_model_options,
 )
 from memfeat.models.gru import BiGru
 
@@ -286,13 +286,13 @@ def test_an_option_that_is_not_allowed_is_named(aggregator, options, message):
 
 
 def test_the_papers_numbers_are_the_defaults():
-    assert resolve_aggregator_options("bigru", {}).model_dump() == {
+    assert resolve_model_options(AGGREGATORS, "bigru", {}).model_dump() == {
         "hidden": 64,
         "layers": 6,
         "dropout": 0.2,
     }
-    assert resolve_aggregator_options("linear-avg", {}).model_dump() == {"width": 512}
-    transformer = resolve_aggregator_options("transformer", {}).model_dump()
+    assert resolve_model_options(AGGREGATORS, "linear-avg", {}).model_dump() == {"width": 512}
+    transformer = resolve_model_options(AGGREGATORS, "transformer", {}).model_dump()
     assert (transformer["layers"], transformer["heads"], transformer["width"]) == (2, 4, 256)
     assert HEADS.get("mlp").Options().model_dump() == {"hidden": (512, 128)}
 

@@ -1,7 +1,7 @@
 """A cache: a folder of shards, read as one."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -98,7 +98,7 @@ class Cache:
                     entries[entry.video_id] = entry
         if spec is None:
             return None, problems
-        damaged = _damaged_among(problems)
+        damaged = damaged_among(problems)
         return cls(folder, spec, entries, rows, damaged, frozenset(reasons)), problems
 
     @classmethod
@@ -115,12 +115,12 @@ class Cache:
         if not shards_at(folder):
             return None, ()
         cache, problems = cls.scan(folder)
-        damaged = _damaged_among(problems)
+        damaged = damaged_among(problems)
         if damaged and isinstance(folder, Url):  # perhaps only the copies are damaged
             for path in damaged:
                 Mirror(folder).drop(path.name)
             cache, problems = cls.scan(folder)
-            damaged = _damaged_among(problems)
+            damaged = damaged_among(problems)
         aside = tuple(set_aside(folder, path) for path in damaged)
         for path, problem in problems.items():
             if path not in damaged:
@@ -166,7 +166,13 @@ class Cache:
         Raises:
             CacheError: a video is not cached or has no frames.
         """
-        _refuse_missing(video_ids, self.entries, str(self.folder))
+        missing = [video_id for video_id in video_ids if video_id not in self.entries]
+        if missing:
+            raise CacheError(
+                f"{len(missing)} of {len(video_ids)} videos are not in {self.folder}, "
+                f"{missing[0]!r} first; `memfeat extract` with the same manifest and cache adds "
+                "them"
+            )
         entries = [self.entries[video_id] for video_id in video_ids]
         for entry in entries:
             if entry.num_frames == 0:
@@ -254,14 +260,6 @@ def shard_paths(folder: Location, *, anew: bool = False) -> list[Path]:
     return paths
 
 
-def _damaged_among(problems: Mapping[Path, CacheError]) -> dict[Path, str]:
+def damaged_among(problems: Mapping[Path, CacheError]) -> dict[Path, str]:
+    """Return what is wrong with those shards that are damaged, of all that cannot be used."""
     return {p: str(error) for p, error in problems.items() if isinstance(error, DamagedShardError)}
-
-
-def _refuse_missing(ids: Sequence[str], known: Container[str], where: str) -> None:
-    missing = [video_id for video_id in ids if video_id not in known]
-    if missing:
-        raise CacheError(
-            f"{len(missing)} of {len(ids)} videos are not in {where}, {missing[0]!r} first; "
-            "`memfeat extract` with the same manifest and cache adds them"
-        )

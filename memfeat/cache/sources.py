@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -167,8 +167,8 @@ class NpzFile(FeatureSource):
                     )
             ids = self._whole(archive, "video_ids")
             offsets = self._whole(archive, "offsets") if "offsets" in names else None
-            with archive.open("features.npy") as stream, self._errors("features"):
-                shape, _, _ = _read_header(stream)
+            with archive.open("features.npy") as stream:
+                shape, _, _ = self._header(stream)
         if ids.ndim != 1 or ids.dtype.kind not in "USiu" or not len(ids):
             raise CacheError(
                 f"{path}: video_ids is {ids.dtype} {ids.shape}; give one text or number a video"
@@ -192,8 +192,7 @@ class NpzFile(FeatureSource):
     def _parts(self, archive: zipfile.ZipFile) -> Iterator[NDArray[Any]]:
         """Yield each video's rows, which NumPy's own loader would read all at once."""
         with archive.open("features.npy") as stream:
-            with self._errors("features"):
-                shape, by_column, dtype = _read_header(stream)
+            shape, by_column, dtype = self._header(stream)
             if by_column:
                 ends = np.cumsum(self._counts)[:-1]
                 yield from np.split(self._whole(archive, "features"), ends)
@@ -239,12 +238,20 @@ class NpzFile(FeatureSource):
             )
         return [stop - start for start, stop in pairwise(ends)]
 
-    def _whole(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-        with archive.open(f"{name}.npy") as stream, self._errors(name):
-            return npy.read_array(stream, allow_pickle=False)
+    def _header(self, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+        """Return the features' shape, whether columns lie one after another, and their type."""
+        with _array_errors(f"{self._path}: features"):
+            first = npy.read_magic(stream) == (1, 0)
+            read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+            shape, by_column, dtype = read(stream)
+            if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
+                raise ValueError(f"it is an array of {dtype} of shape {shape}")
+            return shape, by_column, dtype
 
-    def _errors(self, name: str) -> AbstractContextManager[None]:
-        return _array_errors(f"{self._path}: {name}")
+    def _whole(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+        errors = _array_errors(f"{self._path}: {name}")
+        with archive.open(f"{name}.npy") as stream, errors:
+            return npy.read_array(stream, allow_pickle=False)
 
 
 @contextmanager
@@ -268,17 +275,6 @@ def _array_errors(name: str) -> Iterator[None]:
             f"{name} is not an array that NumPy saved, or is cut short, or holds Python objects, "
             f"which pickle would run: {why}. Save numbers, and ids as np.array(ids, dtype=str)"
         ) from error
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return an array's shape, whether columns lie one after another, and its type."""
-    read = {(1, 0): npy.read_array_header_1_0}.get(
-        npy.read_magic(stream), npy.read_array_header_2_0
-    )
-    shape, by_column, dtype = read(stream)
-    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
-        raise ValueError(f"it is an array of {dtype} of shape {shape}")
-    return shape, by_column, dtype
 
 
 def _values(where: str, row: dict[str, Any]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memfeat.cache.folder import Cache, set_aside, shard_paths
+from memfeat.cache.folder import Cache, damaged_among, set_aside, shard_paths
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES
@@ -142,7 +142,7 @@ def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> Cach
     problems: dict[Path, CacheError] = {}
     if shards_at(folder) or not (aside or parts):
         cache, problems = Cache.scan(folder)
-    damaged = {p: str(e) for p, e in problems.items() if isinstance(e, DamagedShardError)}
+    damaged = damaged_among(problems)
     same = same_sources(cache) if cache else []
     splits, held = splits or {}, cache.entries if cache else {}
     return CacheStatus(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from memfeat.storage import locked_part, remove_stale_parts
 if TYPE_CHECKING:
     from memfeat.cache.folder import Cache
 
-ALIGNMENT = 64  # bytes; a cache line
 ZEROS = bytes(1 << 20)
 
 
@@ -112,11 +111,12 @@ class SharedTable:
     def map(self, file: BinaryIO, access: int) -> FeatureTable:
         """Map `file`, which is this table's, with an access of the `mmap` module."""
         frames, width = int(self.offsets[-1]), self.spec.width
-        layout = _Layout.of(frames, width)
-        memory = mmap.mmap(file.fileno(), layout.size, access=access)
-        values = np.frombuffer(memory, np.float16, frames * width).reshape(frames, width)
-        pts_seconds = np.frombuffer(memory, np.float64, frames, layout.times_at)
-        covers = np.frombuffer(memory, np.int32, frames, layout.covers_at)
+        memory = mmap.mmap(file.fileno(), _size(frames, width), access=access)
+        # The widest numbers first, so that all are aligned.
+        pts_seconds = np.frombuffer(memory, np.float64, frames)
+        covers = np.frombuffer(memory, np.int32, frames, offset=8 * frames)
+        values = np.frombuffer(memory, np.float16, frames * width, offset=12 * frames)
+        values = values.reshape(frames, width)
         return FeatureTable(values, pts_seconds, covers, self.offsets, self.video_ids, self.spec)
 
 
@@ -138,7 +138,7 @@ def shared_table(cache: "Cache", video_ids: Sequence[str], folder: Path) -> Iter
     """
     ids = tuple(video_ids)
     offsets = cache.offsets_of(ids)
-    size = _Layout.of(int(offsets[-1]), cache.spec.width).size
+    size = _size(int(offsets[-1]), cache.spec.width)
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +155,11 @@ def shared_table(cache: "Cache", video_ids: Sequence[str], folder: Path) -> Iter
         yield table
 
 
+def _size(frames: int, width: int) -> int:
+    """Return how many bytes a table takes; without frames one, for nothing cannot be mapped."""
+    return max(1, frames * (8 + 4 + 2 * width))
+
+
 def _reserve(file: BinaryIO, size: int) -> None:
     """Reserve disk space: a disk found full later, under the mapping, would kill the process."""
     if hasattr(os, "posix_fallocate"):
@@ -163,24 +168,3 @@ def _reserve(file: BinaryIO, size: int) -> None:
     left = size
     while left:
         left -= os.write(file.fileno(), ZEROS[:left])
-
-
-class _Layout(NamedTuple):
-    """Where in the file the times and covers begin, after the values, and its size, in bytes.
-
-    It has some, even without frames, for an empty file cannot be mapped.
-    """
-
-    times_at: int
-    covers_at: int
-    size: int
-
-    @classmethod
-    def of(cls, frames: int, width: int) -> Self:
-        times_at = _aligned(frames * width * np.float16().itemsize)
-        covers_at = _aligned(times_at + frames * np.float64().itemsize)
-        return cls(times_at, covers_at, _aligned(covers_at + frames * np.int32().itemsize + 1))
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -183,26 +183,22 @@ def _offsets(videos: Sequence[EncodedVideo[Rows]]) -> NDArray[np.int64]:
 
 def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
     """Return everything but the embeddings, by name."""
+    covers = [
+        np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
+        for each in videos
+    ]
+    expected = [-1 if each.frames_expected is None else each.frames_expected for each in videos]
     return {
         "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
-        "covers": np.concatenate([np.empty(0, np.int32), *map(_covers, videos)]),
+        "covers": np.concatenate([np.empty(0, np.int32), *covers]),
         "offsets": _offsets(videos),
         "video_ids": _encoded([video.video_id for video in videos]),
         "status": _encoded([video.status for video in videos]),
         "reason": _encoded([video.reason for video in videos]),
         "source_bytes": np.array([video.source_bytes for video in videos], np.int64),
         "source_sha256": _encoded([video.source_sha256 for video in videos]),
-        "frames_expected": np.array(
-            [-1 if video.frames_expected is None else video.frames_expected for video in videos],
-            np.int64,
-        ),
+        "frames_expected": np.array(expected, np.int64),
     }
-
-
-def _covers(video: EncodedVideo[Rows]) -> NDArray[np.int32]:
-    if video.covers is None:
-        return np.ones(len(video.embeddings), np.int32)
-    return video.covers
 
 
 def _encoded(texts: Sequence[str]) -> NDArray[np.bytes_]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from memfeat.config import Split
-from memfeat.datasets.folder import Folder
+from memfeat.datasets.folder import Folder, stem
 from memfeat.errors import ManifestError, short_repr
 from memfeat.registry import Registry
 from memfeat.storage import read_rows
@@ -114,6 +114,34 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, dict[st
     """
     for line, row in read_rows(path, required, None):
         yield f"{path}, line {line}", {name: cell.strip() for name, cell in row.items()}
+
+
+def csv_videos(
+    path: Path, split: Split | None, columns: Mapping[str, str], *, is_scored: bool = True
+) -> Iterator[ListedVideo]:
+    """Yield a CSV file's videos.
+
+    Args:
+        path: the file.
+        split: of all of them, if the file tells.
+        columns: its names of `video_id`, `score`, and, if there, `n_annotations` and `url`.
+        is_scored: whether it has to have scores.
+
+    Raises:
+        ManifestError: as `csv_rows`.
+    """
+    name, score = columns["video_id"], columns["score"]
+    for location, row in csv_rows(path, (name, score) if is_scored else (name,)):
+        names = row[name], row.get(columns.get("url", ""), "")
+        yield ListedVideo(
+            location=location,
+            video_id=stem(row[name]),
+            names=tuple(each for each in names if stem(each)),
+            split=split,
+            score=row.get(score),
+            n_annotations=row.get(columns["n_annotations"]),
+            columns=columns,
+        )
 
 
 def json_records(path: Path, required: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:

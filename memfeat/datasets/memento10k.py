@@ -1,7 +1,6 @@
 """Memento10k's label files: its authors' (Newman et al. 2020), and MediaEval's of 2021 and 2022."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from memfeat.config import Split
@@ -11,7 +10,7 @@ from memfeat.datasets.formats import (
     Format,
     Labels,
     ListedVideo,
-    csv_rows,
+    csv_videos,
     json_records,
     label_files,
 )
@@ -89,24 +88,16 @@ class Memento10kMediaEval(Format):
     def read(self, folder: Folder, target: str) -> Labels:
         """Read the CSV files that are there; see `Format.read`."""
         files = label_files(folder, self.files)
-        score = f"scores_{target}_short_term"
+        columns = {
+            "video_id": "video_id",
+            "score": f"scores_{target}_short_term",
+            "n_annotations": "annotations_short_term",
+            "url": "video_url",
+        }
         videos = [
-            video for split, path in files.items() for video in _csv_videos(path, split, score)
+            video
+            for split, path in files.items()
+            for video in csv_videos(path, split, columns, is_scored=split != "test")
         ]
         title = f"Memento10k, MediaEval 2021-22, {self.targets[target]}"
         return Labels(title, tuple(files.values()), tuple(videos))
-
-
-def _csv_videos(path: Path, split: Split, score: str) -> Iterator[ListedVideo]:
-    count = "annotations_short_term"
-    for location, row in csv_rows(path, ("video_id",) if split == "test" else ("video_id", score)):
-        names = row["video_id"], row.get("video_url", "")
-        yield ListedVideo(
-            location=location,
-            video_id=stem(row["video_id"]),
-            names=tuple(name for name in names if stem(name)),
-            split=split,
-            score=row.get(score),
-            n_annotations=row.get(count),
-            columns={"score": score, "n_annotations": count},
-        )

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from memfeat.config import Split
 from memfeat.datasets.folder import Folder, stem
-from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo, csv_rows, label_files
+from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo, csv_videos, label_files
 from memfeat.errors import ManifestError
 
 LABELS = "ground-truth_dev-set.csv"
@@ -28,31 +27,22 @@ class VideoMem(Format):
     def read(self, folder: Folder, target: str) -> Labels:
         """Read the scores and the organisers' test list, if it is there; see `Format.read`."""
         files = list(label_files(folder, {"train": (LABELS,)}).values())
-        videos = list(_labelled(files[0], None, target))
+        columns = {
+            "video_id": "video",
+            "score": f"{target}_memorability",
+            "n_annotations": f"nb_{target}_annotations",
+        }
+        videos = list(csv_videos(files[0], None, columns))
         notes = []
         if (scored := folder.file(TEST_LABELS)) is not None:
             files.append(scored)
-            videos += _labelled(scored, "test", target)
+            videos += csv_videos(scored, "test", columns)
         elif (listed := folder.file(*TEST_LISTS)) is not None:
             files.append(listed)
             videos += _unlabelled(listed)
             notes.append(f"test: the videos of {listed.name}, which have no scores")
         return Labels(
             f"VideoMem, {self.targets[target]}", tuple(files), tuple(videos), tuple(notes)
-        )
-
-
-def _labelled(path: Path, split: Split | None, target: str) -> Iterator[ListedVideo]:
-    score, count = f"{target}_memorability", f"nb_{target}_annotations"
-    for location, row in csv_rows(path, ("video", score)):
-        yield ListedVideo(
-            location=location,
-            video_id=stem(row["video"]),
-            names=(row["video"],),
-            split=split,
-            score=row[score],
-            n_annotations=row.get(count),
-            columns={"video_id": "video", "score": score, "n_annotations": count},
         )
 
 

@@ -88,20 +88,14 @@ def evaluate(
     true, predicted = _series(truth, prediction=prediction)
     points = _points(true, predicted)
     samples = _resampled(true, predicted, bootstrap, seed)
-    return Metrics(
-        n=len(true),
-        plcc=_mean(points["plcc"]),
-        srocc=_mean(points["srocc"]),
-        mse=_mean(points["mse"]),
-        bias=float(np.mean(predicted - true)) if len(true) else None,
-        plcc_std=_spread(points["plcc"]),
-        srocc_std=_spread(points["srocc"]),
-        mse_std=_spread(points["mse"]),
-        plcc_interval=interval(samples["plcc"]),
-        srocc_interval=interval(samples["srocc"]),
-        mse_interval=interval(samples["mse"]),
-        undefined=_why_undefined(true, predicted),
-    )
+    figures: dict[str, Any] = {}
+    for name in METRICS:
+        figures[name] = _mean(points[name])
+        figures[f"{name}_std"] = _spread(points[name])
+        figures[f"{name}_interval"] = interval(samples[name])
+    bias = float(np.mean(predicted - true)) if len(true) else None
+    undefined = _why_undefined(true, predicted)
+    return Metrics(n=len(true), bias=bias, undefined=undefined, **figures)
 
 
 def paired_difference(

@@ -10,8 +10,7 @@ from memfeat.models.regressor import (
     build_regressor,
     parameter_count,
     regressor_of,
-    resolve_aggregator_options,
-    resolve_head_options,
+    resolve_model_options,
 )
 
 __all__ = [
@@ -28,6 +27,5 @@ __all__ = [
     "build_regressor",
     "parameter_count",
     "regressor_of",
-    "resolve_aggregator_options",
-    "resolve_head_options",
+    "resolve_model_options",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from memfeat.config import Settings, TrainConfig, build
 from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator
 from memfeat.models.heads import HEADS, Head
+from memfeat.registry import Registry
 
 NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -108,31 +109,32 @@ def _build(
     streams: Sequence[tuple[int, str, Mapping[str, Any]]], head: str, options: Mapping[str, Any]
 ) -> Regressor:
     aggregators = [
-        AGGREGATORS.get(name)(dim, resolve_aggregator_options(name, given))
+        AGGREGATORS.get(name)(dim, resolve_model_options(AGGREGATORS, name, given))
         for dim, name, given in streams
     ]
     width = sum(aggregator.width for aggregator in aggregators)
-    return Regressor(aggregators, HEADS.get(head)(width, resolve_head_options(head, options)))
+    return Regressor(
+        aggregators, HEADS.get(head)(width, resolve_model_options(HEADS, head, options))
+    )
 
 
-def resolve_aggregator_options(name: str, options: Mapping[str, Any]) -> Settings:
-    """Return all options of aggregator `name`, defaults filled in.
+def resolve_model_options(
+    registry: Registry[type[Aggregator]] | Registry[type[Head]],
+    name: str,
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> Settings:
+    """Return all options of an aggregator or head, defaults filled in.
+
+    Args:
+        registry: `AGGREGATORS` or `HEADS`.
+        name: from the registry.
+        options: those that were given.
 
     Raises:
-        UnknownNameError: no such aggregator.
+        UnknownNameError: no such aggregator or head.
         ConfigError: an option is unknown or not allowed.
     """
-    return build(AGGREGATORS.get(name).Options, dict(options), f"aggregator {name!r}")
-
-
-def resolve_head_options(name: str, options: Mapping[str, Any]) -> Settings:
-    """Return all options of head `name`, defaults filled in.
-
-    Raises:
-        UnknownNameError: no such head.
-        ConfigError: an option is unknown or not allowed.
-    """
-    return build(HEADS.get(name).Options, dict(options), f"head {name!r}")
+    return build(registry.get(name).Options, dict(options), f"{registry.kind} {name!r}")
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.config import ExtractConfig, Settings, TrainConfig
-from memfeat.models import (
-    AGGREGATORS,
-    HEADS,
-    resolve_aggregator_options,
-    resolve_head_options,
-)
+from memfeat.models import AGGREGATORS, HEADS, resolve_model_options
 from memfeat.runs import Run
 
 _OURS = re.compile(r"\s*\(ours\)")
@@ -67,17 +62,11 @@ def _choices_of(run: Run) -> Iterator[Choice]:
                 yield Choice(f"features: {name}", in_words(getattr(spec, name)), why)
     for name, why in _marked(TrainConfig):
         yield Choice(f"training: {name}", in_words(getattr(config, name)), why)
-    for aggregator in config.aggregator:
-        yield from _model_choices(
-            aggregator,
-            AGGREGATORS.get(aggregator),
-            resolve_aggregator_options(aggregator, config.aggregators.get(aggregator, {})),
-        )
-    yield from _model_choices(
-        config.head,
-        HEADS.get(config.head),
-        resolve_head_options(config.head, config.heads.get(config.head, {})),
-    )
+    for name in config.aggregator:
+        options = resolve_model_options(AGGREGATORS, name, config.aggregators.get(name, {}))
+        yield from _model_choices(name, AGGREGATORS.get(name), options)
+    options = resolve_model_options(HEADS, config.head, config.heads.get(config.head, {}))
+    yield from _model_choices(config.head, HEADS.get(config.head), options)
 
 
 def _model_choices(name: str, model: type, options: Settings) -> Iterator[Choice]:

@@ -51,18 +51,10 @@ def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) ->
 
 
 @dataclass(frozen=True)
-class Features:
-    """Videos of a manifest with their features.
+class Features(Selection):
+    """Videos of a manifest with `tables` of their features, one for each cache."""
 
-    Attributes:
-        records: the videos, in the manifest's order.
-        tables: their features, one table for each cache.
-        notes: a line for the user for each kind of video that goes unused.
-    """
-
-    records: tuple[VideoRecord, ...]
     tables: tuple[FeatureTable, ...]
-    notes: tuple[str, ...]
 
 
 def read_features(
@@ -91,7 +83,7 @@ def read_features(
     for cache in caches:
         cache.require_whole(video_ids)
     tables = tuple(cache.load(video_ids) for cache in caches)
-    return Features(records, tables, selection.notes)
+    return Features(records, selection.notes, tables)
 
 
 def require_splits(records: Sequence[VideoRecord], what: str = "videos") -> None:

@@ -19,13 +19,7 @@ from memfeat.devices import CPU, cpu_threads, resolve_device
 from memfeat.errors import ConfigError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
-from memfeat.models import (
-    AGGREGATORS,
-    NO_OPTIONS,
-    parameter_count,
-    resolve_aggregator_options,
-    resolve_head_options,
-)
+from memfeat.models import AGGREGATORS, HEADS, NO_OPTIONS, parameter_count, resolve_model_options
 from memfeat.runs import (
     Predictions,
     Run,
@@ -167,15 +161,18 @@ def resolve_options(config: TrainConfig) -> TrainConfig:
         UnknownNameError: an aggregator or head that does not exist.
         ConfigError: an option that is unknown or not allowed.
     """
-    used, head = dict.fromkeys(config.aggregator, NO_OPTIONS), config.head
-    pools, heads = {**used, **config.aggregators}, {head: NO_OPTIONS, **config.heads}
-    all_pools = {n: resolve_aggregator_options(n, given) for n, given in pools.items()}
-    all_heads = {n: resolve_head_options(n, given) for n, given in heads.items()}
-    chosen = {
-        "aggregators": {name: all_pools[name].model_dump(mode="json") for name in used},
-        "heads": {head: all_heads[head].model_dump(mode="json")},
-    }
-    return config.model_copy(update=chosen)
+    pools = _filled_in(AGGREGATORS, config.aggregator, config.aggregators)
+    heads = _filled_in(HEADS, (config.head,), config.heads)
+    return config.model_copy(update={"aggregators": pools, "heads": heads})
+
+
+def _filled_in(
+    registry: Any, used: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the options of the models used; those given for others are checked too."""
+    given = {**dict.fromkeys(used, NO_OPTIONS), **options}
+    every = {name: resolve_model_options(registry, name, own) for name, own in given.items()}
+    return {name: every[name].model_dump(mode="json") for name in dict.fromkeys(used)}
 
 
 def predict_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> list[Predictions]:
