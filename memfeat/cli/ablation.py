@@ -1,7 +1,6 @@
 """`memfeat ablation`: a grid of systems from the cache."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,16 +8,16 @@ import click
 from memfeat.cli.extract import fill_cache, say_summary
 from memfeat.cli.finetune import finetune_weights
 from memfeat.cli.options import (
-    LOCAL_PATH,
     LOCATION,
     given,
     json_option,
     print_json,
     read_settings,
+    say,
     settings_options,
 )
-from memfeat.config import AblationConfig, FinetuneConfig, build, read_pipeline
-from memfeat.errors import ConfigError, ExitCode, MemfeatError
+from memfeat.config import AblationConfig, FinetuneConfig
+from memfeat.errors import ExitCode, MemfeatError
 from memfeat.storage import Location
 
 if TYPE_CHECKING:
@@ -30,20 +29,19 @@ if TYPE_CHECKING:
     epilog="Example: memfeat ablation pipelines/table1.toml --manifest data_manifests/mine.csv "
     "--cache-root cache/mine --run runs/table1-mine",
 )
-@click.argument("grid", type=LOCAL_PATH, metavar="GRID.toml")
 @click.option("--manifest", type=LOCATION, help="Instead of [train] manifest.")
 @click.option("--device", help="Of both stages, instead of [extract] and [train] device.")
 @click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
-@settings_options(AblationConfig)
+@settings_options(AblationConfig, "ablation", "GRID.toml")
 @json_option
 def ablation_command(
-    grid: Path,
     *,
+    config: AblationConfig,
+    tables: dict[str, dict[str, Any]],
     manifest: Location | None,
     device: str | None,
     extract: bool,
     as_json: bool,
-    **flags: Any,
 ) -> int:
     """Train a grid of systems and compare them.
 
@@ -52,11 +50,6 @@ def ablation_command(
     there are listed with the command that makes it; --extract makes those that can be made, with
     the settings of the [extract] table. Exit code 1: a row failed.
     """
-    tables = read_pipeline(grid)
-    if "ablation" not in tables:
-        raise ConfigError(f"{grid} has no [ablation] table; pipelines/table1.toml is an example")
-    settings = tables["ablation"] | given(flags)
-    config = build(AblationConfig, settings, f"{grid} [ablation]")
     own = given({"manifest": manifest, "device": device})
     recipe, shared = (tables.get(name, {}) | own for name in ("train", "extract"))
 
@@ -73,7 +66,7 @@ def ablation_command(
         print_json(result)
     else:
         print_ablation(result)
-    click.echo(f"table: {config.run}/ablation.json", err=True)
+    say(f"table: {config.run}/ablation.json")
     broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
     return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR
 
@@ -82,7 +75,7 @@ def _make_caches(requests: Iterable["CacheRequest"]) -> None:
     """Make or complete caches; one that cannot be made is named with the reason, and skipped."""
     for request in requests:
         own = request.extract
-        click.echo(f"cache {own.cache}", err=True)
+        say(f"cache {own.cache}")
         try:
             if request.finetune:
                 flags = {"manifest": own.manifest, "device": own.device}
@@ -90,4 +83,4 @@ def _make_caches(requests: Iterable["CacheRequest"]) -> None:
                 finetune_weights(read_settings(FinetuneConfig, "finetune", request.finetune, flags))
             say_summary(fill_cache(own), own)
         except MemfeatError as error:
-            click.echo(f"cannot make {own.cache}: {error}", err=True)
+            say(f"cannot make {own.cache}: {error}")

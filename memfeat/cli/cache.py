@@ -1,5 +1,6 @@
 """`memfeat cache`: look into a cache of embeddings, or fill one with features made elsewhere."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from memfeat.cli.options import (
     LOCATION,
     json_option,
     print_json,
-    read_settings,
+    say,
     settings_options,
     some,
 )
@@ -19,7 +20,7 @@ from memfeat.errors import ExitCode
 from memfeat.storage import Location
 
 if TYPE_CHECKING:
-    from memfeat.cache import ImportSummary
+    from memfeat.cache import ExportSummary, ImportSummary
 
 
 @click.group("cache", epilog="Example: memfeat cache verify cache/demo/efficientnet-lite0")
@@ -59,7 +60,7 @@ def verify_command(folder: Location, as_json: bool) -> int:
     else:
         for problem in problems.values():
             click.echo(problem)
-        click.echo(f"{len(problems)} shards with problems in {folder}", err=True)
+        say(f"{len(problems)} shards with problems in {folder}")
     return ExitCode.ERROR if problems else ExitCode.DONE
 
 
@@ -91,11 +92,10 @@ def repair_command(folder: Location, as_json: bool) -> int:
             click.echo(f"{why} It is now {path.name}")
         for why in done.left_alone.values():
             click.echo(f"left alone: {why}")
-        click.echo(
+        say(
             f"{len(done.set_aside)} bad shards set aside, {done.parts_removed} unfinished files "
             f"removed in {folder}"
-            + ("; `memfeat extract` makes their videos again" if done.set_aside else ""),
-            err=True,
+            + ("; `memfeat extract` makes their videos again" if done.set_aside else "")
         )
     return ExitCode.ERROR if done.left_alone else ExitCode.DONE
 
@@ -114,9 +114,9 @@ def repair_command(folder: Location, as_json: bool) -> int:
     required=True,
     help="Folder of shards to fill.",
 )
-@settings_options(ImportConfig, from_file=False)
+@settings_options(ImportConfig)
 @json_option
-def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int:
+def import_command(path: Path, folder: Path, config: ImportConfig, as_json: bool) -> int:
     """Import features that were made elsewhere into a cache.
 
     SRC is a folder with a .npy file for each video, called by its id, time x dim or dim; a .csv
@@ -129,22 +129,9 @@ def import_command(path: Path, folder: Path, as_json: bool, **flags: Any) -> int
     again does nothing; more files may follow under the same --name and --source. Exit code 3: done,
     but videos of --manifest are not in SRC.
     """
-    config = read_settings(ImportConfig, "import", None, flags)
-
     from memfeat.cache import import_features
-    from memfeat.cli.progress import progress_line
-    from memfeat.manifest import read_manifest
 
-    wanted = None if config.manifest is None else tuple(read_manifest(config.manifest).by_id)
-    with progress_line("videos", 0) as progress:
-        summary = import_features(
-            path,
-            folder,
-            config,
-            wanted=wanted,
-            on_start=progress.restart,
-            on_video=progress.advance,
-        )
+    summary: ImportSummary = _moved(import_features, config.manifest, path, folder, config)
     if as_json:
         print_json(summary)
     else:
@@ -173,39 +160,40 @@ def export_command(
     of --manifest.
     """
     from memfeat.cache import export_features
+
+    summary: ExportSummary = _moved(export_features, manifest, folder, output, partial=partial)
+    if as_json:
+        print_json(summary)
+    else:
+        say(f"features: {summary.made_by}")
+        say(f"{summary.videos} videos, {summary.rows} rows")
+        if summary.left_out:
+            say(f"no features of {some(summary.left_out)}")
+        click.echo(output)
+    return ExitCode.SOME_VIDEOS_FAILED if summary.left_out else ExitCode.DONE
+
+
+def _moved(
+    work: Callable[..., Any], manifest: Location | None, *arguments: Any, **options: Any
+) -> Any:
+    """Import or export the videos of a manifest, or all, and show the progress."""
     from memfeat.cli.progress import progress_line
     from memfeat.manifest import read_manifest
 
     wanted = None if manifest is None else tuple(read_manifest(manifest).by_id)
     with progress_line("videos", 0) as progress:
-        summary = export_features(
-            folder,
-            output,
-            wanted=wanted,
-            partial=partial,
-            on_start=progress.restart,
-            on_video=progress.advance,
-        )
-    if as_json:
-        print_json(summary)
-    else:
-        click.echo(f"features: {summary.made_by}", err=True)
-        click.echo(f"{summary.videos} videos, {summary.rows} rows", err=True)
-        if summary.left_out:
-            click.echo(f"no features of {some(summary.left_out)}", err=True)
-        click.echo(output)
-    return ExitCode.SOME_VIDEOS_FAILED if summary.left_out else ExitCode.DONE
+        callbacks = {"on_start": progress.restart, "on_video": progress.advance}
+        return work(*arguments, wanted=wanted, **callbacks, **options)
 
 
 def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
-    click.echo(f"{folder}: {summary.spec.describe()}", err=True)
-    click.echo(
+    say(f"{folder}: {summary.spec.describe()}")
+    say(
         f"{summary.imported} videos imported, {summary.steps} rows, in {summary.seconds:.1f} s; "
         f"{summary.already_done} were there already"
-        + (f", {summary.unused} are not in the manifest" if config.manifest else ""),
-        err=True,
+        + (f", {summary.unused} are not in the manifest" if config.manifest else "")
     )
     for path in summary.set_aside:
-        click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
+        say(f"a damaged shard was set aside and made again: {path}")
     if summary.missing:
-        click.echo(f"not there, of the manifest: {some(summary.missing)}", err=True)
+        say(f"not there, of the manifest: {some(summary.missing)}")

@@ -1,7 +1,6 @@
 """`memfeat extract`: stage 1."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,9 +8,8 @@ from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     CommandOfSwitches,
     json_option,
-    pipeline_argument,
     print_json,
-    read_settings,
+    say,
     settings_options,
 )
 from memfeat.config import ExtractConfig
@@ -29,17 +27,15 @@ FEW = 3  # examples
     epilog="Example: memfeat extract pipelines/extract.toml --manifest data_manifests/mine.csv "
     "--cache cache/mine/ViT-L-14-336 --device cuda",
 )
-@pipeline_argument
-@settings_options(ExtractConfig)
+@settings_options(ExtractConfig, "extract")
 @json_option
-def extract_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
+def extract_command(config: ExtractConfig, as_json: bool) -> int:
     """Encode videos into a cache of embeddings.
 
     Every frame of every video, unless --sampler says otherwise. Settings come from the [extract]
     table of PIPELINE.toml; flags override it. Stop it at any time: the same command goes on where
     it was. Exit code 3: done, but some videos failed.
     """
-    config = read_settings(ExtractConfig, "extract", pipeline, flags)
     summary = fill_cache(config)
     if as_json:
         print_json(summary.as_dict())
@@ -74,36 +70,33 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
 def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
     """Print on stderr what extraction did, and what it could not do."""
     figures = summary.as_dict()
-    click.echo(f"{config.cache}: {summary.spec.describe()}", err=True)
-    click.echo(
+    say(f"{config.cache}: {summary.spec.describe()}")
+    say(
         f"{summary.wanted} videos: {figures['already_done']} were cached already, "
         f"{figures['ok']} ok, {figures['partial']} partial, {figures['failed']} failed; "
         f"{figures['frames']} frames in {figures['seconds']:.1f} s"
-        + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else ""),
-        err=True,
+        + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else "")
     )
     if summary.rates.advice:
         rates = figures["rates"]
-        click.echo(
+        say(
             f"{rates['decoded_per_second']} frames/s decoded, {rates['encoded_per_second']} "
             f"encoded, {rates['written_per_second']} written; queue "
-            f"{summary.rates.queue_fill:.0%} full; {summary.rates.advice}",
-            err=True,
+            f"{summary.rates.queue_fill:.0%} full; {summary.rates.advice}"
         )
     if summary.spec.sampling != "every" and figures["frames"]:
         kept, frames = summary.frames_kept, figures["frames"]
-        click.echo(f"sampler {summary.spec.sampling} kept {kept} of {frames} frames", err=True)
+        say(f"sampler {summary.spec.sampling} kept {kept} of {frames} frames")
     for path in summary.set_aside:
-        click.echo(f"a damaged shard was set aside and made again: {path}", err=True)
+        say(f"a damaged shard was set aside and made again: {path}")
     for ids in summary.same[:FEW]:
-        click.echo(f"warning: {', '.join(map(repr, ids[:FEW]))} are the same file", err=True)
+        say(f"warning: {', '.join(map(repr, ids[:FEW]))} are the same file")
     if len(summary.same) > FEW:
         more = len(summary.same) - FEW
-        click.echo(f"warning: and {more} more groups; `memfeat status` counts them", err=True)
+        say(f"warning: and {more} more groups; `memfeat status` counts them")
     if summary.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
-        click.echo(
+        say(
             f"{len(summary.failures)} videos failed ({reasons}); mend them and add --retry-failed, "
-            f"or see `memfeat status {config.cache}`",
-            err=True,
+            f"or see `memfeat status {config.cache}`"
         )

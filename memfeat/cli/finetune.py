@@ -1,18 +1,11 @@
 """`memfeat finetune`: I3D trained end to end."""
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import (
-    json_option,
-    pipeline_argument,
-    print_json,
-    read_settings,
-    settings_options,
-)
+from memfeat.cli.options import json_option, print_json, say, settings_options
 from memfeat.config import FinetuneConfig
 from memfeat.errors import ExitCode
 
@@ -25,10 +18,9 @@ if TYPE_CHECKING:
     epilog="Example: memfeat finetune pipelines/finetune.toml --manifest data_manifests/mine.csv "
     "--weights rgb_imagenet.pt --run runs/i3d --device cuda",
 )
-@pipeline_argument
-@settings_options(FinetuneConfig)
+@settings_options(FinetuneConfig, "finetune")
 @json_option
-def finetune_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
+def finetune_command(config: FinetuneConfig, as_json: bool) -> int:
     """Train I3D end to end, from videos and scores.
 
     Leaves weights that `memfeat extract --encoder i3d --weights RUN/i3d.safetensors` takes.
@@ -36,7 +28,6 @@ def finetune_command(pipeline: Path | None, as_json: bool, **flags: Any) -> int:
     time: the same command goes on after the last epoch done. Exit code 3: done, but some videos
     failed.
     """
-    config = read_settings(FinetuneConfig, "finetune", pipeline, flags)
     summary = finetune_weights(config)
     if as_json:
         print_json(summary.as_dict())
@@ -65,16 +56,12 @@ def _say(summary: "FinetuneSummary", config: FinetuneConfig) -> None:
 
     figures = summary.as_dict()
     print_metrics(summary.metrics, "i3d", [f"trained on: {figures['trained_on']}"])
-    click.echo(
-        f"best epoch {figures['best_epoch']}; stopped because: {figures['stopped_because']}",
-        err=True,
-    )
+    say(f"best epoch {figures['best_epoch']}; stopped because: {figures['stopped_because']}")
     if summary.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
-        click.echo(f"{len(summary.failures)} videos failed and were left out ({reasons})", err=True)
+        say(f"{len(summary.failures)} videos failed and were left out ({reasons})")
     arguments = f"--manifest {shlex.quote(str(config.manifest))} --encoder i3d"
-    click.echo(
+    say(
         f"next: memfeat extract {arguments} --weights {shlex.quote(str(summary.weights))} "
-        "--cache CACHE",
-        err=True,
+        "--cache CACHE"
     )

@@ -1,7 +1,6 @@
 """`memfeat manifest`: makes a manifest of videos, or checks one."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -10,7 +9,7 @@ from memfeat.cli.options import (
     LOCATION,
     json_option,
     print_json,
-    read_settings,
+    say,
     settings_options,
     some,
 )
@@ -58,11 +57,12 @@ def _formats() -> str:
     required=True,
     help="The manifest to write: .csv, .tsv or .jsonl.",
 )
-@settings_options(ConvertConfig, from_file=False)
+@settings_options(ConvertConfig)
 @json_option
-def from_command(name: str, source: Path, output: Path, as_json: bool, **flags: Any) -> int:
+def from_command(
+    name: str, source: Path, output: Path, config: ConvertConfig, as_json: bool
+) -> int:
     """Convert a dataset's own label files."""
-    config = read_settings(ConvertConfig, "manifest", None, flags)
     conversion = convert(name, source, output, config)
     if as_json:
         print_json(conversion)
@@ -85,8 +85,7 @@ def _print_counts(conversion: Conversion) -> None:
     if conversion.unlisted:
         lines.append(f"no label names: {some([path.name for path in conversion.unlisted])}")
     lines += [f"note: {note}" for note in conversion.notes]
-    for line in lines:
-        click.echo(line, err=True)
+    say("\n".join(lines))
 
 
 @manifest_command.command("check", epilog="Example: memfeat manifest check data_manifests/demo.csv")
@@ -118,5 +117,5 @@ def check_command(path: Location, root: Location | None, as_json: bool) -> int:
     for dataset in summary.datasets:
         click.echo(f"scores: {dataset}")
     for warning in summary.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")
     return ExitCode.DONE

@@ -1,5 +1,6 @@
 """Flags made from the settings classes, so that names, types, defaults and help stand once."""
 
+import functools
 import json
 import types
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from memfeat.config import FLAG_ALONE, Settings, build, read_pipeline
+from memfeat.errors import ConfigError
 from memfeat.storage import Url, is_url
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,9 +61,6 @@ class _LocationType(click.ParamType):  # type: ignore[type-arg] # which it takes
 LOCATION = _LocationType(local=False)
 LOCAL_PATH = _LocationType(local=True)
 
-pipeline_argument = click.argument(
-    "pipeline", required=False, type=LOCAL_PATH, metavar="[PIPELINE.toml]"
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
@@ -78,20 +77,39 @@ def other_videos_options(command: F) -> F:
     return manifest(caches(command))
 
 
-def settings_options(settings: type[Settings], *, from_file: bool = True) -> Callable[[F], F]:
-    """Add one flag for each field of `settings` that a flag can carry; unset flags are None.
+def settings_options(
+    settings: type[Settings], table: str = "", file: str = ""
+) -> Callable[[F], Callable[..., Any]]:
+    """Let a command take settings, each by a flag, and give it what they make as `config`.
 
     Args:
         settings: their class.
-        from_file: whether a pipeline may give them too, so that no flag has to be there.
+        table: of a pipeline file, that may give them too, so that no flag has to be there.
+        file: what a command calls such a file that has to be there, and whose tables it gets as
+            `tables`; by default it need not.
     """
 
-    def decorate(command: F) -> F:
+    def decorate(command: F) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(*, pipeline: Path | None = None, **values: Any) -> Any:
+            flags = {name: values.pop(name) for name in settings.model_fields if name in values}
+            if file and pipeline:
+                values["tables"] = tables = read_pipeline(pipeline)
+                if table not in tables:
+                    raise ConfigError(
+                        f"{pipeline} has no [{table}] table; pipelines/table1.toml and table2.toml "
+                        "are examples"
+                    )
+            return command(config=read_settings(settings, table, pipeline, flags), **values)
+
         for name, field in reversed(settings.model_fields.items()):
-            option = _option(name, field, from_file)
+            option = _option(name, field, from_file=bool(table))
             if option is not None:
-                command = option(command)
-        return command
+                run = option(run)
+        if not table:
+            return run
+        shown = file or "[PIPELINE.toml]"
+        return click.argument("pipeline", required=bool(file), type=LOCAL_PATH, metavar=shown)(run)
 
     return decorate
 
@@ -112,6 +130,11 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value not in (None, ())}
 
 
+def say(line: str) -> None:
+    """Print a message on stderr, beside the data on stdout."""
+    click.echo(line, err=True)
+
+
 def print_json(value: Any) -> None:
     """Print `value` on stdout as indented JSON: a summary by its fields, a path or URL as text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
@@ -126,7 +149,7 @@ def _plain(value: Any) -> Any:
 def say_notes(notes: Iterable[str]) -> None:
     """Print what the user should know, but need not act on, on stderr."""
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
 
 
 def some(names: Sequence[str]) -> str:
@@ -134,7 +157,7 @@ def some(names: Sequence[str]) -> str:
     return f"{len(names)} videos: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
-def _option(name: str, field: FieldInfo, from_file: bool) -> Callable[[F], F] | None:
+def _option(name: str, field: FieldInfo, *, from_file: bool) -> Callable[[F], F] | None:
     flag = f"--{name.replace('_', '-')}"
     kind = _click_type(field.annotation)
     text = field.description or name.replace("_", " ")

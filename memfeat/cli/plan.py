@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from memfeat.cli.names import check_name
-from memfeat.cli.options import json_option, print_json, read_settings, settings_options, some
+from memfeat.cli.options import json_option, print_json, say, settings_options, some
 from memfeat.config import PlanConfig
 
 
@@ -13,9 +13,9 @@ from memfeat.config import PlanConfig
     "plan",
     epilog="Example: memfeat plan --videos 10000 --seconds 3 --rate 1300 --gpus 4 --price 2.5",
 )
-@settings_options(PlanConfig, from_file=False)
+@settings_options(PlanConfig)
 @json_option
-def plan_command(as_json: bool, **flags: Any) -> None:
+def plan_command(config: PlanConfig, as_json: bool) -> None:
     """Estimate what extraction will take.
 
     Frames, bytes, shards, and with a rate hours and cost: for a manifest, or for --videos of
@@ -24,7 +24,6 @@ def plan_command(as_json: bool, **flags: Any) -> None:
     given, or measured by `memfeat extract --limit 8 --json` into a new cache. Starting, failures
     and waiting for machines are not in the hours.
     """
-    config = read_settings(PlanConfig, "plan", None, flags)
     check_name("encoder", config.encoder)
 
     from memfeat.planning import make_plan
@@ -38,7 +37,7 @@ def plan_command(as_json: bool, **flags: Any) -> None:
         if value not in (None, [], {}):
             click.echo(f"{name:<22} {_text(name, value)}")
     if "rate" not in plan:
-        click.echo("note: without --rate or --rate-from no hours can be told", err=True)
+        say("note: without --rate or --rate-from no hours can be told")
 
 
 def _text(name: str, value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import LOCAL_PATH, LOCATION, json_option, print_json
+from memfeat.cli.options import LOCAL_PATH, LOCATION, json_option, print_json, say
 from memfeat.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def predict_command(
             _say(predictions[-1])
         if picture and predictions[-1].score is not None:
             _draw(predictor, video, picture)
-            click.echo(f"timeline: {picture}", err=True)
+            say(f"timeline: {picture}")
     if as_json:
         print_json([prediction.as_dict() for prediction in predictions])
     else:
         for line in predictor.sources:
-            click.echo(line, err=True)
+            say(line)
     failed = any(prediction.score is None for prediction in predictions)
     return ExitCode.SOME_VIDEOS_FAILED if failed else ExitCode.DONE
 
@@ -86,7 +86,7 @@ def _pictures(videos: "Sequence[Location]", timeline: Path | None) -> list[Path 
 
 def _say(prediction: "VideoPrediction") -> None:
     if prediction.message:
-        click.echo(f"{prediction.status}: {prediction.message}", err=True)
+        say(f"{prediction.status}: {prediction.message}")
     if prediction.score is not None:
         click.echo(f"{prediction.score:.4f}\t{prediction.path}")
 

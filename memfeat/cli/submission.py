@@ -9,6 +9,7 @@ from memfeat.cli.options import (
     json_option,
     other_videos_options,
     print_json,
+    say,
     say_notes,
 )
 from memfeat.datasets.submission import LAYOUTS, SOURCES_SUFFIX, Layout, Missing
@@ -85,8 +86,8 @@ def submission_command(
         print_json({**vars(written), "sources": run.sources()})
         return
     for line in run.sources():
-        click.echo(line, err=True)
+        say(line)
     if written.filled:
-        click.echo(f"note: {len(written.filled)} videos got the mean of the others", err=True)
-    click.echo(f"{written.videos} videos; what made them: {output}{SOURCES_SUFFIX}", err=True)
+        say(f"note: {len(written.filled)} videos got the mean of the others")
+    say(f"{written.videos} videos; what made them: {output}{SOURCES_SUFFIX}")
     click.echo(output)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from memfeat.cli.options import say
+
 WIDTH = 200  # lines longer than the terminal wrap instead of being cut
 CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 
@@ -58,7 +60,7 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     legend += [f"{name}: {ceiling['what']}" for name, ceiling in ceilings.items()]
     _print_lines([*legend, *result["sources"], *result["notes"]])
     for failed in result["failed"]:
-        click.echo(f"failed: {failed['name']}: {failed['error']}", err=True)
+        say(f"failed: {failed['name']}: {failed['error']}")
 
 
 def print_transfer(result: Mapping[str, Any]) -> None:
@@ -91,7 +93,7 @@ def print_transfer(result: Mapping[str, Any]) -> None:
     _print_lines([*legend, *result["sources"], *result["notes"]])
     for failed in result["failed"]:
         pair_name = f"{failed['trained_on']} to {failed['evaluated_on']}"
-        click.echo(f"failed: {pair_name}: {failed['error']}", err=True)
+        say(f"failed: {pair_name}: {failed['error']}")
 
 
 def _table(title: str, first: str, *others: str) -> Table:

@@ -1,7 +1,6 @@
 """`memfeat train` and `memfeat evaluate`: stage 2, one system."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -10,9 +9,8 @@ from memfeat.cli.options import (
     LOCAL_PATH,
     json_option,
     other_videos_options,
-    pipeline_argument,
     print_json,
-    read_settings,
+    say,
     say_notes,
     settings_options,
 )
@@ -27,13 +25,12 @@ from memfeat.storage import Location
     epilog="Example: memfeat train pipelines/train.toml --manifest data_manifests/demo.csv "
     "--cache cache/demo/efficientnet-lite0 --aggregator bigru --seeds 0-4 --run runs/mine",
 )
-@pipeline_argument
-@settings_options(TrainConfig)
+@settings_options(TrainConfig, "train")
 @click.option(
     "--workers", type=click.IntRange(0), default=0, help="Seeds at once [0: one per CPU core]."
 )
 @json_option
-def train_command(pipeline: Path | None, workers: int, as_json: bool, **flags: Any) -> None:
+def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
     """Train an aggregator and a head from a cache.
 
     Settings come from the [train] table of PIPELINE.toml; flags override it. Several caches are
@@ -41,8 +38,6 @@ def train_command(pipeline: Path | None, workers: int, as_json: bool, **flags: A
     Prints the metrics of each split; the run folder gets model, history, predictions and all
     settings. Seeds that are finished already are kept; several are trained in parallel.
     """
-    config = read_settings(TrainConfig, "train", pipeline, flags)
-
     from memfeat.cache import Cache
     from memfeat.manifest import read_manifest
 
@@ -64,7 +59,7 @@ def train_command(pipeline: Path | None, workers: int, as_json: bool, **flags: A
         print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
         return
     print_metrics(run.metrics, config.system, run.sources())
-    click.echo(f"run folder: {run.folder}", err=True)
+    say(f"run folder: {run.folder}")
 
 
 @click.command(
