@@ -10,6 +10,7 @@ from typing import Any, cast
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -106,6 +107,50 @@ def _ordinary_priority() -> Iterator[None]:
 def numbered_clip(path: Path, frames: int = 60, **arguments: Any) -> Path:
     """Write a clip whose frame n shows the number n; arguments as `write_clip`."""
     return write_clip(path, map(number_picture, range(frames)), **arguments)
+
+
+def write_streams(path: Path, *shown: int | Sequence[int] | float, **arguments: Any) -> None:
+    """Write several streams: the numbers of a video, of cover art, or seconds of silence."""
+    with av.open(str(path), "w", **arguments) as container:
+        streams = [_stream(container, each) for each in shown]
+        for stream, each in zip(streams, shown, strict=True):
+            if isinstance(each, float):
+                silence = np.zeros((1, int(44100 * each)), np.float32)
+                frames: list[Any] = [av.AudioFrame.from_ndarray(silence, "fltp", "mono")]
+                frames[0].sample_rate = 44100
+            else:
+                numbers = [each] if isinstance(each, int) else each
+                pictures = [
+                    av.VideoFrame.from_ndarray(number_picture(number), "rgb24")
+                    for number in numbers
+                ]
+                frames = [frame.reformat(format=stream.pix_fmt, threads=1) for frame in pictures]
+            for frame in [*frames, None]:
+                container.mux(stream.encode(frame))
+
+
+def _stream(container: Any, shown: int | Sequence[int] | float) -> Any:
+    if isinstance(shown, float):
+        return container.add_stream("aac", rate=44100, layout="mono")
+    is_art = isinstance(shown, int)
+    stream = container.add_stream("mjpeg" if is_art else "libx264", rate=30)
+    stream.height, stream.width = 64, 160
+    stream.pix_fmt = "yuvj420p" if is_art else "yuv420p"
+    if is_art:
+        stream.disposition = Disposition.attached_pic
+    return stream
+
+
+def packets_of(path: Path) -> list[tuple[int, int]]:
+    """Return where each packet stands in the file, and its size in bytes."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def read(path: Path, **arguments: Any) -> tuple[VideoReader, list[int]]:
+    """Decode a numbered clip; return the spent reader and the numbers seen."""
+    with VideoReader(path, **arguments) as reader:
+        return reader, numbers_in(frame.pixels for frame in reader)
 
 
 def numbers_in(pictures: Iterable[Pixels]) -> list[int]:

@@ -13,25 +13,33 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clips import number_picture, numbered_clip, numbers_in, refusal, write_clip
+from clips import (
+    number_picture,
+    numbered_clip,
+    packets_of,
+    read,
+    refusal,
+    write_clip,
+    write_streams,
+)
 from PIL import Image
 from processes import resident
 from skimage import data
 
 from memfeat.errors import ConfigError
-from memfeat.video import Frame, VideoReader
+from memfeat.video import VideoReader
 
 SMALL = 64 * 160  # pixels of a numbered picture
 EIGHT_K = (4320, 7680)
 
 
-def read(path: Path, **arguments) -> tuple[VideoReader, list[Frame]]:
+def frames_of(path, **arguments):
     with VideoReader(path, **arguments) as reader:
-        return reader, list(reader)
+        return list(reader)
 
 
-def numbers(path: Path, **arguments) -> list[int]:
-    return numbers_in(frame.pixels for frame in read(path, **arguments)[1])
+def numbers(path, **arguments):
+    return read(path, **arguments)[1]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +63,8 @@ def test_max_seconds_keeps_what_is_shown_before_and_nothing_counts_as_missing(tm
     codec = "mpeg4" if suffix == "avi" else "libx264"
     path = numbered_clip(tmp_path / f"clip.{suffix}", 60, codec=codec, max_b_frames=2, ticks=25)
     for limit, expected in ((1e-9, 1), (0.04, 1), (0.05, 2), (1, 25), (1.9, 48), (2.4, 60)):
-        reader, frames = read(path, max_seconds=limit)
-        assert numbers_in(frame.pixels for frame in frames) == list(range(expected))
+        reader, numbers = read(path, max_seconds=limit)
+        assert numbers == list(range(expected))
         assert reader.frames_decoded == expected
         assert reader.frames_expected in (expected, None)
         assert reader.reason is None
@@ -104,7 +112,7 @@ def eight_k(tmp_path_factory):
 def test_a_frame_of_8k_is_read_where_so_many_pixels_are_allowed(eight_k):
     for limit in (math.prod(EIGHT_K), 10**15):
         assert numbers(eight_k, max_pixels=limit) == [683]
-    assert read(eight_k, size=224, max_pixels=1 << 26)[1][0].pixels.shape == (224, 224, 3)
+    assert frames_of(eight_k, size=224, max_pixels=1 << 26)[0].pixels.shape == (224, 224, 3)
 
 
 def test_a_frame_of_8k_is_refused_before_there_is_memory_for_it(eight_k, tmp_path):
@@ -120,10 +128,10 @@ import sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 from clips import refusal
-from test_video_limits import peak, read
+from test_video_limits import frames_of, peak
 small, large = map(Path, sys.argv[1:])
-read(small, size=32)  # what libraries take once
-print(peak(lambda: refusal(large, max_pixels=1_000_000)), peak(lambda: read(large, size=32)))
+frames_of(small, size=32)  # what libraries take once
+print(peak(lambda: refusal(large, max_pixels=1_000_000)), peak(lambda: frames_of(large, size=32)))
 """
     small = numbered_clip(tmp_path / "small.mp4", 2)
     command = [sys.executable, "-c", code, small, eight_k]
@@ -199,7 +207,7 @@ def test_a_video_that_grows_too_large_in_mid_stream_is_refused(
         clip = write_clip(path, pictures, **how, options=options).read_bytes()
         content += clip[32:] if content and suffix == "ivf" else clip  # one header is enough
     path.write_bytes(content)
-    sizes = [frame.pixels.shape[:2] for frame in read(path, max_pixels=height * width)[1]]
+    sizes = [frame.pixels.shape[:2] for frame in frames_of(path, max_pixels=height * width)]
     assert sorted(set(sizes)) == [(64, 160), (height, width)]
     assert refusal(path, max_pixels=height * width - 1).reason == "too_large"
     assert refusal(path, max_pixels=SMALL).reason == "too_large"
@@ -207,12 +215,10 @@ def test_a_video_that_grows_too_large_in_mid_stream_is_refused(
 
 def test_damage_is_not_taken_for_a_frame_that_is_too_large(tmp_path):
     path = numbered_clip(tmp_path / "clip.avi", 9, codec="mjpeg", pix_fmt="yuvj420p")
-    with av.open(str(path)) as container:
-        places = [packet.pos for packet in container.demux(video=0) if packet.size]
-    generator = np.random.default_rng(0)
+    places, generator = packets_of(path), np.random.default_rng(0)
     for _ in range(60):
         mutant = np.frombuffer(path.read_bytes(), np.uint8).copy()
-        where = generator.integers(places[1], places[-1], 20)
+        where = generator.integers(places[1][0], places[-1][0], 20)
         mutant[where] = generator.integers(0, 256, 20)
         (tmp_path / "mutant.avi").write_bytes(mutant.tobytes())
         with VideoReader(tmp_path / "mutant.avi", max_pixels=1 << 26) as reader:
@@ -237,11 +243,9 @@ def test_an_image_is_a_video_of_one_frame_where_that_is_allowed(tmp_path, suffix
     Image.fromarray(picture).save(path)
     assert refusal(path).reason == "image"
     assert "--allow-images" in str(refusal(path))
-    reader, frames = read(path, allow_images=True)
-    assert (len(frames), reader.reason, frames[0].pts_seconds) == (1, None, 0)
-    assert frames[0].pixels.shape == picture.shape
-    assert np.abs(frames[0].pixels - picture.astype(float)).mean() < 12  # a GIF has few colours
-    assert len(read(path, allow_images=True, max_seconds=1, max_frames=1)[1]) == 1
+    (frame,) = frames_of(path, allow_images=True, max_seconds=1, max_frames=1)
+    assert (frame.pts_seconds, frame.pixels.shape) == (0, picture.shape)
+    assert np.abs(frame.pixels - picture.astype(float)).mean() < 12  # a GIF has few colours
     assert read(path, allow_images=True, max_pixels=128 * 128)[0].reason is None
     assert refusal(path, allow_images=True, max_pixels=128 * 128 - 1).reason == "too_large"
 
@@ -252,7 +256,7 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # "the 0th row is the visual right-hand side": turn 90 degrees clockwise
     turned.save(tmp_path / "photo.jpg", exif=exif, quality=95)
-    (frame,) = read(tmp_path / "photo.jpg", allow_images=True)[1]
+    (frame,) = frames_of(tmp_path / "photo.jpg", allow_images=True)
     assert frame.pixels.shape == (160, 64, 3)
     assert np.abs(frame.pixels - np.asarray(photo, float)).mean() < 3
 
@@ -264,17 +268,7 @@ def test_a_video_stays_one_where_images_are_allowed(tmp_path):
 
 def test_cover_art_is_skipped_where_it_stands_before_the_video(tmp_path):
     path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
-        art = container.add_stream("mjpeg", rate=1)
-        art.height, art.width, art.pix_fmt = 64, 160, "yuvj420p"
-        art.disposition = Disposition.attached_pic
-        for target, shown in ((stream, range(4)), (art, [99])):
-            for number in shown:
-                frame = av.VideoFrame.from_ndarray(number_picture(number), "rgb24")
-                container.mux(target.encode(frame.reformat(format=target.pix_fmt, threads=1)))
-            container.mux(target.encode(None))
+    write_streams(path, range(4), 99)
     # The art is in `udta`, which goes in front of the tracks here.
     content = path.read_bytes()
     track, user = content.index(b"trak") - 4, content.index(b"udta") - 4
