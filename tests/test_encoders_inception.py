@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
-from memfeat.encoders.inception import ConvUnit, InceptionI3d, Mixed, max_pool, same_padding
+from memfeat.encoders.inception import InceptionI3d, max_pool
 
 Array = NDArray[np.float64]
 LISTED = Path(__file__).with_name("i3d_state_dict.tsv")  # the public checkpoints' names and shapes
@@ -105,38 +105,6 @@ def test_a_feature_averages_two_steps_of_the_last_map(frames, steps):
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "stride", "pads"),
-    [
-        (224, 7, 2, (2, 3)),
-        (225, 7, 2, (3, 3)),
-        (112, 3, 2, (0, 1)),
-        (113, 3, 2, (1, 1)),
-        (7, 3, 1, (1, 1)),
-        (10, 2, 2, (0, 0)),
-        (5, 2, 2, (0, 1)),
-        (5, 1, 1, (0, 0)),
-    ],
-)
-def test_the_odd_padding_goes_after(size, kernel, stride, pads):
-    assert same_padding(size, kernel, stride) == pads
-
-
-def test_a_strided_kernels_third_tap_sees_every_other_pixel_from_the_first_on():
-    unit = ConvUnit(1, 1, (7, 7, 7), (2, 2, 2)).eval()
-    nn.init.zeros_(unit.conv3d.weight)
-    unit.conv3d.weight.data[0, 0, 2, 2, 2] = (1 + 1e-3) ** 0.5  # undoes the batch norm's epsilon
-    clip = torch.rand(1, 1, 6, 8, 10)
-    with torch.no_grad():
-        torch.testing.assert_close(unit(clip), clip[:, :, ::2, ::2, ::2])
-
-
-def test_a_pool_over_an_even_side_starts_at_the_first_pixel_and_juts_out_at_the_end():
-    row = torch.tensor([1.0, 5, 2, 0, 9, 3])
-    assert max_pool(row.view(1, 1, 1, 1, 6), (1, 1, 3), (1, 1, 2)).flatten().tolist() == [5, 9, 9]
-    assert max_pool(row.view(1, 1, 6, 1, 1), (2, 1, 1), (2, 1, 1)).flatten().tolist() == [5, 2, 9]
-
-
-@pytest.mark.parametrize(
     ("kernel", "stride"),
     [
         ((1, 3, 3), (1, 2, 2)),
@@ -150,17 +118,6 @@ def test_pools_are_those_over_zeros(kernel, stride, shape):
     array = np.random.default_rng(0).uniform(0, 1, (3, *shape))
     found = max_pool(torch.from_numpy(array)[None], kernel, stride)[0]
     np.testing.assert_array_equal(found.numpy(), pooled(array, kernel, stride))
-
-
-def test_a_block_is_four_branches_side_by_side():
-    block = uneven(Mixed(6, (3, 4, 5, 2, 3, 4))).eval()
-    array = np.random.default_rng(1).uniform(0, 1, (6, 3, 5, 4))
-    with torch.no_grad():
-        found = block(torch.from_numpy(array).float()[None])[0]
-    assert found.shape == (3 + 5 + 3 + 4, 3, 5, 4)
-    np.testing.assert_allclose(
-        found.double().numpy(), mixed(array, numpy_tensors(block), ""), atol=1e-5
-    )
 
 
 @pytest.mark.parametrize("shape", [(16, 32, 32), (17, 40, 33)])
@@ -189,12 +146,6 @@ def test_the_whole_network_is_what_numpy_makes_of_its_weights(network, shape):
     np.testing.assert_allclose(
         logits.double().numpy(), features @ weight[:, :, 0, 0, 0].T + bias, rtol=1e-3, atol=1e-3
     )
-
-
-def test_the_pool_spans_what_is_left_of_another_image_size(network):
-    clip = torch.rand(1, 3, 16, 96, 64)
-    with torch.no_grad():
-        assert network.features(clip).shape == (1, 1, 1024)
 
 
 @pytest.mark.parametrize("counting", [True, False])

@@ -1,6 +1,5 @@
 """Patch tokens beside the class token, against open_clip, timm and NumPy."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from torch import Tensor
+from towers import frames, normalised, tiny_models
 
 from memfeat.cache import Cache
 from memfeat.cli import main
@@ -21,25 +21,7 @@ from memfeat.errors import ConfigError
 from memfeat.video import write_video
 
 PLAIN, CLIPA, COCA = "ViT-tiny-plain", "ViT-tiny-clipa", "ViT-tiny-coca"
-TINY_CONFIG: dict[str, Any] = {
-    "embed_dim": 24,
-    "vision_cfg": {
-        "image_size": 48, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16
-    },
-    "text_cfg": {"context_length": 5, "vocab_size": 9, "width": 32, "heads": 2, "layers": 1},
-}  # fmt: skip
-
 Array = NDArray[np.float64]
-
-
-def frames(count: int, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
-
-
-def images(pixels: Tensor, encoder: FrameEncoder) -> Tensor:
-    mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
-    return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def grid_means(patches: Tensor, rows: int, columns: int) -> Array:
@@ -73,18 +55,11 @@ def assert_rows(encoder: FrameEncoder, pixels: Tensor, expected: Array) -> None:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Small models of open_clip's kinds: CLIP's own, CLIPA's, and CoCa's attention pool."""
-    folder = tmp_path_factory.mktemp("models")
     clipa = {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}
     coca = {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
-    for name, changes in ((PLAIN, {"image_size": 112}), (CLIPA, clipa), (COCA, coca)):
-        config = {**TINY_CONFIG, "vision_cfg": {**TINY_CONFIG["vision_cfg"], **changes}}
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    factory = open_clip.factory
-    paths, known = [*factory._MODEL_CONFIG_PATHS], {**factory._MODEL_CONFIGS}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factory, "_MODEL_CONFIG_PATHS", paths)
-        patch.setattr(factory, "_MODEL_CONFIGS", known)
-        open_clip.add_model_config(folder)
+    visions = {PLAIN: {"image_size": 112}, CLIPA: clipa, COCA: coca}
+    visions = {name: {"image_size": 48} | changes for name, changes in visions.items()}
+    with tiny_models(tmp_path_factory.mktemp("models"), visions):
         yield
 
 
@@ -103,7 +78,7 @@ def test_clips_patch_tokens_are_after_the_last_layer_norm_and_before_the_project
     caught: list[Tensor] = []
     visual.ln_post.register_forward_hook(lambda *call: caught.append(call[2]))
     pixels = frames(2, 112)
-    visual(images(pixels, encoder))
+    visual(normalised(pixels, encoder.mean, encoder.std))
     assert caught[0].shape == (2, 1 + 7 * 7, encoder.dim)
     assert_rows(encoder, pixels, expected_rows(caught[0][:, 0], caught[0][:, 1:], rows, columns))
 
@@ -115,7 +90,7 @@ def test_a_tower_that_averages_its_patches_gives_the_average_and_normalised_patc
     caught: list[Tensor] = []
     visual.transformer.register_forward_hook(lambda *call: caught.append(call[2]))
     pixels = frames(3, 48)
-    visual(images(pixels, encoder))
+    visual(normalised(pixels, encoder.mean, encoder.std))
     patches = caught[0][:, 1:]
     feature = visual.ln_post(patches.mean(dim=1))
     assert_rows(encoder, pixels, expected_rows(feature, visual.ln_post(patches), 2, 2))
@@ -136,7 +111,7 @@ def test_timms_patch_tokens_are_those_of_its_own_sequence(name, prefix):
     torch.manual_seed(3)
     model = timm.create_model(name).eval()
     pixels = frames(2, encoder.image_size)
-    sequence = model.forward_features(images(pixels, encoder))
+    sequence = model.forward_features(normalised(pixels, encoder.mean, encoder.std))
     feature = model.forward_head(sequence, pre_logits=True)
     patches = sequence[:, prefix:] if prefix else model.fc_norm(sequence[:, 1:])
     assert_rows(encoder, pixels, expected_rows(feature, patches, 2, 3))
@@ -148,7 +123,7 @@ def test_open_clips_towers_out_of_timm_have_patch_tokens_too():
     torch.manual_seed(3)
     visual = open_clip.create_model("PE-Core-T-16-384").visual.eval()
     pixels = frames(1, 384)
-    sequence = visual.trunk.forward_features(images(pixels, encoder))
+    sequence = visual.trunk.forward_features(normalised(pixels, encoder.mean, encoder.std))
     feature = visual.trunk.forward_head(sequence, pre_logits=True)
     patches = sequence[:, visual.trunk.num_prefix_tokens :]
     assert patches.shape == (1, 24 * 24, encoder.dim)
