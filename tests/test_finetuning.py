@@ -23,8 +23,13 @@ from memfeat.encoders import create_encoder
 from memfeat.encoders.inception import InceptionI3d
 from memfeat.errors import RunError, TrainingError, VideoError
 from memfeat.finetuning import finetune
-from memfeat.finetuning.clips import VideoCheck, ahead_of, read_clip, start_of_clip
-from memfeat.finetuning.data import UsableVideos
+from memfeat.finetuning.clips import (
+    UsableVideos,
+    VideoCheck,
+    ahead_of,
+    read_clip,
+    start_of_clip,
+)
 from memfeat.finetuning.finetuning import resolved
 from memfeat.finetuning.fitting import Fitting, starting_network
 from memfeat.manifest import Manifest, VideoRecord, read_manifest

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from memfeat.ablation.features import SharedFeatures
 from memfeat.ablation.grid import Cell
-from memfeat.ablation.jobs import Job, JobData, Result, run_job
+from memfeat.ablation.jobs import Job, JobData, Result, SharedFeatures, run_job
 from memfeat.ablation.progress import OnProgress, ProgressCounter, cost, model_folders
 from memfeat.devices import cpu_cores, resolve_device, resolve_devices
 from memfeat.errors import MemfeatError

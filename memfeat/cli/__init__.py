@@ -25,7 +25,7 @@ COMMANDS = {  # to the module of each
     "submission": "submission",
     "report": "report",
     "cache": "cache",
-    "status": "status",
+    "status": "cache",
     "manifest": "manifest",
     "list": "names",
     "doctor": "doctor",

@@ -12,6 +12,7 @@ from memfeat.config.extract import (
     ExtractConfig,
     ImportConfig,
     OnPartial,
+    PlanConfig,
     Tokens,
     token_grid,
 )
@@ -24,7 +25,6 @@ from memfeat.config.grids import (
     TransferDataset,
     TransferFigures,
 )
-from memfeat.config.plan import PlanConfig
 from memfeat.config.settings import (
     FLAG_ALONE,
     LocalPath,

@@ -1,22 +1,27 @@
-"""Clips of 16 frames: a random one of each video for training, all of them for scoring."""
+"""The videos that can be used, and their clips of 16 frames.
+
+Training takes a random clip of each video, scoring all of them.
+"""
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
+from memfeat.config import Split
 from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
 from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
-from memfeat.errors import RemoteError, VideoError
+from memfeat.errors import RemoteError, TrainingError, VideoError
 from memfeat.extraction import Clips
 from memfeat.manifest import VideoRecord
 from memfeat.storage import local_copy
+from memfeat.training.reading import require_splits
 from memfeat.video import Pixels, VideoReader, resize
 
 START = 0x57A27  # keeps clips' starts apart from other uses of the same seed
@@ -55,6 +60,71 @@ def check_videos(
             found[event.record.video_id] = check
             on_video(event.record, check)
     return found
+
+
+def select_videos(records: Sequence[VideoRecord]) -> tuple[VideoRecord, ...]:
+    """Return the videos with a score, and the test split's.
+
+    Raises:
+        TrainingError: none with a score in train or dev.
+    """
+    require_splits(records)
+    return tuple(each for each in records if each.score is not None or each.split == "test")
+
+
+@dataclass(frozen=True)
+class UsableVideos:
+    """The videos that can be used, and why the others cannot.
+
+    Attributes:
+        records: in the manifest's order.
+        checks: of those and the others, by video id.
+    """
+
+    records: tuple[VideoRecord, ...]
+    checks: Mapping[str, VideoCheck]
+
+    @classmethod
+    def of(cls, records: Sequence[VideoRecord], checks: Mapping[str, VideoCheck]) -> Self:
+        """Keep the videos that are `ok`.
+
+        Raises:
+            TrainingError: none is left in train or dev; the message counts the reasons.
+        """
+        kept = tuple(each for each in records if checks[each.video_id].status == "ok")
+        for split in ("train", "dev"):
+            if not any(each.split == split for each in kept):
+                reasons = Counter(
+                    checks[each.video_id].reason for each in records if each.split == split
+                )
+                listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                raise TrainingError(
+                    f"no scored video of the {split} split can be decoded whole ({listed}); mend "
+                    "them, or check --manifest and --root"
+                )
+        return cls(kept, checks)
+
+    def split(self, split: Split) -> list[VideoRecord]:
+        """Return a split's videos."""
+        return [each for each in self.records if each.split == split]
+
+    def frames(self, record: VideoRecord) -> int:
+        """Return how many frames a video has."""
+        return self.checks[record.video_id].frames
+
+    @property
+    def unused(self) -> dict[str, dict[str, str]]:
+        """By `failed` and `partial`: video id to reason."""
+        return {
+            status: {
+                name: each.reason for name, each in self.checks.items() if each.status == status
+            }
+            for status in ("failed", "partial")
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `checks` ready for JSON."""
+        return {video_id: asdict(each) for video_id, each in self.checks.items()}
 
 
 def start_of_clip(seed: int, epoch: int, video: int, frames: int) -> int:

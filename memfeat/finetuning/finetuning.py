@@ -17,8 +17,7 @@ from memfeat.encoders.checkpoints import write_checkpoint
 from memfeat.encoders.family import RANDOM
 from memfeat.errors import TrainingError
 from memfeat.finetuning import folder
-from memfeat.finetuning.clips import VideoCheck, check_videos
-from memfeat.finetuning.data import UsableVideos, select_videos
+from memfeat.finetuning.clips import UsableVideos, VideoCheck, check_videos, select_videos
 from memfeat.finetuning.fitting import Fitting, starting_network
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import FINETUNED, METRICS, PROVENANCE, Predictions, read_object, write_scores

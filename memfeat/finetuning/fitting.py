@@ -21,8 +21,13 @@ from memfeat.encoders.family import RANDOM
 from memfeat.encoders.i3d import build_network, read_network, trained_on
 from memfeat.encoders.inception import FEATURE_DIM, ConvUnit, InceptionI3d
 from memfeat.errors import TrainingError, VideoError
-from memfeat.finetuning.clips import ahead_of, clips_in_order, read_clip, start_of_clip
-from memfeat.finetuning.data import UsableVideos
+from memfeat.finetuning.clips import (
+    UsableVideos,
+    ahead_of,
+    clips_in_order,
+    read_clip,
+    start_of_clip,
+)
 from memfeat.manifest import VideoRecord
 from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
 from memfeat.training.reading import scores_of
