@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,12 @@ module = module_from_spec(found)
 found.loader.exec_module(module)
 print(module.compiled(Path(sys.argv[2]), "small").answer())
 """
+
+
+def script(path, content):
+    path.write_text(f"#!/bin/sh\n{content}\n")
+    path.chmod(0o755)
+    return path
 
 
 def states(loops):
@@ -107,15 +114,14 @@ def test_a_damaged_library_is_built_again(home, source, damage, tmp_path, monkey
 @needs_compiler
 def test_two_processes_may_build_at_once(home, source, tmp_path, monkeypatch):
     """The compiler that they are given begins only when both have asked it to build."""
-    slow, asked = tmp_path / "c++", tmp_path / "asked"
+    asked = tmp_path / "asked"
     asked.mkdir()
-    slow.write_text(
-        "#!/bin/sh\n"
+    slow = script(
+        tmp_path / "c++",
         f'case "$*" in *small.cpp*) touch "{asked}/$$"; '
         f'while [ "$(ls "{asked}" | wc -l)" -lt 2 ]; do sleep 0.01; done;; esac\n'
-        f'exec {COMPILER} "$@"\n'
+        f'exec {COMPILER} "$@"',
     )
-    slow.chmod(0o755)
     monkeypatch.setenv("CXX", str(slow))
     command = [sys.executable, "-c", USE, compiling.__file__, str(source)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -145,8 +151,7 @@ def test_another_machine_or_compiler_builds_its_own(home, source, tmp_path, monk
     monkeypatch.setenv("CXX", f"'{other}'")
     expected = set(libraries(home))
     for machine in (1, 2):
-        other.write_text(f'#!/bin/sh\nexec {COMPILER} -DMACHINE={machine} "$@"\n')
-        other.chmod(0o755)
+        script(other, f'exec {COMPILER} -DMACHINE={machine} "$@"')
         assert compiled(source, "small").answer() == 42
         assert len(libraries(home)) == machine + 1
         assert expected < set(libraries(home))
@@ -158,58 +163,39 @@ def test_a_compiler_that_does_not_know_its_machine_is_used_without(
     home, tmp_path, monkeypatch, new_kernel, caplog
 ):
     """The loops are then of the narrowest vectors. (-O1, for a build in half the time.)"""
-    other = tmp_path / "c++"
-    other.write_text(f'#!/bin/sh\ncase "$*" in *-march*) exit 1;; esac\nexec {COMPILER} "$@" -O1\n')
-    other.chmod(0o755)
+    content = f'case "$*" in *-march*) exit 1;; esac\nexec {COMPILER} "$@" -O1'
+    other = script(tmp_path / "c++", content)
     monkeypatch.setenv("CXX", str(other))
     torch.testing.assert_close(states(new_kernel()), states(kernel()))
     assert not caplog.records
 
 
-def no_compiler(tmp_path, monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-
-def absent_compiler(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-
-
-def unreadable_compiler(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "c++ 'unclosed")
-
-
-def failing_compiler(tmp_path, monkeypatch):
-    path = tmp_path / "fails"
-    path.write_text("#!/bin/sh\necho some words >&2\necho 'an error: no stdlib' >&2\nexit 3\n")
-    path.chmod(0o755)
-    monkeypatch.setenv("CXX", str(path))
-
-
-def compiler_of_nonsense(tmp_path, monkeypatch):
-    path = tmp_path / "nonsense"
-    path.write_text(
-        '#!/bin/sh\nfor each; do [ "$was" = -o ] && echo no > "$each"; was=$each; done\n'
-    )
-    path.chmod(0o755)
-    monkeypatch.setenv("CXX", str(path))
+NONSENSE = 'for each; do [ "$was" = -o ] && echo no > "$each"; was=$each; done'
 
 
 @pytest.mark.parametrize(
-    ("obstacle", "reason"),
+    ("compiler", "content", "reason"),
     [
-        (no_compiler, r"there is none of c\+\+, g\+\+, clang\+\+; install one, or set CXX to one"),
-        (absent_compiler, "no-such-compiler"),
-        (unreadable_compiler, "No closing quotation"),
-        (failing_compiler, "ended with 3: an error: no stdlib"),
-        (compiler_of_nonsense, "gru.so"),
+        (None, None, r"there is none of c\+\+, g\+\+, clang\+\+; install one, or set CXX to one"),
+        ("no-such-compiler", None, "no-such-compiler"),
+        ("c++ 'unclosed", None, "No closing quotation"),
+        (
+            "fails",
+            "echo words >&2; echo 'an error: no lib' >&2; exit 3",
+            "with 3: an error: no lib",
+        ),
+        ("nonsense", NONSENSE, "gru.so"),
     ],
 )
 def test_where_nothing_can_be_built_one_line_says_why(
-    tmp_path, monkeypatch, new_kernel, caplog, obstacle, reason
+    home, tmp_path, monkeypatch, new_kernel, caplog, compiler, content, reason
 ):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    obstacle(tmp_path, monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=None if compiler is None else os.pathsep)
+    monkeypatch.delenv("CXX", raising=False)
+    if compiler is not None:
+        monkeypatch.setenv("CXX", compiler)
+    if content is not None:
+        script(tmp_path / compiler, content)
     assert new_kernel() is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING

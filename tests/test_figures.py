@@ -48,11 +48,7 @@ def grey(indices):
     return {index: np.full((36, 64, 3), 128, np.uint8) for index in indices}
 
 
-def timeline(found, picture="svg", folder=None, title="clip.mp4", sources=SOURCES):
-    if folder is None:
-        stream = BytesIO()
-        draw_timeline(found, grey(strip_indices(found)), stream, title=title, sources=sources)
-        return stream.getvalue()
+def timeline(found, folder, picture="svg", title="clip.mp4", sources=SOURCES):
     path = folder / f"timeline.{picture}"
     draw_timeline(found, grey(strip_indices(found)), path, title=title, sources=sources)
     return path.read_bytes()
@@ -90,7 +86,7 @@ def scatter_picture(picture, folder):
 
 
 def timeline_picture(picture, folder):
-    return timeline(clip(np.sin(np.arange(30))), picture, folder)
+    return timeline(clip(np.sin(np.arange(30))), folder, picture)
 
 
 @pytest.mark.parametrize("picture", ["png", "svg"])
@@ -116,9 +112,10 @@ def test_files_carry_no_date_and_no_software_version(tmp_path):
 
 @pytest.mark.parametrize(("sign", "there", "absent"), [(1, BLUE, VERMILION), (-1, VERMILION, BLUE)])
 def test_bars_are_blue_where_a_frame_raises_the_score_and_vermilion_where_it_lowers_it(
-    sign, there, absent
+    sign, there, absent, tmp_path
 ):
-    png = timeline(clip(sign * (1 + np.arange(8)) * 1e-4), sources=["features: CLIP"])
+    found = clip(sign * (1 + np.arange(8)) * 1e-4)
+    png = timeline(found, tmp_path, "png", sources=["features: CLIP"])
     assert holds(png, there) > 1000
     assert holds(png, absent) == 0
 
@@ -141,28 +138,18 @@ def draw_bars(effect):
     return {colour: np.abs(pixels - colour).max(-1) < 8 for colour in (BLUE, VERMILION)}
 
 
-def test_the_title_tells_the_score_with_its_spread(tmp_path):
-    found = clip([0.1, -0.1])
-    assert "clip.mp4: predicted score 0.734 ± 0.012 over seeds" in texts(
-        timeline(found, "svg", tmp_path)
-    )
-    one_seed = replace(found, score_std=None)
-    assert "clip.mp4: predicted score 0.734" in texts(timeline(one_seed, "svg", tmp_path))
-
-
-def test_names_are_drawn_as_they_stand_and_what_the_font_lacks_becomes_a_square(tmp_path):
-    svg = timeline(clip([0.1, -0.1]), "svg", tmp_path, title="$x_1$ <b>&日.mp4")
-    assert any(line.startswith("$x_1$ <b>&□.mp4: ") for line in texts(svg))
-
-
-def test_sources_stand_beneath_and_those_not_from_people_are_loud(tmp_path):
-    svg = timeline(clip([0.1, -0.1]), "svg", tmp_path)
-    elements = {
-        element.text: element.get("style") for element in ET.fromstring(svg).iter() if element.text
-    }
-    assert "font-weight: 700" not in elements[SOURCES[0]]
-    assert "font-weight: 700" in elements[SOURCES[1]]
-    assert "#c84e00" in elements[SOURCES[1]]
+def test_the_title_tells_the_score_with_its_spread_and_sources_not_from_people_are_loud(tmp_path):
+    """Names are drawn as they stand, and what the font lacks becomes a square."""
+    svg = timeline(clip([0.1, -0.1]), tmp_path, title="$x_1$ <b>&日.mp4")
+    styles = {each.text: each.get("style") for each in ET.fromstring(svg).iter() if each.text}
+    assert "$x_1$ <b>&□.mp4: predicted score 0.734 ± 0.012 over seeds" in styles
+    assert "font-weight: 700" not in styles[SOURCES[0]]
+    assert "font-weight: 700" in styles[SOURCES[1]]
+    assert "#c84e00" in styles[SOURCES[1]]
+    one_seed = replace(clip(np.sin(np.arange(400))), score_std=None, window=2)
+    lines = texts(timeline(one_seed, tmp_path))
+    assert "clip.mp4: predicted score 0.734" in lines
+    assert any("without 2 frames in a row" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +167,8 @@ def test_loud_is_what_must_not_pass_for_the_real_thing(line, loud):
 
 
 def test_without_weights_there_is_no_weight_panel_and_the_picture_says_so(tmp_path):
-    with_panel = texts(timeline(clip([0.1, -0.1]), "svg", tmp_path))
-    without = texts(timeline(clip([0.1, -0.1], weights=False), "svg", tmp_path))
+    with_panel = texts(timeline(clip([0.1, -0.1]), tmp_path))
+    without = texts(timeline(clip([0.1, -0.1], weights=False), tmp_path))
     assert "weight" in with_panel
     assert "weight" not in without
     assert any("no weights of their own" in line for line in without)
@@ -189,14 +176,7 @@ def test_without_weights_there_is_no_weight_panel_and_the_picture_says_so(tmp_pa
 
 def test_an_undefined_effect_shows_its_reason(tmp_path):
     found = Clip(np.zeros(1), np.ones(1), None, "the clip has one frame")
-    assert "the clip has one frame" in texts(timeline(found, "svg", tmp_path))
-
-
-def test_windows_of_frames_are_named_in_the_picture(tmp_path):
-    found = replace(clip(np.sin(np.arange(400))), window=2)
-    assert any(
-        "without 2 frames in a row" in line for line in texts(timeline(found, "svg", tmp_path))
-    )
+    assert "the clip has one frame" in texts(timeline(found, tmp_path))
 
 
 def test_the_strip_shows_ten_frames_evenly_spread_with_the_strongest_among_them():
@@ -213,7 +193,7 @@ def test_the_strip_shows_ten_frames_evenly_spread_with_the_strongest_among_them(
 
 def test_every_chosen_frame_is_in_the_strip_at_its_time(tmp_path):
     found = clip(np.linspace(-1, 1, 50))
-    svg = timeline(found, "svg", tmp_path)
+    svg = timeline(found, tmp_path)
     assert svg.count(b"<image") == 10
     for index in strip_indices(found):
         shown = f"{found.pts_seconds[index]:.2f} s"

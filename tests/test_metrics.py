@@ -8,22 +8,23 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from memfeat.errors import MemfeatError, UnknownNameError
-from memfeat.metrics import Metrics, evaluate, fit_line, paired_difference
+from memfeat.metrics import evaluate, fit_line, paired_difference
 
 N = 60
-# Few distinct values, so that there are many ties; whole, so that transforms keep them distinct.
+# Few distinct values, so that there are many ties.
 SHORT = 25
 SERIES = arrays(np.float64, SHORT, elements=st.integers(-6, 6).map(float))
+STATISTICS = {
+    "plcc": lambda truth, prediction: stats.pearsonr(truth, prediction).statistic,
+    "srocc": lambda truth, prediction: stats.spearmanr(truth, prediction).statistic,
+    "mse": lambda truth, prediction: np.mean((truth - prediction) ** 2),
+}
 
 
-def noisy(n: int = N, seed: int = 0, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def noisy(n=N, seed=0, noise=0.5):
     generator = np.random.default_rng(seed)
     truth = generator.random(n)
     return truth, truth + noise * generator.standard_normal(n)
-
-
-def points(metrics: Metrics) -> tuple[float | None, ...]:
-    return metrics.plcc, metrics.srocc, metrics.mse, metrics.bias
 
 
 @settings(deadline=None)
@@ -32,8 +33,9 @@ def test_correlations_are_scipys_with_ties(truth, prediction):
     assume(np.ptp(truth) and np.ptp(prediction))
     metrics = evaluate(truth, prediction, bootstrap=0)
     assert metrics.n == SHORT
-    assert metrics.plcc == pytest.approx(stats.pearsonr(truth, prediction).statistic, abs=1e-12)
-    assert metrics.srocc == pytest.approx(stats.spearmanr(truth, prediction).statistic, abs=1e-12)
+    for name, statistic in STATISTICS.items():
+        assert getattr(metrics, name) == pytest.approx(statistic(truth, prediction), abs=1e-12)
+    assert metrics.bias == pytest.approx(np.mean(prediction - truth), abs=1e-12)
     assert metrics.undefined is None
 
 
@@ -41,35 +43,6 @@ def test_mse_and_bias_of_a_worked_example():
     metrics = evaluate([0.0, 0.5, 1.0], [0.5, 0.5, 2.0])
     assert metrics.mse == pytest.approx((0.25 + 0 + 1) / 3)
     assert metrics.bias == pytest.approx(0.5)
-
-
-@settings(deadline=None)
-@given(truth=SERIES, prediction=SERIES, scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
-def test_plcc_ignores_scale_and_shift_and_turns_with_the_sign(truth, prediction, scale, shift):
-    assume(np.ptp(truth) and np.ptp(prediction))
-    plcc = evaluate(truth, prediction, bootstrap=0).plcc
-    assert evaluate(truth, scale * prediction + shift, bootstrap=0).plcc == pytest.approx(plcc)
-    assert evaluate(truth, -prediction, bootstrap=0).plcc == pytest.approx(-plcc)
-
-
-@settings(deadline=None)
-@given(truth=SERIES, prediction=SERIES)
-def test_srocc_sees_the_order_only(truth, prediction):
-    assume(np.ptp(truth) and np.ptp(prediction))
-    srocc = evaluate(truth, prediction, bootstrap=0).srocc
-    assert evaluate(np.exp(truth), prediction**3, bootstrap=0).srocc == srocc
-
-
-@settings(deadline=None)
-@given(truth=SERIES, prediction=SERIES, order=st.permutations(range(SHORT)))
-def test_the_order_of_videos_does_not_matter_and_correlation_is_mutual(truth, prediction, order):
-    assume(np.ptp(truth) and np.ptp(prediction))
-    metrics = evaluate(truth, prediction, bootstrap=0)
-    shuffled = evaluate(truth[order], prediction[order], bootstrap=0)
-    swapped = evaluate(prediction, truth, bootstrap=0)
-    assert points(shuffled) == pytest.approx(points(metrics), abs=1e-12)
-    assert points(swapped)[:3] == pytest.approx(points(metrics)[:3], abs=1e-12)
-    assert swapped.bias == pytest.approx(-metrics.bias, abs=1e-12)
 
 
 @pytest.mark.parametrize("tiny", [5e-324, 1e-200, 1e-12])
@@ -98,7 +71,8 @@ def test_an_undefined_correlation_is_none_and_says_why(truth, prediction, reason
 
 
 def test_no_videos_give_no_numbers():
-    assert points(evaluate([], [])) == (None, None, None, None)
+    metrics = evaluate([], [])
+    assert (metrics.plcc, metrics.srocc, metrics.mse, metrics.bias) == (None,) * 4
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -108,47 +82,10 @@ def test_intervals_are_percentiles_of_scipys_values_over_the_seeded_resamples(ti
         truth, prediction = truth.round(1), prediction.round(1)
     metrics = evaluate(truth, prediction, bootstrap=200, seed=7)
     drawn = np.random.default_rng(7).integers(N, size=(200, N))
-    pairs = [(truth[rows], prediction[rows]) for rows in drawn]
-    expected = {
-        "plcc": [stats.pearsonr(*pair).statistic for pair in pairs],
-        "srocc": [stats.spearmanr(*pair).statistic for pair in pairs],
-        "mse": [np.mean((first - second) ** 2) for first, second in pairs],
-    }
-    for name, values in expected.items():
+    for name, statistic in STATISTICS.items():
+        values = [statistic(truth[rows], prediction[rows]) for rows in drawn]
         interval = metrics.as_dict()[f"{name}_interval"]
         assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12)
-
-
-@pytest.mark.parametrize("name", ["plcc", "srocc", "mse"])
-def test_intervals_agree_with_scipys_bootstrap(name):
-    truth, prediction = noisy(200)
-    statistic = {
-        "plcc": lambda a, b: stats.pearsonr(a, b).statistic,
-        "srocc": lambda a, b: stats.spearmanr(a, b).statistic,
-        "mse": lambda a, b: np.mean((a - b) ** 2),
-    }[name]
-    result = stats.bootstrap(
-        (truth, prediction),
-        statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=1500,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    interval = evaluate(truth, prediction, bootstrap=4000).as_dict()[f"{name}_interval"]
-    width = result.high - result.low
-    assert interval == pytest.approx((result.low, result.high), abs=0.1 * width)
-
-
-def test_intervals_hold_the_population_value_about_95_times_in_100():
-    # Pearson's correlation of truth and truth + noise is 1 / sqrt(1 + (noise / spread)^2).
-    population = 1 / np.sqrt(1 + 0.5**2 * 12)
-    held = 0
-    for seed in range(300):
-        low, high = evaluate(*noisy(100, seed), bootstrap=300).plcc_interval or (1, -1)
-        held += low <= population <= high
-    assert 0.91 <= held / 300 <= 0.98
 
 
 def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch):
@@ -194,41 +131,19 @@ def test_what_cannot_be_measured_is_refused(truth, prediction, message):
         evaluate(truth, prediction)
 
 
-@pytest.mark.parametrize("metric", ["plcc", "srocc", "mse"])
+@pytest.mark.parametrize("metric", STATISTICS)
 def test_a_paired_difference_is_taken_within_each_resample(metric):
     truth, first = noisy(seed=1)
     second = noisy(seed=1, noise=1.0)[1]
     difference = paired_difference(truth, first, second, metric=metric, bootstrap=200, seed=5)
-    statistic = {
-        "plcc": lambda a, b: stats.pearsonr(a, b).statistic,
-        "srocc": lambda a, b: stats.spearmanr(a, b).statistic,
-        "mse": lambda a, b: np.mean((a - b) ** 2),
-    }[metric]
+    statistic = STATISTICS[metric]
     drawn = np.random.default_rng(5).integers(N, size=(200, N))
     values = [
         statistic(truth[rows], first[rows]) - statistic(truth[rows], second[rows]) for rows in drawn
     ]
     assert difference.value == pytest.approx(statistic(truth, first) - statistic(truth, second))
+    assert difference.value != 0
     assert difference.interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=1e-12)
-
-
-def test_a_prediction_does_not_differ_from_itself_and_differences_have_a_sign():
-    truth, good = noisy(noise=0.1)
-    bad = noisy(noise=2.0)[1]
-    same = paired_difference(truth, good, good)
-    assert (same.value, same.interval) == (0, (0, 0))
-    better, worse = paired_difference(truth, good, bad), paired_difference(truth, bad, good)
-    assert better.value == -worse.value
-    assert better.interval == pytest.approx((-worse.interval[1], -worse.interval[0]))
-    assert better.interval[0] > 0
-
-
-def test_a_paired_interval_is_narrower_than_the_metrics_own():
-    truth, first = noisy(300)
-    second = first + 0.05 * np.random.default_rng(9).standard_normal(300)
-    own = evaluate(truth, first).srocc_interval
-    paired = paired_difference(truth, first, second).interval
-    assert paired[1] - paired[0] < (own[1] - own[0]) / 2
 
 
 def test_a_difference_with_an_undefined_side_is_none():
@@ -265,13 +180,11 @@ def test_of_several_seeds_each_figure_is_the_mean_and_the_spread_stands_beside_i
 def test_the_interval_of_several_seeds_is_that_of_their_mean():
     truth, first = noisy()
     second = noisy(noise=0.9)[1]
-    both = evaluate(truth, [first, second])
-    generator = np.random.default_rng(0)
-    samples = []
-    for _ in range(1000):
-        drawn = generator.integers(N, size=N)
-        own = [stats.spearmanr(truth[drawn], p[drawn]).statistic for p in (first, second)]
-        samples.append(np.mean(own))
+    both = evaluate(truth, [first, second], bootstrap=100)
+    samples = [
+        np.mean([STATISTICS["srocc"](truth[drawn], seed[drawn]) for seed in (first, second)])
+        for drawn in np.random.default_rng(0).integers(N, size=(100, N))
+    ]
     assert both.srocc_interval == pytest.approx(np.percentile(samples, [2.5, 97.5]), abs=1e-9)
     assert evaluate(truth, [first, first]).srocc_interval == evaluate(truth, first).srocc_interval
 
@@ -300,12 +213,6 @@ def test_the_line_is_numpys_polynomial_of_degree_one(seed):
     line = fit_line(prediction, truth)
     assert tuple(line) == pytest.approx(np.polyfit(prediction, truth, 1), rel=1e-9)
     assert line([0.2, 0.9]) == pytest.approx(np.polyval(line, [0.2, 0.9]))
-
-
-def test_a_line_undoes_another_scale_and_mean():
-    truth = np.random.default_rng(0).random(30)
-    line = fit_line(0.25 * truth + 0.6, truth)
-    assert line(0.25 * truth + 0.6) == pytest.approx(truth)
 
 
 def test_constant_predictions_become_the_mean_of_the_truth():

@@ -59,12 +59,9 @@ def states_of_nn_gru(gru: BiGru, video: torch.Tensor) -> np.ndarray:
         return oracle(video.unsqueeze(0))[0][0].double().numpy()
 
 
-def test_the_papers_model_has_its_exact_number_of_parameters():
-    assert parameter_count(build_regressor(1024, "bigru", "mlp")) == 1_381_762
-
-
 def test_the_parts_of_the_papers_model_have_their_numbers_of_parameters():
     regressor = build_regressor(1024, "bigru", "mlp")
+    assert parameter_count(regressor) == 1_381_762
     assert parameter_count(regressor.aggregators[0].gru) == 791_040
     assert parameter_count(regressor.aggregators[0].weight) == 129
     assert parameter_count(regressor.head) == 590_593
@@ -141,13 +138,6 @@ def test_a_score_depends_on_no_other_video_of_the_batch(aggregator, head):
 
 
 @every_pair
-def test_a_single_frame_is_scored(aggregator, head):
-    scores, _ = small(aggregator, head)(batch(torch.tensor([1])))
-    assert scores.shape == (1,)
-    assert torch.isfinite(scores).all()
-
-
-@every_pair
 def test_different_frames_get_different_scores(aggregator, head):
     with torch.inference_mode():
         scores, _ = small(aggregator, head)(batch(torch.tensor([5] * 6)))
@@ -163,18 +153,6 @@ def test_scores_fall_on_both_sides_of_one_half(head):
         scores = module(20 * torch.randn(200, DIM))
     assert (scores < 0.4).any()
     assert (scores > 0.6).any()
-
-
-def test_each_directions_states_are_those_of_the_video_alone():
-    torch.manual_seed(0)
-    gru = BiGru(DIM, hidden=4, layers=6, dropout=0.2).eval()
-    frames, lengths = batch(filler=50.0)
-    with torch.inference_mode():
-        states = gru(frames, lengths)
-    for i, length in enumerate(lengths):
-        expected = states_of_nn_gru(gru, frames[i, :length])
-        np.testing.assert_allclose(states[i, :length].numpy(), expected, atol=1e-6)
-        assert not states[i, length:].any()
 
 
 def test_dropout_acts_after_the_last_gru_layer():
@@ -210,32 +188,26 @@ def test_attention_weights_are_neither_normalised_nor_squashed():
     torch.testing.assert_close(after.vector, -30 * before.vector)
 
 
-def test_avg_is_the_mean_of_the_real_frames():
-    frames, lengths = batch(filler=9.0)
-    vector, weights = small("avg", "linear").aggregators[0](frames, lengths)
-    expected = [f[:n].double().numpy().mean(0) for f, n in zip(frames, lengths, strict=True)]
-    np.testing.assert_allclose(vector.numpy(), expected, atol=1e-6)
-    assert weights is None
-
-
-def test_linear_avg_is_the_mean_of_each_frames_linear_image():
-    frames, lengths = batch()
-    module = small("linear-avg", "linear").aggregators[0]
+def linear_image(module, video):
     weight, bias = (p.detach().double().numpy() for p in module.linear.parameters())
-    expected = [
-        (f[:n].double().numpy() @ weight.T + bias).mean(0)
-        for f, n in zip(frames, lengths, strict=True)
-    ]
-    np.testing.assert_allclose(module(frames, lengths).vector.detach(), expected, atol=1e-6)
+    return video.double().numpy() @ weight.T + bias
 
 
-def test_bigru_pool_is_the_mean_of_nn_grus_states():
-    frames, lengths = batch()
-    module = small("bigru-pool", "linear").aggregators[0]
-    expected = [
-        states_of_nn_gru(module.gru, f[:n]).mean(0) for f, n in zip(frames, lengths, strict=True)
-    ]
-    np.testing.assert_allclose(module(frames, lengths).vector.detach(), expected, atol=1e-6)
+@pytest.mark.parametrize(
+    ("aggregator", "of_frames"),
+    [
+        ("avg", lambda module, video: video.double().numpy()),
+        ("linear-avg", linear_image),
+        ("bigru-pool", lambda module, video: states_of_nn_gru(module.gru, video)),
+    ],
+)
+def test_what_pools_gives_the_mean_of_what_it_makes_of_each_real_frame(aggregator, of_frames):
+    frames, lengths = batch(filler=9.0)
+    module = small(aggregator, "linear").aggregators[0]
+    vector, weights = module(frames, lengths)
+    expected = [of_frames(module, f[:n]).mean(0) for f, n in zip(frames, lengths, strict=True)]
+    np.testing.assert_allclose(vector.detach(), expected, atol=1e-6)
+    assert weights is None
 
 
 def test_an_untrained_transformer_sees_more_than_its_frames_positions():

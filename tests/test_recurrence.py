@@ -38,15 +38,18 @@ def batch(lengths=LENGTHS, dtype=torch.float32, filler=0.0, time=TIME):
     return frames.masked_fill(padded.unsqueeze(2), filler).requires_grad_(), lengths
 
 
-def states_and_gradients(gru, frames, lengths, backend):
+def with_gradients(states, frames, gru):
     """Of states weighted at random: the states, then the gradients of frames and parameters."""
-    with using_backend(backend):
-        states = gru(frames, lengths)
-        generator = torch.Generator().manual_seed(2)
-        weight = torch.randn(states.shape, dtype=states.dtype, generator=generator)
-        wanted = {"frames": frames, **dict(gru.named_parameters())}
-        found = torch.autograd.grad((states * weight).sum(), list(wanted.values()))
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(states.shape, dtype=states.dtype, generator=generator).to(states.device)
+    wanted = {"frames": frames, **dict(gru.named_parameters())}
+    found = torch.autograd.grad((states * weight).sum(), list(wanted.values()))
     return {"states": states.detach(), **dict(zip(wanted, found, strict=True))}
+
+
+def states_and_gradients(gru, frames, lengths, backend):
+    with using_backend(backend):
+        return with_gradients(gru(frames, lengths), frames, gru)
 
 
 @cache
@@ -57,11 +60,7 @@ def those_of_nn_gru(hidden, dtype):
     gru.load_state_dict(ours.state_dict())
     alone = [gru(frames[i : i + 1, :n])[0][0] for i, n in enumerate(lengths)]
     states = pad_sequence([*alone, frames.new_empty(TIME, 2 * hidden)], batch_first=True)[:-1]
-    generator = torch.Generator().manual_seed(2)
-    weight = torch.randn(states.shape, dtype=dtype, generator=generator)
-    wanted = {"frames": frames, **dict(gru.named_parameters())}
-    found = torch.autograd.grad((states * weight).sum(), list(wanted.values()))
-    return {"states": states.detach(), **dict(zip(wanted, found, strict=True))}
+    return with_gradients(states, frames, gru)
 
 
 def assert_near(found, expected, tolerance):
@@ -218,9 +217,5 @@ def test_a_gpu_gives_the_same_states_and_gradients_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         states = gru.cuda()(frames, lengths)
-    generator = torch.Generator().manual_seed(2)
-    weight = torch.randn(states.shape, dtype=states.dtype, generator=generator).cuda()
-    wanted = {"frames": frames, **dict(gru.named_parameters())}
-    found = torch.autograd.grad((states * weight).sum(), list(wanted.values()))
-    on_gpu = {"states": states.detach(), **dict(zip(wanted, found, strict=True))}
+    on_gpu = with_gradients(states, frames, gru)
     assert_near({name: each.cpu() for name, each in on_gpu.items()}, expected, 1e-10)

@@ -308,7 +308,7 @@ def plan(home, *rows, **changes):
         title="Side by side",
         run=home / "grid",
         split="test",
-        seeds=(0, 1),
+        seeds=(0,),
         cache_root=home,
         rows=rows,
         workers=1,

@@ -15,7 +15,6 @@ from memfeat.training import (
     DevResult,
     Examples,
     fit,
-    learning_rate,
     resolve_options,
     train,
     train_seed,
@@ -40,14 +39,6 @@ def test_the_learning_rate_of_epochs_0_5_and_10_is_the_papers(tmp_path):
     rates = [epoch["learning_rate"] for epoch in history(train(made, labels, settings).folder)]
     expected = [1e-4] * 5 + [9.5e-5] * 5 + [9.025e-5]
     assert rates == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_recipes_defaults_are_the_papers(tmp_path):
-    settings = config(tmp_path).model_copy(update={"learning_rate": 1e-4})
-    assert [learning_rate(settings, e) for e in (0, 4, 5, 9)] == pytest.approx(
-        [1e-4, 1e-4, 9.5e-5, 9.5e-5]
-    )
-    assert (settings.batch_size, settings.patience_epochs, settings.monitor) == (8, 5, "l1")
 
 
 @pytest.mark.parametrize("rate", [1e-4, 3e-3])
