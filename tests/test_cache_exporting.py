@@ -5,11 +5,10 @@ import json
 import made_up
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import ok, run
 
 from memfeat.cache import Cache, CacheSpec, EncodedVideo, export_features, write_shard
 from memfeat.cache.exporting import VIDEOS_AT_ONCE
-from memfeat.cli import main
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.manifest import VideoRecord, write_manifest
 
@@ -89,7 +88,7 @@ def test_videos_of_the_manifest_without_features_are_named_with_exit_code_3(cach
     ]
     write_manifest(tmp_path / "m.csv", records)
     where = [cache, "-o", tmp_path / "f.npz", "--manifest", tmp_path / "m.csv"]
-    result = CliRunner().invoke(main, ["cache", "export", *map(str, where), "--json"])
+    result = run("cache", "export", *where, "--json")
     assert result.exit_code == 3
     summary = json.loads(result.stdout)
     assert (summary["videos"], summary["left_out"]) == (1, ["gone", "never"])
@@ -106,9 +105,3 @@ def test_nothing_is_written_of_a_damaged_cache_or_of_no_video(cache, tmp_path):
     with pytest.raises(DamagedShardError, match="checksum"):
         export_features(cache, tmp_path / "f.npz")
     assert not list(tmp_path.glob("*.npz"))
-
-
-def ok(*arguments: object):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from commands import ok, run, told
 
 from memfeat.cache import Cache, ImportSummary, import_features, verify
 from memfeat.cache.importing import VIDEOS_PER_SHARD
-from memfeat.cli import main
 from memfeat.config import ImportConfig
 from memfeat.errors import CacheError
 from memfeat.manifest import VideoRecord, write_manifest
@@ -372,16 +371,6 @@ def test_another_version_of_a_videos_features_is_not_mixed_in(tmp_path):
 # --- the command, training, and what cannot be done ---
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def ok(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def manifest_of(path: Path, ids: list[str], dev: int, scores: np.ndarray) -> Path:
     records = [
         VideoRecord(
@@ -451,8 +440,8 @@ def test_a_name_is_asked_for(trained, tmp_path):
 
 def test_figures_and_the_report_say_that_the_features_were_made_elsewhere(trained):
     said = f"features: C3D, made elsewhere (a friend's), {DIM}-d"
-    assert said in json.loads(ok("evaluate", trained / "run", "--json"))["sources"]
-    page = Path(ok("report", trained / "run").strip()).read_text()
+    assert said in told("evaluate", trained / "run")["sources"]
+    page = Path(ok("report", trained / "run").stdout.strip()).read_text()
     assert "C3D, made elsewhere (a friend" in page
 
 

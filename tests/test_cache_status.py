@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import run, told
 from test_cache import failed, spec, video
 
 from memfeat.cache import Cache, repair, same_sources, status_of, verify, write_shard
-from memfeat.cli import main
 from memfeat.cli.extract import extract_command
 from memfeat.config import ExtractConfig
 from memfeat.errors import ConfigError
@@ -28,10 +27,6 @@ def folder(tmp_path):
         "video_id,path,score,split\na,a.mp4,.5,train\ntwin,t.mp4,.5,test\nnew,n.mp4,.5,test\n"
     )
     return cache
-
-
-def run(*arguments) -> Result:
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 def break_one(folder, name: str = "a") -> None:
@@ -58,7 +53,7 @@ def test_status_counts_by_reason_and_names_the_commands(folder):
 
 
 def test_status_as_json(folder):
-    found = json.loads(run("status", folder, "--json").stdout)
+    found = told("status", folder, code=3)
     assert found["videos"] == {"ok": 2, "partial": 1, "failed": 2}
     assert found["reasons"] == {"failed": {"missing": 2}, "partial": {"truncated": 1}}
     assert found["same_content"] == [["a", "twin"]]
@@ -110,10 +105,10 @@ def test_status_of_what_is_left_when_every_shard_was_set_aside(folder):
 
 def test_a_leak_across_splits_is_told_only_where_the_manifest_shows_one(folder):
     manifest = folder.parent / "m.csv"
-    found = json.loads(run("status", folder, "--manifest", manifest, "--json").stdout)
+    found = told("status", folder, "--manifest", manifest, code=3)
     assert found["leaks"] == [["a", "twin"]]
     manifest.write_text(manifest.read_text().replace("test", "train"))
-    found = json.loads(run("status", folder, "--manifest", manifest, "--json").stdout)
+    found = told("status", folder, "--manifest", manifest, code=3)
     assert (found["leaks"], found["same_content"]) == ([], [["a", "twin"]])
 
 

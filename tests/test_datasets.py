@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import run, told
 from made_up_datasets import (
     MAKERS,
     MadeUp,
@@ -18,7 +18,6 @@ from made_up_datasets import (
     write_csv,
 )
 
-from memfeat.cli import main
 from memfeat.config import ConvertConfig
 from memfeat.datasets import FORMATS, Conversion, convert
 from memfeat.datasets.folder import Folder, stem
@@ -190,18 +189,20 @@ def test_normalised_scores_are_the_default_and_raw_ones_the_other_choice(tmp_pat
     assert {record.n_annotations for record in raw.of_split("dev")} == {90}
 
 
-def test_a_numeric_id_finds_its_file_with_leading_zeros(tmp_path):
-    write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), [["493", "", "0.5", "0.6"]])
-    _, manifest = converted("memento10k-mediaeval", touched(tmp_path, "Videos/00493.mp4"))
-    assert manifest.records[0].path.name == "00493.mp4"
-    assert manifest.records[0].video_id == "493"
-
-
-def test_a_url_finds_its_file_with_escapes_undone_and_its_query_cut(tmp_path):
-    url = "https://nowhere.example/a/clip%401.mp4?raw=1"
-    write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), [["7", url, "0.5", "0.6"]])
-    _, manifest = converted("memento10k-mediaeval", touched(tmp_path, "a/clip@1.mp4"))
-    assert manifest.records[0].path == tmp_path / "a/clip@1.mp4"
+@pytest.mark.parametrize(
+    ("video_id", "url", "file"),
+    [
+        ("493", "", "Videos/00493.mp4"),
+        ("7", "https://nowhere.example/a/clip%401.mp4?raw=1", "a/clip@1.mp4"),
+    ],
+)
+def test_a_number_without_its_zeros_and_a_url_with_escapes_and_query_find_their_file(
+    video_id, url, file, tmp_path
+):
+    rows = [[video_id, url, "0.5", "0.6"]]
+    write_csv(tmp_path / "train_scores.csv", MEDIAEVAL.split(","), rows)
+    _, manifest = converted("memento10k-mediaeval", touched(tmp_path, file))
+    assert (manifest.records[0].video_id, manifest.records[0].path) == (video_id, tmp_path / file)
 
 
 def test_counts_that_are_none_are_left_out_and_said_so(tmp_path):
@@ -430,10 +431,6 @@ def test_a_label_file_that_is_there_twice_is_refused(tmp_path):
 # --- the command ---
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def test_the_command_prints_the_manifest_on_stdout_and_counts_or_one_error_on_stderr(tmp_path):
     memento10k(tmp_path)
     (tmp_path / "videos/made-up-1@c_1.mp4").unlink()
@@ -457,9 +454,8 @@ def test_the_command_prints_the_manifest_on_stdout_and_counts_or_one_error_on_st
 def test_the_command_prints_the_same_as_json(tmp_path):
     videomem(tmp_path)
     touched(tmp_path, "stranger.mp4")
-    arguments = ["manifest", "from", "videomem", tmp_path, "-o", tmp_path / "m.csv", "--json"]
-    result = run(*arguments, "--target", "long-term", "--seed", "5")
-    summary = json.loads(result.stdout)
+    how = ["-o", tmp_path / "m.csv", "--target", "long-term", "--seed", "5"]
+    summary = told("manifest", "from", "videomem", tmp_path, *how)
     counted = {"listed": 14, "found": 14, "missing": 0, "unlabelled": 0, "written": 14}
     assert summary["splits"][0] == {"split": "train"} | counted
     assert summary["unlisted"] == [f"{tmp_path}/stranger.mp4"]

@@ -1,23 +1,13 @@
 """Made-up folders of the paper's two datasets, from label files to figures across datasets."""
 
-import json
-
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import ok, told
 from made_up_datasets import MAKERS, render
-
-from memfeat.cli import main
 
 COUNTS = {"memento10k": (6, 3, 3), "videomem": (6, 3, 3)}
 ENCODER = ["--encoder", "efficientnet-lite0", "--weights", "random", "--batch-size", "8"]
 MODEL = ["--aggregator", "linear-avg", "--head", "linear", "--max-epochs", "2"]
-
-
-def ok(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +28,17 @@ def home(tmp_path_factory):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_listed_video_is_cached_and_its_manifest_is_sound(name, home):
-    info = json.loads(ok("cache", "info", home / "cache" / name, "--json"))
+    info = told("cache", "info", home / "cache" / name)
     assert info["videos"] == {"ok": 12, "partial": 0, "failed": 0}
     assert info["frames"] == 12 * 4
-    checked = json.loads(ok("manifest", "check", home / f"{name}.csv", "--json"))
+    checked = told("manifest", "check", home / f"{name}.csv")
     assert [split["missing_files"] for split in checked["splits"]] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("trained", "evaluated"), [tuple(COUNTS), tuple(reversed(COUNTS))])
 def test_a_run_is_evaluated_on_the_other_datasets_cache(trained, evaluated, home):
     other = ["--manifest", home / f"{evaluated}.csv", "--cache", home / "cache" / evaluated]
-    result = json.loads(ok("evaluate", home / "runs" / trained, *other, "--json"))
+    result = told("evaluate", home / "runs" / trained, *other)
     assert {"train", "dev"} <= set(result["metrics"])
     assert ("test" in result["metrics"]) == (evaluated == "videomem")  # the other withholds them
     assert all(0 <= metrics["mse"] < 1 for metrics in result["metrics"].values())
@@ -68,7 +58,7 @@ def test_table_2_is_filled_in_both_directions(home):
     grid = f"title = 'Table 2'\nrun = '{home}/table2'\nseeds = '0-1'\nworkers = 1\n"
     pipeline = home / "table2.toml"
     pipeline.write_text(f"[train]\n{recipe}[transfer]\n{grid}{''.join(datasets)}")
-    table = json.loads(ok("transfer", pipeline, "--json"))
+    table = told("transfer", pipeline)
     found = {(row["trained_on"], row["evaluated_on"], row["split"]) for row in table["rows"]}
     pairs = {(one, other) for one in COUNTS for other in COUNTS}
     # memfeat divides VideoMem's twelve 14 : 3 : 3; Memento10k's test scores are withheld.

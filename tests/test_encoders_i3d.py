@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from clips import numbered_clip
+from commands import told
 from safetensors.torch import save_file
 from towers import i3d_network, pixels, save_small_i3d, with_classes
 
 from memfeat.cache import Cache
-from memfeat.cli import main
 from memfeat.encoders import create_encoder, encoder_tags, reachable_weights
 from memfeat.errors import ConfigError, EncoderError, UnknownNameError
 
@@ -147,9 +146,7 @@ def test_a_video_becomes_one_row_for_every_16_frames_that_it_has_in_full(small_w
     (tmp_path / "manifest.csv").write_text(f"video_id,path,score,split\n{rows}")
     flags = ["--manifest", tmp_path / "manifest.csv", "--cache", cache, "--weights", small_weights]
     arguments = ["extract", "--encoder", "i3d", "--batch-size", "2", "--device", "cpu", *flags]
-    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
-    assert result.exit_code == 0, result.output
-    summary = json.loads(result.stdout)
+    summary = told(*arguments)
     assert (summary["frames"], summary["frames_kept"]) == (42, 42)  # no sampler left any out
     opened = Cache.open(cache)
     table = opened.load(list(lengths))

@@ -1,7 +1,6 @@
 """Patch tokens beside the class token, against open_clip, timm and NumPy."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,12 @@ import open_clip
 import pytest
 import timm
 import torch
-from click.testing import CliRunner, Result
+from commands import ok, run
 from numpy.typing import NDArray
 from torch import Tensor
 from towers import frames, normalised, tiny_models
 
 from memfeat.cache import Cache
-from memfeat.cli import main
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.errors import ConfigError
 from memfeat.video import write_video
@@ -165,12 +163,12 @@ def test_towers_without_patch_tokens_are_refused_before_weights_are_loaded(name,
         create_encoder(name, "random", tokens="cls+2x2")
 
 
-def extract(folder: Path, tokens: str) -> Result:
+def extract(folder, tokens):
     settings = [
         "--manifest", folder / "m.csv", "--cache", folder / tokens, "--encoder", "timm/test_vit",
         "--weights", "random", "--batch-size", "2", "--device", "cpu", "--tokens", tokens,
     ]  # fmt: skip
-    return CliRunner().invoke(main, ["extract", *map(str, settings)])
+    return run("extract", *settings)
 
 
 def test_patch_tokens_are_cached_from_the_command_line(tmp_path):
@@ -186,8 +184,7 @@ def test_patch_tokens_are_cached_from_the_command_line(tmp_path):
         tables[tokens] = cache.load(["clip"]).values
         assert tables[tokens].shape == (3, vectors * 64)
     assert np.array_equal(tables["cls+2x2"][:, :64], tables["cls"])
-    info = CliRunner().invoke(main, ["cache", "info", str(tmp_path / "cls+2x2")])
-    assert info.exit_code == 0
+    info = ok("cache", "info", tmp_path / "cls+2x2")
     assert any(line.split() == ["tokens", "cls+2x2"] for line in info.output.splitlines())
 
 

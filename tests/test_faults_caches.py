@@ -7,12 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import run
 from test_cache import DIM, failed, spec, video
 
 from memfeat.cache import Cache, CacheSpec, repair, same_sources, status_of, verify, write_shard
 from memfeat.cache.shard import text_attribute
-from memfeat.cli import main
 from memfeat.errors import CacheError, DamagedShardError
 
 OTHER_SPECS = {
@@ -309,7 +308,7 @@ def test_caches_with_a_flipped_bit_are_never_trained_on(tmp_path, command):
         f'[[transfer.datasets]]\nname = "a"\n{data}[[transfer.datasets]]\nname = "b"\n{data}',
     }
     (tmp_path / "p.toml").write_text(tables[command])
-    result = CliRunner().invoke(main, [command, str(tmp_path / "p.toml")])
+    result = run(command, tmp_path / "p.toml")
     assert result.exit_code == 1, result.output
     assert "does not match its checksum" in " ".join(result.output.split())
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -9,19 +9,11 @@ import json
 import made_up
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import run
 
 from memfeat.cache import EncodedVideo, write_shard
-from memfeat.cli import main
 
 BAD = ["ok,ok.mp4,0.5,train", "a,a.mp4,2,dev", "\udcff,b.mp4,x,dev"]
-
-
-def run(*arguments):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert "Traceback" not in result.output
-    return result
 
 
 def written(folder, rows):
