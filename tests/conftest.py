@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
     gc.enable()
-    if sys.platform == "linux" and len(session.items) > 100:
+    if sys.platform == "linux" and ("processes" in sys.modules or len(session.items) > 100):
         start_fork_server()
 
 

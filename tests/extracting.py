@@ -1,7 +1,5 @@
 """A small extraction, which tests run whole, in parts, several at once, or kill."""
 
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ from memfeat.config import ExtractConfig
 from memfeat.extraction import extract
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.video import write_video
-from memfeat.workers.processes import share_fork_server, worker_context
 
 FRAMES = (5, 9, 1, 6, 4, 7, 3)  # of each clip: batches of 4 run across them
 ENCODER = "timm/test_vit"
@@ -62,18 +59,6 @@ def config(cache: Path, **changes) -> ExtractConfig:
 def files(cache: Path) -> dict[str, bytes]:
     """Every file of a cache, hidden ones included."""
     return {path.name: path.read_bytes() for path in cache.iterdir()} if cache.is_dir() else {}
-
-
-def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
-    """Start a function in a process of its own, a fork that has torch loaded already."""
-    process = worker_context().Process(target=_call, args=(function, arguments))
-    process.start()
-    return process
-
-
-def _call(function: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    share_fork_server()
-    function(*arguments)
 
 
 def extract_into(clips: Path, cache: Path, device: str = "cpu") -> None:

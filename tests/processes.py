@@ -1,4 +1,4 @@
-"""Looking at processes through /proc, and sending them signals at the right moment."""
+"""Starting processes, looking at them through /proc, and sending them signals in time."""
 
 import os
 import signal
@@ -6,7 +6,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from memfeat.cli import main
+from memfeat.workers.processes import share_fork_server, worker_context
+
+
+def start(
+    function: Callable[..., None], *arguments: object, log: Path | None = None
+) -> BaseProcess:
+    """Start a function in a process of its own, a fork that has torch loaded already.
+
+    It heeds Ctrl-C as one that was started in a terminal does, and leads a process group.
+
+    Args:
+        function: of a module.
+        arguments: of the function.
+        log: file that its standard error goes to.
+    """
+    process = worker_context().Process(target=_call, args=(function, arguments, log))
+    process.start()
+    return process
+
+
+def _call(function: Callable[..., None], arguments: tuple[object, ...], log: Path | None) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if log:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    share_fork_server()
+    function(*arguments)
+
+
+def memfeat(*arguments: object) -> None:
+    """Run the command: for a process of its own."""
+    main(list(map(str, arguments)))
 
 
 def descendants(pid: int | None = None) -> list[int]:
@@ -17,12 +52,6 @@ def descendants(pid: int | None = None) -> list[int]:
             with suppress(OSError):
                 found += map(int, (task / "children").read_text().split())
     return [each for child in found for each in (child, *descendants(child))]
-
-
-def workers_of(pid: int) -> list[int]:
-    """The worker processes that one has started, in the order of their start."""
-    servers = [server for server in descendants(pid) if parent_of(server) == pid]
-    return sorted(worker for server in servers for worker in descendants(server))
 
 
 def parent_of(pid: int) -> int:

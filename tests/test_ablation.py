@@ -6,14 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_up import SMALL, records, spec
-from processes import descendants, eventually, exists, workers_of
+from processes import descendants, eventually, exists, start
 
 from memfeat.ablation import GridProgress, plan_cells, run_ablation, train_seeds
 from memfeat.ablation.progress import ProgressCounter
@@ -366,64 +366,53 @@ def test_a_model_that_raises_or_kills_its_worker_fails_alone(home):
     assert [path.parent.name for path in finished] == ["seed-0"]
 
 
-RUN = """
-import signal
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_ablation import SMALL, grid, plan_cells, recipe, row, run_ablation
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    home = Path(sys.argv[1])
-    long = {"max_epochs": int(sys.argv[2]), "patience_epochs": 10**6} | SMALL
+def train_grid(home: Path, epochs: int, workers: int) -> None:
+    long = {"max_epochs": epochs, "patience_epochs": 10**6} | SMALL
     rows = [row("one", "bigru", **long), row("two", "bigru", **long), row("quick")]
-    config = grid(home, rows=rows, aggregators=(), workers=int(sys.argv[3]))
+    config = grid(home, rows=rows, aggregators=(), workers=workers)
     run_ablation(config, plan_cells(config, recipe(home)))
-"""
 
 
-def start(home: Path, epochs: int, workers: int, until: str) -> subprocess.Popen:
-    """Run the grid in a process of its own; return when two files `until` are there."""
-    command = [sys.executable, "-c", RUN, home, str(epochs), str(workers)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while len(list((home / "grid").rglob(until))) < 2 and process.poll() is None:
-        time.sleep(0.02)
-    return process
+def begin(home: Path, epochs: int, workers: int, until: str) -> tuple[BaseProcess, list[int]]:
+    """Train the grid in another process; return it, and its workers, at two files `until`."""
+    before = set(descendants())
+    process = start(train_grid, home, epochs, workers, log=home / "log")
+    assert eventually(lambda: len(list((home / "grid").rglob(until))) >= 2, seconds=120)
+    return process, sorted(set(descendants()) - before - {process.pid})
 
 
 def test_an_interrupt_leaves_no_worker_and_no_table(home):
-    process = start(home, 10**6, 2, "config.json")
-    workers = workers_of(process.pid)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    process.communicate(timeout=30)
+    process, workers = begin(home, 10**6, 2, "config.json")
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    assert process.exitcode == 1
+    assert "KeyboardInterrupt" in (home / "log").read_text()
     assert len(workers) == 2
     assert eventually(lambda: not any(map(exists, workers)))
     assert list((home / "grid").glob(".features.*")) == []
 
 
 def test_a_killed_worker_costs_no_cell(home):
-    process = start(home, 60, 2, "config.json")
-    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    stderr = process.communicate(timeout=120)[1]
-    assert process.returncode == 0
+    process, workers = begin(home, 20, 2, "config.json")
+    os.kill(workers[0], signal.SIGKILL)
+    process.join(120)
+    assert process.exitcode == 0
     table = json.loads((home / "grid" / "ablation.json").read_text())
     assert sorted(row["name"] for row in table["rows"]) == ["one", "quick", "two"]
     assert table["failed"] == []
-    assert "Error" not in stderr
+    assert (home / "log").read_text() == ""
 
 
 def test_after_a_kill_the_same_command_trains_only_what_is_missing(home):
-    process = start(home, 20, 1, "metrics.json")
-    workers = workers_of(process.pid)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process, workers = begin(home, 20, 1, "metrics.json")
+    process.kill()
+    process.join()
     assert len(workers) == 1
     assert eventually(lambda: not any(map(exists, workers)))
     finished = {path.parent: path.stat() for path in (home / "grid").rglob("metrics.json")}
     assert 2 <= len(finished) < 9  # six seeds, three cells
     assert len(list((home / "grid").glob(".features.*"))) == 1
-    process = start(home, 20, 1, "ablation.json")
-    assert "Error" not in process.communicate(timeout=120)[1]
+    train_grid(home, 20, 1)
     table = json.loads((home / "grid" / "ablation.json").read_text())
     assert sorted(row["name"] for row in table["rows"]) == ["one", "quick", "two"]
     assert list((home / "grid").glob(".features.*")) == []

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from clips import write_clip
-from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise, start
-from processes import descendants, struck
+from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise
+from processes import descendants, start, struck
 
 from memfeat.cache import Cache, verify
 from memfeat.cache.shard import text_attribute

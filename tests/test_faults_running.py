@@ -7,16 +7,15 @@ test_fuzz.py, F2 and F14 in tests/soak/ alone.
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from bad_videos import noise
 from clips import numbered_clip, write_clip
-from extracting import config, extract_into, files, manifest, manifest_of, start
+from extracting import ENCODER, config, extract_into, files, manifest, manifest_of
 from mutating import mutants
+from processes import memfeat, start
 
 from memfeat.cache import Cache, verify
 from memfeat.errors import EncoderError
@@ -24,30 +23,21 @@ from memfeat.extraction import extract
 
 
 def test_f3_a_second_interrupt_ends_it_at_once(clips, tmp_path):
-    main = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-from memfeat.cli import main
-if __name__ == "__main__":
-    main(sys.argv[1:])
-"""
     numbered_clip(tmp_path / "long.mp4", 1500)  # so that there is time to interrupt it
     rows = [f"v{n},{clips / f'v{n}.mp4'},,test" for n in range(7)] + ["long,long.mp4,,test"]
     (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
-    flags = ["--encoder", "timm/test_vit", "--weights", "random", "--device", "cpu"]
     where = ["--manifest", tmp_path / "m.csv", "--cache", tmp_path / "cache"]
-    command = [sys.executable, "-c", main, "extract", *where, *flags, "--videos-per-shard", "1"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        while not list((tmp_path / "cache").glob("shard-*")) and process.poll() is None:
-            time.sleep(0.01)
-        for _ in range(2):
-            os.killpg(process.pid, signal.SIGINT)
-        stderr = process.communicate(timeout=30)[1]
-    assert process.returncode in (130, -signal.SIGINT)
-    assert "Traceback" not in stderr
-    assert process.returncode < 0 or not list((tmp_path / "cache").glob(".*.part"))
+    flags = ["--encoder", ENCODER, "--weights", "random", "--device", "cpu"]
+    log = tmp_path / "log"
+    process = start(memfeat, "extract", *where, *flags, "--videos-per-shard", "1", log=log)
+    while not list((tmp_path / "cache").glob("shard-*")) and process.is_alive():
+        time.sleep(0.01)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+    process.join(30)
+    assert process.exitcode in (130, -signal.SIGINT)
+    assert "Traceback" not in log.read_text()
+    assert process.exitcode < 0 or not list((tmp_path / "cache").glob(".*.part"))
     assert verify(tmp_path / "cache") == {}
 
 

@@ -11,8 +11,8 @@ import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from extracting import start
 from moto.server import ThreadedMotoServer
+from processes import start
 
 from memfeat.cli import main
 from memfeat.storage import Url, list_files, read, remove, shards_at, upload, write
