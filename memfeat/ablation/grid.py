@@ -46,9 +46,7 @@ class Cell:
 def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
     """Return the cells of a grid: its rows, the product of its lists, its baselines and controls.
 
-    Args:
-        config: the grid.
-        recipe: settings that all cells share, as the pipeline's [train] table gives them.
+    All cells share the settings of `recipe`, the pipeline's [train] table.
 
     Raises:
         ConfigError: the grid names nothing, or a setting that is not allowed.

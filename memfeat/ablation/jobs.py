@@ -53,9 +53,7 @@ class _Shared(NamedTuple):
 class SharedFeatures:
     """Tables in memory-mapped files of `folder`; leaving the context removes them.
 
-    Args:
-        folder: for the files.
-        on_disk: whether they are written to disk at once, for workers on other machines.
+    With `on_disk` they are written to disk at once, for workers on other machines.
     """
 
     def __init__(self, folder: Path, *, on_disk: bool) -> None:

@@ -31,12 +31,7 @@ OnProgress = Callable[[GridProgress], None]
 
 
 class ProgressCounter:
-    """Counts the epochs of all models, each identified by its run folder.
-
-    Args:
-        cells: those that can be run.
-        on_progress: called at every change.
-    """
+    """Counts the epochs of all models, each identified by its run folder."""
 
     def __init__(self, cells: Iterable[Cell], on_progress: OnProgress) -> None:
         self._on_progress = on_progress

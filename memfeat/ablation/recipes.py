@@ -71,10 +71,7 @@ def caches_of(
 ) -> dict[Location, CacheRequest]:
     """Return the caches that `cells` need, by folder, in the order of the cells.
 
-    Args:
-        config: the grid, with its recipes.
-        cells: from `plan_cells`.
-        shared: settings of stage 1 for all caches, from the pipeline's [extract] table.
+    They share the settings of stage 1 of the pipeline's [extract] table.
 
     Raises:
         ConfigError: a setting that is not allowed, or a recipe for a cache that no cell needs.

@@ -72,13 +72,8 @@ def table_of(
     Each figure is the mean over seeds; `*_std` is its standard deviation over seeds, `*_interval`
     the 95 % bootstrap interval of that mean over videos, and `versus` the paired difference in
     SROCC from the reference with its interval. The reference is the row that the grid names, or
-    else the best. `frames_kept` is the share of frames that samplers kept.
-
-    Args:
-        config: the grid.
-        cells: all of its cells.
-        errors: by name, the messages of cells that failed.
-        without_cache: by name, the messages of cells whose cache is missing.
+    else the best. `frames_kept` is the share of frames that samplers kept. `errors` of cells that
+    failed, and of those `without_cache`, are messages by name.
     """
     results: list[_Result] = []
     failed = {**without_cache, **errors}

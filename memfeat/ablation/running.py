@@ -27,11 +27,6 @@ def run_ablation(
     A cell that fails is listed and costs the others nothing. Stop it at any time: finished
     cells and seeds are kept.
 
-    Args:
-        config: the grid.
-        cells: from `plan_cells`.
-        on_progress: called as models train.
-
     Returns:
         What `ablation.json` holds; see `memfeat.ablation.results`.
     """
@@ -58,12 +53,8 @@ def train_seeds(
 ) -> Run:
     """Train the seeds of one system: one in this process, several in parallel like a grid.
 
-    The run folder gets the same bytes either way, as from `memfeat.training.train`.
-
-    Args:
-        config: the settings.
-        workers: how many processes; 0 for one a CPU core, or one a GPU where GPUs train.
-        on_progress: called as models train.
+    The run folder gets the same bytes either way, as from `memfeat.training.train`. `workers` is as
+    in `train_cells`.
 
     Raises:
         MemfeatError, OSError: as for `read_features` and `train`; of several seeds a

@@ -35,12 +35,8 @@ def train_cells(
 ) -> dict[str, str]:
     """Train every cell that is not finished yet, in parallel; return the errors by cell.
 
-    Args:
-        cells: their caches exist.
-        folder: where the workers' shared tables are kept meanwhile.
-        workers: how many processes; 0 for one a CPU core, or one a GPU where GPUs train.
-        engine: where they are.
-        on_progress: called as models train.
+    The caches exist; tables that workers share are kept in `folder` meanwhile. 0 `workers` are
+    one process a CPU core, or one a GPU where GPUs train.
 
     Raises:
         ConfigError: no Ray, where that is the engine.
@@ -88,9 +84,7 @@ def _slots(engine: Engine, cells: Sequence[Cell], workers: int) -> Iterator[_Slo
 def local_slots(cells: Iterable[Cell], workers: int) -> list[str | None]:
     """Return for each worker the only GPU that it may see, or None for all there are.
 
-    Args:
-        cells: what is to be trained.
-        workers: how many; 0 for one a CPU core, or one a GPU where a GPU trains.
+    `workers` is as for `train_cells`.
     """
     devices = {cell.config.device for cell in cells}
     if devices <= {"cpu"} or not torch.cuda.is_available():

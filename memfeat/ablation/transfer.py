@@ -39,9 +39,7 @@ class Target(NamedTuple):
 def plan_transfer(config: TransferConfig, recipe: Mapping[str, Any]) -> list[Cell]:
     """Return for each dataset the model to train on it, with its settings and run folder.
 
-    Args:
-        config: the datasets.
-        recipe: settings that all share, as the pipeline's [train] table gives them.
+    All share the settings of `recipe`, the pipeline's [train] table.
 
     Raises:
         ConfigError: a setting that is not allowed.
@@ -77,11 +75,6 @@ def run_transfer(
 
     Each figure is the mean over seeds; `*_std` is its standard deviation over seeds, `*_interval`
     the 95 % bootstrap interval of that mean over videos.
-
-    Args:
-        config: the datasets.
-        cells: from `plan_transfer`.
-        on_progress: called as models train.
 
     Returns:
         The content of `transfer.json`.

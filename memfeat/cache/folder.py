@@ -231,9 +231,7 @@ class Cache:
 def set_aside(folder: Location, path: Path) -> Location:
     """Rename a damaged shard to `*.damaged`, and return its new path or URL.
 
-    Args:
-        folder: of the cache.
-        path: the shard, or its copy if the cache is remote.
+    Of a remote cache `path` is the copy.
 
     Raises:
         RemoteError: a remote shard that cannot be renamed.
@@ -246,9 +244,7 @@ def set_aside(folder: Location, path: Path) -> Location:
 def shard_paths(folder: Location, *, anew: bool = False) -> list[Path]:
     """Return the shards of a folder, or their copies on this machine, by name.
 
-    Args:
-        folder: of the cache.
-        anew: whether to fetch remote ones again.
+    With `anew` remote ones are fetched again.
 
     Raises:
         CacheError: there is none.

@@ -221,10 +221,7 @@ def _steps(video: SourceVideo) -> NDArray[Any]:
 def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.float16]:
     """Check a video's features and return them as the cache keeps them, float16 (time, dim).
 
-    Args:
-        video: the video.
-        spec: their width, and whether they are divided by their length.
-        first: where the video stands that the width is of.
+    `first` is where the video stands that the width is of.
 
     Raises:
         CacheError: features of another shape or width, values that are not finite or too large,

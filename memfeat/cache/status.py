@@ -127,9 +127,7 @@ class CacheStatus:
 def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> CacheStatus:
     """Check a cache's folder without reading embeddings.
 
-    Args:
-        folder: of the cache.
-        splits: of the videos that it should hold, by id.
+    `splits` are of the videos that it should hold, by id.
 
     Raises:
         CacheError: `folder` holds no cache, nor remains of one.

@@ -57,10 +57,6 @@ class Spool:
     Few are kept in memory, more in an unnamed temporary file in the cache's folder, which is gone
     with the process.
 
-    Args:
-        folder: of the cache.
-        width: of a row.
-
     Attributes:
         num_rows: how many it holds.
 

@@ -69,12 +69,6 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     Videos that are listed but missing are left out, unless asked for; so are videos that no label
     file lists. A format without splits gets seeded ones.
 
-    Args:
-        name: one of `FORMATS`.
-        source: folder with the label files.
-        output: the manifest.
-        config: which score, and where the videos are.
-
     Raises:
         UnknownNameError: no such format or target.
         ConfigError: a seed for a format that has its own splits.

@@ -40,13 +40,8 @@ def render_demo(
 ) -> Manifest:
     """Render the clips that are missing, and write the manifest if it differs.
 
-    An existing clip is complete, and kept: after changing settings, use another folder.
-
-    Args:
-        manifest_path: the manifest to write.
-        videos_folder: folder of the clips, called `<video_id>.mp4`.
-        settings: the dataset; by default the demo.
-        on_clip: called with each clip's id once it exists, rendered or kept.
+    An existing clip is complete, and kept: after changing settings, use another folder. `on_clip`
+    is called with each clip's id once it exists, rendered or kept.
 
     Raises:
         MemfeatError: the photographs are not installed.

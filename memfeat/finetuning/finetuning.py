@@ -87,13 +87,8 @@ def finetune(
 
     If it is stopped, by any means, the next call resumes after the last complete epoch, on one CPU
     to the same bytes but for `provenance.json`. A complete run is kept. Videos that fail to decode,
-    or decode only in part, are left out.
-
-    Args:
-        manifest: videos, splits and scores.
-        config: the settings.
-        on_progress: called every few videos with those done, the most there may be, and the news.
-        on_note: called with a line on each video that is left out.
+    or decode only in part, are left out. `on_progress` is called every few videos, `on_note` with a
+    line on each that is left out.
 
     Raises:
         TrainingError: no scored videos in train or dev, a loss that is no longer a number, or too

@@ -91,9 +91,7 @@ def build_regressor(
 def regressor_of(config: TrainConfig, dims: Sequence[int]) -> Regressor:
     """Build the regressor that settings name, its weights drawn from torch's global generator.
 
-    Args:
-        config: names the aggregators, the head, and their options.
-        dims: width of each cache's embeddings.
+    `dims` are the widths of each cache's embeddings.
 
     Raises:
         UnknownNameError, ConfigError: as for `build_regressor`.
@@ -124,11 +122,6 @@ def resolve_model_options(
     options: Mapping[str, Any] = NO_OPTIONS,
 ) -> Settings:
     """Return all options of an aggregator or head, defaults filled in.
-
-    Args:
-        registry: `AGGREGATORS` or `HEADS`.
-        name: from the registry.
-        options: those that were given.
 
     Raises:
         UnknownNameError: no such aggregator or head.

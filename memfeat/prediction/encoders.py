@@ -17,10 +17,7 @@ def build_encoders(
 ) -> tuple[FrameEncoder, ...]:
     """Build the encoder that each of the run's specs describes.
 
-    Args:
-        run: the run.
-        device: such as `cpu` or `cuda:1`.
-        weights: the checkpoint files of those encoders that came from one, in order.
+    `weights` are the checkpoint files of those encoders that came from one, in order.
 
     Raises:
         RunError: a file is missing or one too many, the features were made elsewhere, or another

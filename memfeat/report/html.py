@@ -19,10 +19,7 @@ _MINUS = "\N{MINUS SIGN}"
 def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write one self-contained HTML page.
 
-    Args:
-        folder: a run, of one seed or several; or the folder of an `ablation.json` or a
-            `transfer.json`.
-        output: the page; by default `report.html` in `folder`.
+    By default it is `report.html` in the folder.
 
     Returns:
         Where the page is.

@@ -47,11 +47,7 @@ def require_same_run(
 ) -> None:
     """Refuse to write into a folder that holds a run of other settings.
 
-    Args:
-        folder: the run folder.
-        there: the settings of the run that it holds.
-        here: those to compare with them.
-        others: what else differs, in words.
+    `there` are its settings, `here` those to compare; `others` is what else differs, in words.
 
     Raises:
         RunError: lists all that differs.

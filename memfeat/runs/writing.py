@@ -79,12 +79,7 @@ def finish_seed(
 ) -> None:
     """Write the result of training one seed into `config.run`, which completes it.
 
-    Args:
-        config: with this seed alone, as given to `begin_run`.
-        history: as for `write_history`.
-        regressor: of the best epoch.
-        predictions: of all videos.
-        provenance: everything that may differ between two runs of the same settings.
+    The provenance is all that may differ between two runs of the same settings.
 
     Raises:
         OSError: a file cannot be written, for example on a full disk; the run stays incomplete.

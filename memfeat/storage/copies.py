@@ -49,8 +49,7 @@ class Mirror:
     def pull(self, *, anew: bool = False) -> Path:
         """Make the copy like the remote folder, and return it.
 
-        Args:
-            anew: whether to fetch again what is there already.
+        With `anew` also what is there already.
 
         Raises:
             RemoteError: the folder cannot be listed, or a shard not be fetched.
@@ -147,9 +146,7 @@ def shards_at(folder: Location) -> list[str]:
 def local_folder(folder: Location, *, anew: bool = False) -> Path:
     """Return a folder on this machine with a folder's shards: itself, or a copy brought up to date.
 
-    Args:
-        folder: the folder.
-        anew: whether to fetch what the copy has already.
+    With `anew` it is fetched again.
 
     Raises:
         RemoteError: it is remote, and cannot be fetched.

@@ -1,5 +1,7 @@
 """Remote files through fsspec: read and written whole, with retries, and errors in one line.
 
+All functions raise `RemoteError` as `fetch` tells.
+
 Everything between fetching and uploading works on this machine's disk.
 """
 
@@ -54,11 +56,7 @@ class FileInfo(NamedTuple):
 
 
 def read(url: Url) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        RemoteError: see `fetch`.
-    """
+    """Return a file's content."""
     content: bytes = _with_retries(url, "read", lambda system, path: system.cat_file(path))
     return content
 
@@ -90,11 +88,7 @@ def fetch(url: Url, target: Path, *, stop: Event | None = None) -> None:
 
 
 def upload(source: Path, url: Url) -> str:
-    """Copy a file from this machine, whole or not at all; return its version there.
-
-    Raises:
-        RemoteError: see `fetch`.
-    """
+    """Copy a file from this machine, whole or not at all; return its version there."""
 
     def put(system: FileSystem, path: str) -> str:
         if url.protocol in OBJECT_STORES:
@@ -108,11 +102,7 @@ def upload(source: Path, url: Url) -> str:
 
 
 def write(url: Url, content: bytes) -> None:
-    """Write a small file.
-
-    Raises:
-        RemoteError: see `fetch`.
-    """
+    """Write a small file."""
 
     def put(system: FileSystem, path: str) -> None:
         _make_parents(system, path)
@@ -122,11 +112,7 @@ def write(url: Url, content: bytes) -> None:
 
 
 def list_files(folder: Url) -> dict[str, FileInfo]:
-    """Describe the files in a folder, by name; none if there is no such folder.
-
-    Raises:
-        RemoteError: see `fetch`.
-    """
+    """Describe the files in a folder, by name; none if there is no such folder."""
 
     def listed(system: FileSystem, path: str) -> dict[str, FileInfo]:
         system.invalidate_cache(path)
@@ -144,21 +130,13 @@ def list_files(folder: Url) -> dict[str, FileInfo]:
 
 
 def move(url: Url, target: Url) -> None:
-    """Give a file another name in the same storage.
-
-    Raises:
-        RemoteError: see `fetch`.
-    """
+    """Give a file another name in the same storage."""
     last = target.name
     _with_retries(url, "rename", lambda fs, path: fs.mv(path, f"{path.rpartition('/')[0]}/{last}"))
 
 
 def remove(url: Url) -> None:
-    """Delete a file.
-
-    Raises:
-        RemoteError: see `fetch`.
-    """
+    """Delete a file."""
     _with_retries(url, "delete", lambda system, path: system.rm_file(path))
 
 

@@ -93,10 +93,7 @@ class FittedBaseline:
 def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> FittedBaseline:
     """Fit a baseline on the train split, once for each point of its grid, and keep the best.
 
-    Args:
-        name: from `BASELINES`.
-        examples: what to learn from.
-        monitor: what picks the hyperparameters, on the dev split; of equals the first wins.
+    `monitor`, on the dev split, picks it; of equals the first wins.
 
     Raises:
         UnknownNameError: no such baseline.

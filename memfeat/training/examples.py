@@ -43,10 +43,6 @@ class Examples:
     def join(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
         """Keep the records that have features; `select_records` tells about the others.
 
-        Args:
-            tables: one for each cache; a single one may stand for itself.
-            records: the videos.
-
         Raises:
             CacheError: features that are damaged, such as NaN.
         """
@@ -61,10 +57,7 @@ class Examples:
     ) -> Self:
         """Join what `join` has checked before, without reading any feature again.
 
-        Args:
-            tables: the features.
-            records: the videos.
-            facts: what `facts` was then.
+        `facts` is what it was then.
         """
         joined = cls._join(tables, records)
         joined.__dict__["facts"] = dict(facts)  # where a cached_property keeps its value

@@ -140,12 +140,6 @@ def fit(
 
     torch's generators and thread count are left as they were.
 
-    Args:
-        examples: with scored videos in train and dev.
-        config: of one seed, its options filled in.
-        device: where to train.
-        on_epoch: called after each epoch.
-
     Raises:
         TrainingError: the loss is no longer a number, or GPU memory ran out.
         UnknownNameError, ConfigError: aggregator, head, or their options.

@@ -32,10 +32,7 @@ class Selection:
 def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) -> Selection:
     """Select the videos that have features in every cache; those that failed are left out.
 
-    Args:
-        manifest: names the videos.
-        caches: hold their features.
-        partial: whether to use videos that could be decoded only in part.
+    With `partial` those that could be decoded only in part are taken too.
 
     Raises:
         TrainingError: videos of the manifest were never extracted; says how many, which, into
@@ -66,11 +63,7 @@ def read_features(
 ) -> Features:
     """Read a manifest's videos from caches, whose shards are compared with their checksums.
 
-    Args:
-        manifest: names the videos.
-        folders: of the caches.
-        split: only its videos.
-        partial: whether to use videos that could be decoded only in part.
+    Only those of `split`, if it is given; `partial` is as for `select_records`.
 
     Raises:
         TrainingError: videos of the manifest were never extracted; see `select_records`.

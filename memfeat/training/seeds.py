@@ -85,10 +85,7 @@ def unfinished(
 ) -> list[TrainConfig]:
     """Return the seeds that `config.run` does not hold yet, each as a configuration of its own.
 
-    Args:
-        config: with all options, from `resolve_options`.
-        specs: what made each cache's features.
-        facts: `Examples.facts`.
+    `config` has all options, from `resolve_options`; `facts` are those of `Examples`.
 
     Raises:
         ConfigError: an aggregator attends over tokens that a cache does not hold.
@@ -105,11 +102,6 @@ def unfinished(
 
 def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | None = None) -> None:
     """Train a run of one seed and write its folder, `config.run`.
-
-    Args:
-        examples: what to learn from, with scored videos in train and dev.
-        config: of one seed, as `unfinished` returns them.
-        on_epoch: called after each epoch.
 
     Raises:
         TrainingError: the loss is no longer a number, or GPU memory ran out.
@@ -141,10 +133,7 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
 def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
     """Write the summary of several seeds into `config.run`, unless it is there.
 
-    Args:
-        config: as given to `unfinished`, all of whose seeds are complete now.
-        specs: what made each cache's features.
-        facts: `Examples.facts`.
+    All are complete now; the arguments are those of `unfinished`.
 
     Raises:
         RunError: a seed's folder is damaged, or `config.run` cannot be written to.
