@@ -11,15 +11,8 @@ from PIL import Image
 from scipy.stats import pearsonr, spearmanr
 
 from memfeat.errors import ConfigError
-from memfeat.figures import (
-    IntervalRow,
-    inline_svg,
-    intervals,
-    is_warning,
-    picture_format,
-    save,
-    scatter,
-)
+from memfeat.figures.plots import IntervalRow, intervals, scatter
+from memfeat.figures.style import inline_svg, is_warning, picture_format, save
 from memfeat.prediction.strip import strip_indices
 from memfeat.prediction.timeline import draw_timeline
 

@@ -6,7 +6,8 @@ from click.testing import CliRunner
 from memfeat.cli import main
 from memfeat.config import ExtractConfig, TrainConfig, build
 from memfeat.errors import ConfigError
-from memfeat.storage import Url, name_below, parse_location
+from memfeat.storage import Url, parse_location
+from memfeat.storage.locations import name_below
 
 
 @pytest.mark.parametrize(

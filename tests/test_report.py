@@ -12,7 +12,8 @@ from made_up import SMALL, table
 from pages import Page, assert_accessible, assert_self_contained
 from PIL import Image
 
-from memfeat.ablation import plan_cells, table_of
+from memfeat.ablation import plan_cells
+from memfeat.ablation.results import table_of
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import RunError

@@ -11,7 +11,8 @@ from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, build
 from memfeat.errors import ConfigError
 from memfeat.registry import unknown_name
 from memfeat.runs import FINETUNED
-from memfeat.storage import Location, name_below, shards_at
+from memfeat.storage import Location, shards_at
+from memfeat.storage.locations import name_below
 
 RECIPE_FLAGS = ("weights", "tokens", "sampler")
 NO_SETTINGS: Mapping[str, Any] = {}

@@ -15,7 +15,8 @@ from memfeat.cache.spec import CacheSpec
 from memfeat.cache.table import FeatureTable
 from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.storage import Location, Mirror, Url, local_folder, shards_at
+from memfeat.storage import Location, Mirror, Url, shards_at
+from memfeat.storage.copies import local_folder
 
 
 @dataclass(frozen=True)

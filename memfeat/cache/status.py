@@ -12,7 +12,9 @@ from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.storage import PART_SUFFIX, Location, Url, files_at, remove_stale_parts, shards_at
+from memfeat.storage import Location, Url, remove_stale_parts, shards_at
+from memfeat.storage.copies import files_at
+from memfeat.storage.files import PART_SUFFIX
 
 # Flags that a retry needs, for reasons that another file does not solve.
 FLAGS = {

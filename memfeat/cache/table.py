@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from memfeat.cache.shard import find_odd_vector
 from memfeat.cache.spec import CacheSpec
 from memfeat.errors import CacheError
-from memfeat.storage import locked_part, remove_stale_parts
+from memfeat.storage import remove_stale_parts
+from memfeat.storage.files import locked_part
 
 if TYPE_CHECKING:
     from memfeat.cache.folder import Cache

@@ -21,7 +21,7 @@ from memfeat.errors import ExitCode, MemfeatError
 from memfeat.storage import Location
 
 if TYPE_CHECKING:
-    from memfeat.ablation import CacheRequest
+    from memfeat.ablation.recipes import CacheRequest
 
 
 @click.command(

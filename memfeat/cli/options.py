@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from memfeat.config import FLAG_ALONE, Settings, build, read_pipeline
+from memfeat.config import Settings, build, read_pipeline
+from memfeat.config.settings import FLAG_ALONE
 from memfeat.errors import ConfigError
 from memfeat.storage import Url, is_url
 

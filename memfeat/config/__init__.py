@@ -26,8 +26,6 @@ from memfeat.config.grids import (
     TransferFigures,
 )
 from memfeat.config.settings import (
-    FLAG_ALONE,
-    LocalPath,
     Printed,
     Seeds,
     Settings,
@@ -37,9 +35,7 @@ from memfeat.config.settings import (
 )
 from memfeat.config.train import (
     FinetuneConfig,
-    Locations,
     Monitor,
-    Names,
     TrainConfig,
     aggregator_names,
     cache_names,
@@ -48,7 +44,6 @@ from memfeat.manifest import Split
 
 __all__ = [
     "EVERY_REASON",
-    "FLAG_ALONE",
     "MAX_PIXELS",
     "AblationConfig",
     "AblationRow",
@@ -57,10 +52,7 @@ __all__ = [
     "ExtractConfig",
     "FinetuneConfig",
     "ImportConfig",
-    "LocalPath",
-    "Locations",
     "Monitor",
-    "Names",
     "OnPartial",
     "PaperFigures",
     "PlanConfig",

@@ -1,7 +1,7 @@
 """Label files of published datasets to manifests; and the demo, which is imported by module."""
 
-from memfeat.datasets import memento10k, videomem  # registers the formats
-from memfeat.datasets.conversion import Conversion, SplitCount, convert
+from memfeat.datasets import memento10k, videomem  # noqa: F401 (registers the formats)
+from memfeat.datasets.conversion import Conversion, convert
 from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo
 
 __all__ = [
@@ -10,8 +10,5 @@ __all__ = [
     "Format",
     "Labels",
     "ListedVideo",
-    "SplitCount",
     "convert",
-    "memento10k",
-    "videomem",
 ]

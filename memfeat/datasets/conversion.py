@@ -16,7 +16,7 @@ from memfeat.datasets.splits import with_splits
 from memfeat.errors import ManifestError
 from memfeat.manifest import SPLITS, VideoRecord, explain, folded_id, write_manifest
 from memfeat.registry import unknown_name
-from memfeat.storage import SUFFIXES
+from memfeat.storage.tables import SUFFIXES
 
 
 @dataclass(frozen=True)

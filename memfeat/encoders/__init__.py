@@ -3,7 +3,12 @@
 A family of encoders imports the library that it wraps when one of its encoders is asked for.
 """
 
-from memfeat.encoders import efficientnet, i3d, openclip, timm_models  # registers the families
+from memfeat.encoders import (  # noqa: F401 (registers the families)
+    efficientnet,
+    i3d,
+    openclip,
+    timm_models,
+)
 from memfeat.encoders.choosing import (
     create_encoder,
     encoder_names,
@@ -22,12 +27,8 @@ __all__ = [
     "Tower",
     "VectorShape",
     "create_encoder",
-    "efficientnet",
     "encoder_names",
     "encoder_tags",
-    "i3d",
-    "openclip",
     "reachable_weights",
-    "timm_models",
     "vector_shape",
 ]

@@ -23,8 +23,9 @@ from memfeat.manifest import Manifest, VideoRecord
 from memfeat.runs import FINETUNED, METRICS, PROVENANCE, Predictions, read_object, write_scores
 from memfeat.runs.writing import write_history
 from memfeat.storage import write_json
-from memfeat.training import git_commit, versions
+from memfeat.training import versions
 from memfeat.training.reading import scores_of
+from memfeat.training.seeds import git_commit
 
 OnProgress = Callable[[int, int, str], None]  # videos done, the most there may be, latest news
 OnNote = Callable[[str], None]

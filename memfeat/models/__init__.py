@@ -3,7 +3,6 @@
 from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator, SpatialAttention
 from memfeat.models.heads import HEADS, Head
 from memfeat.models.regressor import (
-    NO_OPTIONS,
     Padded,
     Prediction,
     Regressor,
@@ -16,7 +15,6 @@ from memfeat.models.regressor import (
 __all__ = [
     "AGGREGATORS",
     "HEADS",
-    "NO_OPTIONS",
     "Aggregated",
     "Aggregator",
     "Head",

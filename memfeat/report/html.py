@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import memfeat
-from memfeat.figures import is_warning
+from memfeat.figures.style import is_warning
 from memfeat.report import choices
 from memfeat.report.page import Page, page_of
 from memfeat.storage import write_atomically

@@ -9,7 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from memfeat.config import aggregator_names
-from memfeat.figures import IntervalRow, inline_svg, intervals, scatter
+from memfeat.figures.plots import IntervalRow, intervals, scatter
+from memfeat.figures.style import inline_svg
 from memfeat.report.choices import in_words
 from memfeat.report.results import PairRow, Pairs, Table, read_pairs, read_table
 from memfeat.report.worst import WorstVideo, known_records, worst_videos

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memfeat.errors import RunError
 from memfeat.metrics import Interval
-from memfeat.runs import ABLATION, TRANSFER, first_problem, read_object
+from memfeat.runs import ABLATION, TRANSFER, read_object
+from memfeat.runs.files import first_problem
 
 
 class _Part(BaseModel):

@@ -23,7 +23,6 @@ from memfeat.runs.files import (
     PREDICTIONS,
     PROVENANCE,
     TRANSFER,
-    first_problem,
     is_complete,
     pair_folder,
     read_object,
@@ -37,7 +36,7 @@ from memfeat.runs.predictions import (
     split_metrics,
 )
 from memfeat.runs.run import Run
-from memfeat.runs.writing import begin_run, finish_seed, write_scores, write_summary
+from memfeat.runs.writing import begin_run, finish_seed, write_scores
 
 __all__ = [
     "ABLATION",
@@ -50,7 +49,6 @@ __all__ = [
     "Run",
     "begin_run",
     "finish_seed",
-    "first_problem",
     "format_predictions",
     "is_complete",
     "mean_over_seeds",
@@ -60,5 +58,4 @@ __all__ = [
     "seed_folder",
     "split_metrics",
     "write_scores",
-    "write_summary",
 ]

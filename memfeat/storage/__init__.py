@@ -5,42 +5,32 @@ Nothing here imports another part of memfeat but `errors`.
 
 from memfeat.storage.copies import (
     Mirror,
-    files_at,
     local_copy,
-    local_folder,
     scratch_folder,
     shards_at,
 )
 from memfeat.storage.files import (
-    PART_SUFFIX,
     atomic_replace,
-    locked_part,
     remove_stale_parts,
     sha256_of_file,
     user_cache,
     write_atomically,
     write_json,
 )
-from memfeat.storage.locations import Location, Url, is_url, name_below, parse_location
+from memfeat.storage.locations import Location, Url, is_url, parse_location
 from memfeat.storage.remote import fetch, list_files, read, remove, upload, write
-from memfeat.storage.tables import SUFFIXES, format_rows, read_rows
+from memfeat.storage.tables import format_rows, read_rows
 
 __all__ = [
-    "PART_SUFFIX",
-    "SUFFIXES",
     "Location",
     "Mirror",
     "Url",
     "atomic_replace",
     "fetch",
-    "files_at",
     "format_rows",
     "is_url",
     "list_files",
     "local_copy",
-    "local_folder",
-    "locked_part",
-    "name_below",
     "parse_location",
     "read",
     "read_rows",

@@ -11,11 +11,11 @@ import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from pydantic_core import CoreSchema
+from pydantic import BeforeValidator
+from pydantic_core import core_schema
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PASSWORD = re.compile(r"[^/@]*:[^/]*@")
@@ -103,10 +103,8 @@ class Url:
         return start + colon, rest
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
         """Let settings hold it, and write it as text."""
-        from pydantic_core import core_schema  # noqa: PLC0415 (which `memfeat --help` can do without)
-
         return core_schema.is_instance_schema(
             cls, serialization=core_schema.to_string_ser_schema(when_used="json")
         )
@@ -130,20 +128,11 @@ def parse_location(text: str) -> Path | Url:
     return Path(text)
 
 
-class _Parsed:
-    """Let settings read a location from text."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
-        from pydantic_core import core_schema  # noqa: PLC0415 (as above)
-
-        def parsed(value: Any) -> Any:
-            return parse_location(str(value)) if isinstance(value, str | Path) else value
-
-        return core_schema.no_info_before_validator_function(parsed, handler(source))
+def _parsed(value: Any) -> Any:
+    return parse_location(str(value)) if isinstance(value, str | Path) else value
 
 
-Location = Annotated[Path | Url, _Parsed]
+Location = Annotated[Path | Url, BeforeValidator(_parsed)]
 
 
 def name_below(location: Path | Url, root: Path | Url) -> str:

@@ -15,7 +15,6 @@ from memfeat.training.reading import Features, read_features, select_records
 from memfeat.training.seeds import (
     evaluate_run,
     finish,
-    git_commit,
     predict_run,
     resolve_options,
     train,
@@ -37,7 +36,6 @@ __all__ = [
     "evaluate_run",
     "finish",
     "fit",
-    "git_commit",
     "learning_rate",
     "predict_run",
     "read_features",

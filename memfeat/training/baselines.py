@@ -33,10 +33,18 @@ class Baseline(ABC):
 
     grid: ClassVar[Mapping[str, Sequence[float]]]
 
+    @classmethod
+    def build(cls, **hyperparameters: float) -> "Pipeline":
+        """Return the regressor on standardised features, unfitted."""
+        from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+        from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+        return make_pipeline(StandardScaler(), cls.regressor(**hyperparameters))
+
     @staticmethod
     @abstractmethod
-    def build(**hyperparameters: float) -> "Pipeline":
-        """Return the regressor, unfitted."""
+    def regressor(**hyperparameters: float) -> Any:
+        """Return scikit-learn's regressor, unfitted."""
 
 
 BASELINES: Registry[type[Baseline]] = Registry("baseline")
@@ -49,11 +57,11 @@ class RidgeBaseline(Baseline):
     grid: ClassVar = {"alpha": (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)}
 
     @staticmethod
-    def build(**hyperparameters: float) -> "Pipeline":
-        """Return the regressor, unfitted."""
+    def regressor(**hyperparameters: float) -> Any:
+        """Return scikit-learn's regressor, unfitted."""
         from sklearn.linear_model import Ridge  # noqa: PLC0415
 
-        return _on_standardised(Ridge(**hyperparameters))
+        return Ridge(**hyperparameters)
 
 
 @BASELINES.register("svr")
@@ -63,18 +71,11 @@ class SvrBaseline(Baseline):
     grid: ClassVar = {"C": (0.01, 0.1, 1.0, 10.0), "epsilon": (0.01, 0.03, 0.1)}
 
     @staticmethod
-    def build(**hyperparameters: float) -> "Pipeline":
-        """Return the regressor, unfitted."""
+    def regressor(**hyperparameters: float) -> Any:
+        """Return scikit-learn's regressor, unfitted."""
         from sklearn.svm import SVR  # noqa: PLC0415
 
-        return _on_standardised(SVR(**hyperparameters))
-
-
-def _on_standardised(regressor: Any) -> "Pipeline":
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-
-    return make_pipeline(StandardScaler(), regressor)
+        return SVR(**hyperparameters)
 
 
 @dataclass(frozen=True)

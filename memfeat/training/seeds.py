@@ -19,7 +19,8 @@ from memfeat.devices import CPU, cpu_threads, resolve_device
 from memfeat.errors import ConfigError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
-from memfeat.models import AGGREGATORS, HEADS, NO_OPTIONS, parameter_count, resolve_model_options
+from memfeat.models import AGGREGATORS, HEADS, parameter_count, resolve_model_options
+from memfeat.models.regressor import NO_OPTIONS
 from memfeat.runs import (
     Predictions,
     Run,
@@ -28,9 +29,9 @@ from memfeat.runs import (
     is_complete,
     seed_folder,
     split_metrics,
-    write_summary,
 )
 from memfeat.runs.files import require_same_run
+from memfeat.runs.writing import write_summary
 from memfeat.training.examples import Examples, Tables
 from memfeat.training.fitting import OnEpoch, fit, score
 
