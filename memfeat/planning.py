@@ -9,10 +9,10 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from memfeat.config import PlanConfig
+from memfeat.decoding import DecodedVideo, DecodeSettings, decode_ahead
 from memfeat.encoders import VectorShape, vector_shape
-from memfeat.errors import ConfigError, VideoError
+from memfeat.errors import ConfigError
 from memfeat.manifest import Manifest, read_manifest
-from memfeat.video import frames_by_header
 
 # Bytes as `memfeat.cache.shard` lays them out; a test compares with shards that it wrote.
 ROW_BYTES = 8 + 4  # pts_seconds, covers
@@ -83,12 +83,14 @@ def sample_lengths(manifest: Manifest, headers: int) -> tuple[list[float], Figur
     remote = len(manifest.records) - len(paths)
     drawn = random.Random(0).sample(list(sizes), min(headers, len(sizes)))  # noqa: S311
     lengths, unreadable = list[float](), dict[str, str]()
-    for name in drawn:
-        try:
-            frames = frames_by_header(paths[name])
-        except VideoError as error:
-            unreadable[name], frames = error.reason, 0.0  # it will fail, and cost nothing
-        lengths += [] if frames is None else [frames]
+    records = [manifest.by_id[name] for name in drawn]
+    with decode_ahead(records, DecodeSettings(1, header_only=True), decoders=1) as decoded:
+        for event in decoded:
+            if isinstance(event, DecodedVideo):
+                frames = event.result.frames_by_header
+                if event.result.status == "failed":  # it will fail, and cost nothing
+                    unreadable[event.record.video_id], frames = event.result.reason, 0.0
+                lengths += [] if frames is None else [frames]
     if not any(lengths):
         why = ", ".join(sorted(set(unreadable.values()))) or "no header has it"
         raise ConfigError(

@@ -17,7 +17,7 @@ from memfeat.decoding import ahead as ahead_module
 from memfeat.decoding.frame_pool import CHUNK_FRAMES, MOST_BYTES, PoolShape
 from memfeat.errors import DecoderError
 from memfeat.manifest import VideoRecord
-from memfeat.video import read_frames
+from memfeat.video import read_frames, write_video
 
 FRAMES = {"a": 30, "long": 400, "b": 9, "one": 1, "c": 17}
 SIZE = 160
@@ -100,6 +100,30 @@ def test_a_decoder_that_crashes_once_costs_nothing(clips, slow):
 def test_videos_behind_a_long_one_do_not_wait_for_it(clips, slow):
     short = {f"{name}{turn}": clips[name] for turn in range(5) for name in ("a", "b", "one", "c")}
     assert list(decode({"slow": slow} | short, decoders=2))[-1] == "slow"
+
+
+def test_no_more_videos_are_begun_before_the_oldest_has_ended_than_was_asked_for(clips, slow):
+    many = {"slow": slow} | {f"b{turn}": clips["b"] for turn in range(9)}
+    begun = set()
+    with decode_ahead(records(many), DecodeSettings(SIZE), decoders=2, most_open=4) as videos:
+        for event in videos:
+            begun.add(event.number)
+            if event.number == 0 and hasattr(event, "result"):
+                break
+    assert begun == {0, 1, 2, 3}
+
+
+def test_frames_keep_their_shape_where_that_is_asked_for(tmp_path):
+    path = tmp_path / "wide.mp4"
+    write_video(path, [np.full((90, 160, 3), 40 * n, np.uint8) for n in range(5)], fps=10)
+    for size, shape in ((80, (45, 80)), (200, (90, 160))):
+        settings = DecodeSettings(size, keep_shape=True, first_frame=3, hashed=False)
+        with decode_ahead(records({"wide": path}), settings, decoders=1) as videos:
+            frames, end = videos
+        assert frames.pixels.shape == (2, *shape, 3)
+        assert frames.pixels.mean((1, 2, 3)) == pytest.approx([120, 160], abs=2)
+        assert frames.pts_seconds == pytest.approx([0.3, 0.4])
+        assert end.result.source_sha256 == ""
 
 
 def test_a_decoder_that_hangs_costs_its_video_and_the_others_come(clips, slow):

@@ -1,7 +1,6 @@
 """Finetuning I3D: that it learns, that it goes on where it was stopped, and what it leaves."""
 
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,9 @@ from memfeat.config import FinetuneConfig
 from memfeat.devices import CPU
 from memfeat.encoders import create_encoder
 from memfeat.encoders.inception import InceptionI3d
-from memfeat.errors import RunError, TrainingError, VideoError
+from memfeat.errors import RunError, TrainingError
 from memfeat.finetuning import finetune
-from memfeat.finetuning.clips import (
-    UsableVideos,
-    VideoCheck,
-    ahead_of,
-    read_clip,
-    start_of_clip,
-)
+from memfeat.finetuning.clips import UsableVideos, VideoCheck, clips_at, start_of_clip
 from memfeat.finetuning.finetuning import resolved
 from memfeat.finetuning.fitting import Fitting, starting_network
 from memfeat.manifest import Manifest, VideoRecord, read_manifest
@@ -257,11 +250,11 @@ def test_a_clip_is_16_frames_from_its_start_and_repeats_the_last_where_there_are
     tmp_path: Path,
 ) -> None:
     video = record(numbered_clip(tmp_path / "clip.mp4", 40))
-    assert numbers_in(read_clip(video, 7, 160)) == list(range(7, 23))
-    assert numbers_in(read_clip(video, 30, 160)) == [*range(30, 40), *[39] * 6]
-    with pytest.raises(VideoError, match="no frame 40 any more") as caught:
-        read_clip(video, 40, 160)
-    assert caught.value.reason == "changed"
+    (_, whole), (_, short), (_, error) = clips_at([video] * 3, (7, 30, 40), 160, decoders=2)
+    assert numbers_in(whole) == list(range(7, 23))
+    assert numbers_in(short) == [*range(30, 40), *[39] * 6]
+    assert error.reason == "changed"
+    assert "no frame 40 any more" in str(error)
 
 
 def test_a_video_lost_during_training_is_left_out_and_ends_nothing(
@@ -286,20 +279,6 @@ def test_a_video_lost_during_training_is_left_out_and_ends_nothing(
     assert len(notes) == 1
     assert "left out of this epoch: " in notes[0]
     assert "lost.mp4" in notes[0]
-
-
-def test_decoding_ahead_is_bounded_and_in_order() -> None:
-    started, lock = [], threading.Lock()
-
-    def work(item: int) -> int:
-        with lock:
-            started.append(item)
-        return -item
-
-    for item, future in enumerate(ahead_of(work, range(20), threads=2, most=4)):
-        assert future.result() == -item
-        assert len(started) <= item + 4
-    assert sorted(started) == list(range(20))
 
 
 @pytest.mark.parametrize(("classes", "kept"), [(400, False), (1, True)])

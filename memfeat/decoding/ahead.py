@@ -3,7 +3,7 @@
 import selectors
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class DecodedFrames(NamedTuple):
 
     Attributes:
         number: of the video, counted from 0 in the order given.
-        pixels: uint8 (frames, size, size, 3) RGB; valid until the next event is requested.
+        pixels: uint8 (frames, height, width, 3) RGB; valid until the next event is requested.
         pts_seconds: when each is shown.
     """
 
@@ -85,14 +85,16 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
     def __init__(
         self,
         fetcher: Fetcher,
-        settings: DecodeSettings,
+        settings: Callable[[int], DecodeSettings],
         decoders: list[Decoder],
         pool: FramePool,
+        *,
         time_limit: float | None,
+        most_open: int | None,
     ) -> None:
         self.waited = self.starting = 0.0
         self._fetcher, self._settings, self._pool = fetcher, settings, pool
-        self._time_limit = time_limit
+        self._time_limit, self._most_open = time_limit, most_open
         self._decoders = decoders
         self._retiring: set[Decoder] = set()
         self._open: dict[Decoder, _OpenVideo] = {}
@@ -179,6 +181,9 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
 
     def _next_video(self) -> _OpenVideo | None:
         """Take the next video that is on this machine's disk, or wait if there is nothing else."""
+        oldest = min((video.number for video in self._open.values()), default=self._count)
+        if self._most_open and self._count - oldest >= self._most_open:
+            return None
         while self._fetcher.is_ready or not (self._open or self._events):
             source = next(self._fetcher, None)
             if source is None:
@@ -186,7 +191,7 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
             number = self._count
             self._count += 1
             try:
-                return _OpenVideo(number, source, Job(source.path(), self._settings))
+                return _OpenVideo(number, source, Job(source.path(), self._settings(number)))
             except RemoteError as error:
                 if error.reason == "unusable":  # and would be for every other video
                     raise
@@ -209,7 +214,7 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
         if isinstance(message, ChunkFilled):
             pts_seconds = message.pts_seconds
             video.received += len(pts_seconds)
-            pixels = self._pool.frames(message.chunk, len(pts_seconds))
+            pixels = self._pool.frames(message.chunk, len(pts_seconds), message.shape)
             frames = DecodedFrames(video.number, pixels, pts_seconds)
             self._events.append((frames, message.chunk))
         elif isinstance(message, DecodeResult):
@@ -276,10 +281,11 @@ def start_decoders(number: int) -> None:
 @contextmanager
 def decode_ahead(
     records: Iterable[VideoRecord],
-    settings: DecodeSettings,
+    settings: DecodeSettings | Sequence[DecodeSettings],
     *,
     decoders: int,
     time_limit: float | None = TIME_LIMIT,
+    most_open: int | None = None,
 ) -> Iterator[DecodedVideos]:
     """Decode videos in worker processes; leaving the context stops them.
 
@@ -290,23 +296,28 @@ def decode_ahead(
 
     Args:
         records: which videos, in order.
-        settings: how each is decoded.
+        settings: how all are decoded, or how each is, to frames of one size.
         decoders: processes, each on one codec thread. The frames are the same with any number.
         time_limit: seconds; None for no limit.
+        most_open: how many videos are begun at most before the oldest of them has ended, which
+            bounds what a consumer keeps who needs them in order; None for any number.
 
     Raises:
         DecoderError: the processes cannot be had.
         RemoteError: remote videos cannot be had at all: a package or credentials are missing.
         OSError: there is no room on this machine's disk for copies.
     """
-    shape = PoolShape.of_frames(settings.size, decoders)
+    each = (lambda _: settings) if isinstance(settings, DecodeSettings) else settings.__getitem__
+    shape = PoolShape.of_frames(each(0).size, decoders)
     pool = _pools.pop() if _pools else None
     if pool is None or pool.shape != shape:
         pool = FramePool(shape)
     start_decoders(decoders)
     chosen = [_idle.pop() for _ in range(decoders)]
     with Fetcher(records) as fetcher:
-        videos = DecodedVideos(fetcher, settings, chosen, pool, time_limit)
+        videos = DecodedVideos(
+            fetcher, each, chosen, pool, time_limit=time_limit, most_open=most_open
+        )
         try:
             yield videos
         finally:

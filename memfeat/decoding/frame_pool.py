@@ -64,9 +64,9 @@ class FramePool:
     def __del__(self) -> None:
         os.close(self.descriptor)
 
-    def frames(self, chunk: int, count: int) -> NDArray[np.uint8]:
-        """Return the first `count` frames of a chunk, uint8 (count, size, size, 3)."""
-        return self._chunks[chunk, :count]
+    def frames(self, chunk: int, count: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the first `count` frames of a chunk, uint8 (count, *shape, 3)."""
+        return self._chunks[chunk, :count, : shape[0], : shape[1]]
 
     @property
     def used(self) -> float:

@@ -20,7 +20,7 @@ from memfeat.decoding.frame_pool import CHUNK_FRAMES, PoolShape, attach
 from memfeat.decoding.sampling import EVERY_FRAME, CoverCounter, Sampling
 from memfeat.errors import VideoError
 from memfeat.storage import sha256_of_file
-from memfeat.video import Frame, VideoReader
+from memfeat.video import Frame, VideoReader, frames_by_header
 
 HEARTBEAT_SECONDS = 0.5
 IDLE_SECONDS = 300.0  # without a job, after which a process ends
@@ -38,6 +38,10 @@ class DecodeSettings:
         max_frames, max_seconds: only each video's beginning.
         max_pixels: a video of larger frames is refused.
         allow_images: whether an image is a video of one frame.
+        first_frame: none before this one, counted from 0, is handed out.
+        keep_shape: frames keep their shape, and are reduced if a side has more than `size` pixels.
+        hashed: whether the result has the file's hash.
+        header_only: decode nothing; the result has what the header says.
     """
 
     size: int
@@ -46,6 +50,10 @@ class DecodeSettings:
     max_seconds: float | None = None
     max_pixels: int | None = MAX_PIXELS
     allow_images: bool = False
+    first_frame: int = 0
+    keep_shape: bool = False
+    hashed: bool = True
+    header_only: bool = False
 
 
 # Messages from the parent.
@@ -88,9 +96,10 @@ class Opened(NamedTuple):
 
 
 class ChunkFilled(NamedTuple):
-    """Frames at the start of a chunk of the pool, and when each is shown."""
+    """Frames at the start of a chunk of the pool: their height and width, and their times."""
 
     chunk: int
+    shape: tuple[int, int]
     pts_seconds: list[float]
 
 
@@ -108,6 +117,7 @@ class DecodeResult(NamedTuple):
         source_bytes: size of the file, or -1.
         source_sha256: hash of the file, or empty.
         frames_expected: what the container promises, if it does.
+        frames_by_header: an estimate from the header, if that was asked for and says something.
         covers: how many frames each of those sent stands for.
     """
 
@@ -117,6 +127,7 @@ class DecodeResult(NamedTuple):
     source_bytes: int = -1
     source_sha256: str = ""
     frames_expected: int | None = None
+    frames_by_header: float | None = None
     covers: Sequence[int] = ()
 
 
@@ -140,6 +151,7 @@ class Worker:
         self._job: Job | None = None
         self._chunks: NDArray[np.uint8] = np.empty((0, 0, 0, 0, 0), np.uint8)
         self._free: deque[int] = deque()
+        self._shape = (0, 0)
         self._pts_seconds: list[float] = []
         self._last_sent = time.monotonic()
 
@@ -158,9 +170,13 @@ class Worker:
 
     def put(self, frame: Frame) -> None:
         """Copy a frame into the pool, waiting for room, and send a chunk that is full."""
+        if frame.pixels.shape[:2] != self._shape:  # the video's, from here on
+            self.flush()
+            self._shape = frame.pixels.shape[0], frame.pixels.shape[1]
         while not self._free:
             self._receive()
-        self._chunks[self._free[0], len(self._pts_seconds)] = frame.pixels
+        height, width = self._shape
+        self._chunks[self._free[0], len(self._pts_seconds), :height, :width] = frame.pixels
         self._pts_seconds.append(frame.pts_seconds)
         full = len(self._pts_seconds) == CHUNK_FRAMES
         if full or time.monotonic() - self._last_sent > HEARTBEAT_SECONDS:
@@ -169,7 +185,7 @@ class Worker:
     def flush(self) -> None:
         """Send the chunk that is partly filled, if there is one."""
         if self._pts_seconds:
-            self.send(ChunkFilled(self._free.popleft(), self._pts_seconds))
+            self.send(ChunkFilled(self._free.popleft(), self._shape, self._pts_seconds))
             self._pts_seconds = []
 
     def heartbeat(self) -> None:
@@ -221,9 +237,13 @@ def failure(reason: str, message: str) -> DecodeResult:
 
 def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
     path, settings = job.path, job.settings
+    if settings.header_only:
+        return DecodeResult(frames_by_header=frames_by_header(path))
     with VideoReader(
         path,
         size=settings.size,
+        keep_shape=settings.keep_shape,
+        first_frame=settings.first_frame,
         max_frames=settings.max_frames,
         max_seconds=settings.max_seconds,
         max_pixels=settings.max_pixels,
@@ -245,7 +265,7 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
             message = f"{str(path)!r}: {reader.reason}"
             result = result._replace(status="partial", reason=reader.reason, message=message)
     worker.flush()
-    sha256 = sha256_of_file(path, worker.heartbeat)
+    sha256 = sha256_of_file(path, worker.heartbeat) if settings.hashed else ""
     if _version(path.stat()) != _version(before):
         return changed(path)
     return result._replace(source_sha256=sha256)

@@ -3,31 +3,26 @@
 Training takes a random clip of each video, scoring all of them.
 """
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
 from memfeat.config import Split
-from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
+from memfeat.decoding import DecodedFrames, DecodeResult, DecodeSettings, decode_ahead
 from memfeat.encoders.i3d import CLIP_FRAMES, SMALLEST_IMAGE
-from memfeat.errors import RemoteError, TrainingError, VideoError
+from memfeat.errors import TrainingError, VideoError
 from memfeat.extraction import Clips
 from memfeat.manifest import VideoRecord
-from memfeat.storage import local_copy
 from memfeat.training.reading import require_splits
-from memfeat.video import Pixels, VideoReader, resize
+from memfeat.video import Pixels
 
+CLIPS_AHEAD = 16  # of training, decoded before their turn
 START = 0x57A27  # keeps clips' starts apart from other uses of the same seed
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -133,33 +128,47 @@ def start_of_clip(seed: int, epoch: int, video: int, frames: int) -> int:
     return int(generator.integers(max(1, frames - CLIP_FRAMES + 1)))
 
 
-def read_clip(record: VideoRecord, start: int, size: int) -> NDArray[np.uint8]:
-    """Decode one clip, uint8 (16, size, size, 3); a short one repeats the video's last frame.
+def clips_at(
+    records: Sequence[VideoRecord], starts: Sequence[int], size: int, decoders: int
+) -> Iterator[tuple[VideoRecord, NDArray[np.uint8] | VideoError]]:
+    """Decode one clip of each video, uint8 (16, size, size, 3), in order; or say why it has none.
 
-    Raises:
-        VideoError: the video cannot be decoded, or has no such frame.
+    A short clip repeats the video's last frame. A bounded number is decoded ahead.
+
+    Args:
+        records: which videos.
+        starts: the frame at which each one's clip starts.
+        size: side of the frames, in pixels.
+        decoders: processes.
     """
-    clip: list[Pixels] = []
-    try:
-        with (
-            local_copy(record.path) as path,
-            VideoReader(path, max_frames=start + CLIP_FRAMES) as reader,
-        ):
-            for index, frame in enumerate(reader):
-                if index >= start:
-                    clip.append(resize(frame.pixels, size))
-    except VideoError:
-        raise
-    except RemoteError as error:
-        raise VideoError(error.reason, str(error)) from error
-    except Exception as error:
-        # Whatever a decoder library raises for one video must not end the others' training.
-        raise VideoError(
-            "error", f"{str(record.path)!r}: {type(error).__name__}: {error}"
-        ) from error
+    settings = [
+        DecodeSettings(size, first_frame=start, max_frames=start + CLIP_FRAMES, hashed=False)
+        for start in starts
+    ]
+    clips = defaultdict[int, list[Pixels]](list)
+    ended = dict[int, DecodeResult]()
+    number = 0
+    most = CLIPS_AHEAD + decoders
+    with decode_ahead(records, settings, decoders=decoders, most_open=most) as videos:
+        for event in videos:
+            if isinstance(event, DecodedFrames):
+                clips[event.number] += [frame.copy() for frame in event.pixels]
+                continue
+            ended[event.number] = event.result
+            while number in ended:
+                clip, result = clips.pop(number, []), ended.pop(number)
+                yield records[number], _clip(clip, result, records[number], starts[number])
+                number += 1
+
+
+def _clip(
+    clip: list[Pixels], result: DecodeResult, record: VideoRecord, start: int
+) -> NDArray[np.uint8] | VideoError:
+    if result.status == "failed":
+        return VideoError(result.reason, result.message)
     if not clip:
         text = f"has no frame {start} any more; it changed since training began"
-        raise VideoError("changed", f"{str(record.path)!r} {text}")
+        return VideoError("changed", f"{str(record.path)!r} {text}")
     return np.stack(clip + [clip[-1]] * (CLIP_FRAMES - len(clip)))
 
 
@@ -180,28 +189,3 @@ def clips_in_order(
                 found = clips.pop(event.number, Clips(CLIP_FRAMES)).end()
             for pixels, _ in found:
                 yield event.number, pixels
-
-
-def ahead_of(
-    work: Callable[[A], B], items: Iterable[A], *, threads: int, most: int
-) -> Iterator[Future[B]]:
-    """Yield `work(item)` of each item in order, as futures that are done; threads do the work.
-
-    At most `most` items are begun before their turn, which bounds the memory.
-    """
-    waiting: deque[Future[B]] = deque()
-    left = iter(items)
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        try:
-            while True:
-                waiting.extend(
-                    pool.submit(work, item) for item in islice(left, most - len(waiting))
-                )
-                if not waiting:
-                    return
-                future = waiting.popleft()
-                future.exception()  # waits for it
-                yield future
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -1,7 +1,6 @@
 """Training epoch by epoch: a clip of each video, then every clip of the dev split's videos."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -21,13 +20,7 @@ from memfeat.encoders.family import RANDOM
 from memfeat.encoders.i3d import build_network, read_network, trained_on
 from memfeat.encoders.inception import FEATURE_DIM, ConvUnit, InceptionI3d
 from memfeat.errors import TrainingError, VideoError
-from memfeat.finetuning.clips import (
-    UsableVideos,
-    ahead_of,
-    clips_in_order,
-    read_clip,
-    start_of_clip,
-)
+from memfeat.finetuning.clips import UsableVideos, clips_at, clips_in_order, start_of_clip
 from memfeat.manifest import VideoRecord
 from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
 from memfeat.training.reading import scores_of
@@ -190,28 +183,23 @@ class Fitting:
         config, records = self._config, self._videos.split("train")
         order = np.random.default_rng([config.seed, epoch, ORDER]).permutation(len(records))
 
-        def read(number: int) -> NDArray[np.uint8]:
-            record = records[number]
-            start = start_of_clip(config.seed, epoch, number, self._videos.frames(record))
-            return read_clip(record, start, config.image_size)
-
-        size = config.batch_size
-        clips = ahead_of(read, order.tolist(), threads=config.decoders, most=2 * size)
-        pairs = zip((records[number] for number in order), clips, strict=True)
-        while batch := list(islice(pairs, size)):
-            kept = [(record, clip.result()) for record, clip in batch if _usable(clip, on_videos)]
+        chosen = [records[number] for number in order]
+        starts = [
+            start_of_clip(config.seed, epoch, number, self._videos.frames(records[number]))
+            for number in order.tolist()
+        ]
+        clips = clips_at(chosen, starts, config.image_size, config.decoders)
+        while batch := list(islice(clips, config.batch_size)):
+            kept = []
+            for record, clip in batch:
+                if isinstance(clip, VideoError):
+                    on_videos(0, f"left out of this epoch: {clip}")
+                else:
+                    kept.append((record, clip))
             if kept:
                 scores = scores_of([record for record, _ in kept])
                 yield _stacked([clip for _, clip in kept]), torch.from_numpy(scores).float()
             on_videos(len(batch), "")
-
-
-def _usable(clip: Future[NDArray[np.uint8]], on_videos: OnVideos) -> bool:
-    """Whether a clip could be read. Reports a VideoError; other errors are raised by `result`."""
-    error = clip.exception()
-    if isinstance(error, VideoError):
-        on_videos(0, f"left out of this epoch: {error}")
-    return not isinstance(error, VideoError)
 
 
 def _stacked(clips: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfeat.cache import EncodedVideo
-from memfeat.storage import Location, local_copy
-from memfeat.video import VideoReader
+from memfeat.decoding import DecodedVideo, DecodeSettings, decode_ahead
+from memfeat.errors import VideoError
+from memfeat.manifest import VideoRecord
+from memfeat.storage import Location
 
+LONGEST_SIDE = 480  # pixels of a picture
 MAX_VARIANTS = 256  # clips scored for one timeline; longer ones lose several frames at a time
 
 
@@ -84,15 +87,24 @@ class Clip:
 def frames_at(place: Location, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
     """Decode the frames with exactly these times, uint8 (height, width, 3) RGB each.
 
+    None of them has a side of more than `LONGEST_SIDE` pixels.
+
     Raises:
-        VideoError: the video cannot be used.
-        RemoteError: it cannot be fetched.
+        VideoError: the video cannot be had, or not be used.
+        RemoteError: nothing of its storage can be had.
     """
     wanted, found = set(pts_seconds), dict[float, NDArray[np.uint8]]()
-    with local_copy(place) as path, VideoReader(path) as reader:
-        for frame in reader:
-            if frame.pts_seconds in wanted:
-                found[frame.pts_seconds] = frame.pixels
+    record = VideoRecord(video_id="video", path=place, score=None, split="test")
+    settings = DecodeSettings(LONGEST_SIDE, keep_shape=True, hashed=False)
+    with decode_ahead([record], settings, decoders=1) as videos:
+        for event in videos:
+            if isinstance(event, DecodedVideo):
+                if event.result.status == "failed":
+                    raise VideoError(event.result.reason, event.result.message)
+                continue
+            for pixels, seconds in zip(event.pixels, event.pts_seconds, strict=True):
+                if seconds in wanted:
+                    found[seconds] = pixels.copy()
             if len(found) == len(wanted):
                 break
     return found

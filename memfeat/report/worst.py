@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfeat.errors import ManifestError, ReasonedError
+from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
+from memfeat.errors import ManifestError
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.runs import Predictions
-from memfeat.storage import Location, local_copy
-from memfeat.video import VideoReader
+from memfeat.storage import Location
 
 WORST = 6
+DECODERS = 2
 _LONGEST_SIDE = 400  # pixels of a picture in the page
 _QUALITY = 82  # JPEG
 
@@ -62,10 +64,12 @@ def worst_videos(
     ids, errors = predictions.video_id, np.abs(predictions.prediction - predictions.score)
     chosen = np.flatnonzero(predictions.scored(split))
     ranked = sorted(chosen, key=lambda index: (-errors[index], ids[index]))
+    shown = [records[ids[index]] for index in ranked[:count] if ids[index] in records]
+    pictures = _pictures(shown)
     worst = []
     for index in ranked[:count]:
         record = records.get(ids[index])
-        picture, moment, missing = _picture(record)
+        picture, moment, missing = pictures.get(ids[index], (None, 0.0, "video not known"))
         worst.append(
             WorstVideo(
                 video_id=ids[index],
@@ -80,33 +84,39 @@ def worst_videos(
     return worst
 
 
-def _picture(record: VideoRecord | None) -> tuple[str | None, float, str]:
-    """Return a picture of a video, its time in seconds, and why there is none."""
-    if record is None:
-        return None, 0.0, "video not known"
-    try:
-        pixels, moment = _random_frame(record)
-    except ReasonedError as error:
-        return None, 0.0, "video not on this disk" if error.reason == "missing" else error.reason
-    return _data_uri(pixels), moment, ""
+def _pictures(records: Sequence[VideoRecord]) -> dict[str, tuple[str | None, float, str]]:
+    """Return a picture of each video, its time in seconds, and why there is none, by video id.
 
-
-def _random_frame(record: VideoRecord) -> tuple[NDArray[np.uint8], float]:
-    """Draw one frame uniformly in one pass over the video; the same one each time."""
-    seed = int.from_bytes(hashlib.sha256(record.video_id.encode()).digest()[:8])
-    generator = np.random.default_rng(seed)
-    with local_copy(record.path) as path, VideoReader(path) as reader:
-        frames = enumerate(reader, 1)
-        _, chosen = next(frames)
-        for count, frame in frames:
-            if generator.integers(count) == 0:
-                chosen = frame
-    return chosen.pixels, chosen.pts_seconds
+    It is one frame, drawn uniformly in one pass over the video; the same one each time.
+    """
+    draws = [
+        np.random.default_rng(int.from_bytes(hashlib.sha256(each.video_id.encode()).digest()[:8]))
+        for each in records
+    ]
+    counts: Counter[int] = Counter()
+    chosen = dict[int, tuple[NDArray[np.uint8], float]]()
+    found = dict[str, tuple[str | None, float, str]]()
+    settings = DecodeSettings(_LONGEST_SIDE, keep_shape=True, hashed=False)
+    with decode_ahead(records, settings, decoders=DECODERS) as videos:
+        for event in videos:
+            if isinstance(event, DecodedFrames):
+                for pixels, seconds in zip(event.pixels, event.pts_seconds, strict=True):
+                    counts[event.number] += 1
+                    if draws[event.number].integers(counts[event.number]) == 0:
+                        chosen[event.number] = pixels.copy(), seconds
+                continue
+            reason = event.result.reason
+            if event.result.status == "failed":
+                missing = "video not on this disk" if reason == "missing" else reason
+                found[event.record.video_id] = None, 0.0, missing
+            else:
+                pixels, seconds = chosen.pop(event.number)
+                found[event.record.video_id] = _data_uri(pixels), seconds, ""
+    return found
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:
     picture = Image.fromarray(pixels)
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     stream = BytesIO()
     picture.save(stream, format="JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -54,6 +54,9 @@ class VideoReader:
     Args:
         path: a local file.
         size: side of the square frames, in pixels; None keeps the stored size.
+        keep_shape: `size` is the longest side that a frame may have; larger ones are reduced to
+            it, in their own shape.
+        first_frame: the frames before this one, counted from 0, are decoded but not handed out.
         max_frames: stop after so many frames; the rest does not count as missing.
         max_seconds: stop before the first frame that is shown so many seconds after the first, or
             later; the rest does not count as missing.
@@ -80,6 +83,8 @@ class VideoReader:
         path: Path,
         *,
         size: int | None = None,
+        keep_shape: bool = False,
+        first_frame: int = 0,
         max_frames: int | None = None,
         max_seconds: float | None = None,
         max_pixels: int | None = MAX_PIXELS,
@@ -91,7 +96,8 @@ class VideoReader:
         if max_seconds is not None and not 0 < max_seconds < math.inf:
             text = "give a number above 0, or None for all of it"
             raise ConfigError(f"max_seconds = {max_seconds} is not allowed; {text}")
-        self._path, self._size, self._max_frames = path, size, max_frames
+        self._path, self._size, self._keep_shape = path, size, keep_shape
+        self._first_frame, self._max_frames = first_frame, max_frames
         self._max_seconds = math.inf if max_seconds is None else max_seconds
         self._max_pixels = max_pixels
         with ExitStack() as stack:
@@ -133,7 +139,8 @@ class VideoReader:
                 return self._stop_early()
             require_size(self._path, (decoded.width, decoded.height), self._max_pixels)
             self.frames_decoded += 1
-            yield Frame(self._picture(decoded), seconds)
+            if self.frames_decoded > self._first_frame:
+                yield Frame(self._picture(decoded), seconds)
             if self.frames_decoded == self._max_frames:
                 return self._stop_early()
         if not self.frames_decoded:
@@ -214,7 +221,13 @@ class VideoReader:
             text = f"holds {frame.format.name} pixels that cannot be turned into RGB ({error})"
             raise VideoError("unreadable", f"{quoted(self._path)} {text}; convert it") from error
         pixels = upright(pixels, frame)
-        return pixels if self._size is None else resize(pixels, self._size)
+        if self._size is None:
+            return pixels
+        if self._keep_shape:
+            height, width = pixels.shape[:2]
+            scale = min(1.0, self._size / max(height, width))
+            return squash(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+        return resize(pixels, self._size)
 
 
 def read_frames(path: Path, *, size: int | None = None, max_frames: int | None = None) -> Frames:

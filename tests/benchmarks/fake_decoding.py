@@ -11,6 +11,7 @@ from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead, decode
 from memfeat.decoding.worker import DecodeResult, Opened, Ready, Worker
 from memfeat.manifest import VideoRecord
 from memfeat.video import Frame
+from memfeat.workers import prepare_workers
 
 RATE = 200.0  # frames a second
 SIZE = 336
@@ -39,6 +40,7 @@ def frames_per_second(lengths: list[int], decoders: int) -> float:
         for n, length in enumerate(lengths)
     ]
     settings = DecodeSettings(SIZE)
+    prepare_workers("memfeat.decoding.worker")  # for what a fork server can import itself
     with (
         patch.object(decoder, "serve", serve),
         decode_ahead(records, settings, decoders=decoders, time_limit=30) as videos,

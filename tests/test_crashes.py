@@ -1,0 +1,70 @@
+"""A video that crashes its decoder costs each command that video alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import numbered_clip, numbers_in
+from crashing import crashing_decoders
+
+from memfeat.errors import VideoError
+from memfeat.finetuning.clips import check_videos, clips_at, clips_in_order
+from memfeat.manifest import Manifest, VideoRecord
+from memfeat.planning import sample_lengths
+from memfeat.prediction import frames_at
+from memfeat.report.worst import worst_videos
+from memfeat.runs import Predictions
+
+NAMES = ("a", "crash", "b")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> list[VideoRecord]:
+    folder = tmp_path_factory.mktemp("clips")
+    return [
+        VideoRecord(
+            video_id=name, path=numbered_clip(folder / f"{name}.mp4", 20), score=0.5, split="dev"
+        )
+        for name in NAMES
+    ]
+
+
+def test_plan_counts_it_as_unreadable(records):
+    with crashing_decoders():
+        lengths, found = sample_lengths(Manifest(Path("m.csv"), tuple(records)), headers=3)
+    assert sorted(lengths) == [0, 20, 20]
+    assert found["headers"]["unreadable"] == {"crash": "crash"}
+
+
+def test_report_shows_the_others(records):
+    predictions = Predictions(
+        video_id=NAMES,
+        split=("dev",) * 3,
+        score=np.array([0.5] * 3),
+        prediction=np.array([0.9, 0.8, 0.7]),
+    )
+    with crashing_decoders():
+        worst = worst_videos(predictions, "dev", {each.video_id: each for each in records})
+    assert [(each.video_id, bool(each.picture), each.missing) for each in worst] == [
+        ("a", True, ""),
+        ("crash", False, "crash"),
+        ("b", True, ""),
+    ]
+
+
+def test_a_timeline_says_so(records):
+    with crashing_decoders(), pytest.raises(VideoError, match=r"crash\.mp4.*exit code 7"):
+        frames_at(records[1].path, [0.0])
+
+
+def test_finetuning_leaves_it_out(records):
+    with crashing_decoders():
+        checks = check_videos(records, None, 2, lambda *_: None)
+        clips = [clip for _, clip in clips_at(records, [0, 0, 4], 160, 2)]
+        scored = {number for number, _ in clips_in_order(records, 160, None, 2)}
+    assert {name: check.reason for name, check in checks.items()} == dict.fromkeys(NAMES, "") | {
+        "crash": "crash"
+    }
+    assert isinstance(clips[1], VideoError)
+    assert [numbers_in(clips[n])[0] for n in (0, 2)] == [0, 4]
+    assert scored == {0, 2}
