@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -29,7 +28,6 @@ from memfeat.devices import cpu_threads
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.extraction import extract
 from memfeat.manifest import Manifest, VideoRecord
-from memfeat.storage import write_json
 from memfeat.video import write_video
 
 ENCODER = "ViT-B-32"
@@ -229,45 +227,24 @@ def measure_memory(home: Path, timings: Timings) -> None:
 
 
 ROWS = {
-    **{
-        f"{side}preprocess_cpu_ms_per_frame_{size}": (
-            f"{label} to 336 px, {size}: CPU ms a frame",
-            2,
-        )
-        for size in SIZES
-        for side, label in (("", "decode"), ("peer_", "peers' decode"))
-    },
-    **{
-        f"peer_over_ours_preprocess_cpu_{size}": (f"peers / ours, {size} to 336 px", 2)
-        for size in SIZES
-    },
-    **{
-        f"{figure}_360p": (f"{label}, 360p", digits)
-        for figure, label, digits in (
-            ("encoder_frames_per_second", "encoder alone: frames/s", 2),
-            ("ceiling_frames_per_second", "with decoding on its cores, at best", 2),
-            ("frames_per_second", "ours: frames/s", 2),
-            ("peer_frames_per_second", "peers' way: frames/s", 2),
-            ("pipeline_over_ceiling", "ours / at best", 3),
-            ("peer_over_ours_end_to_end", "peers' seconds / ours", 3),
-        )
-    },
+    "preprocess_cpu_ms_per_frame_360p": ("decode to 336 px, 360p: CPU ms a frame", 2),
+    "preprocess_cpu_ms_per_frame_720p": ("decode to 336 px, 720p: CPU ms a frame", 2),
+    "peer_preprocess_cpu_ms_per_frame_360p": ("peers' decode to 336 px, 360p: CPU ms a frame", 2),
+    "peer_preprocess_cpu_ms_per_frame_720p": ("peers' decode to 336 px, 720p: CPU ms a frame", 2),
+    "peer_over_ours_preprocess_cpu_360p": ("peers / ours, 360p to 336 px", 2),
+    "peer_over_ours_preprocess_cpu_720p": ("peers / ours, 720p to 336 px", 2),
+    "encoder_frames_per_second_360p": ("encoder alone: frames/s, 360p", 2),
+    "ceiling_frames_per_second_360p": ("with decoding on its cores, at best, 360p", 2),
+    "frames_per_second_360p": ("ours: frames/s, 360p", 2),
+    "peer_frames_per_second_360p": ("peers' way: frames/s, 360p", 2),
+    "pipeline_over_ceiling_360p": ("ours / at best, 360p", 3),
+    "peer_over_ours_end_to_end_360p": ("peers' seconds / ours, 360p", 3),
     "rss_20_mb": ("peak memory, 20 videos: MB", 0),
     "rss_400_mb": ("peak memory, 400 videos: MB", 0),
     "rss_400_over_20": ("400 videos / 20", 3),
     "long_clip_adds_mb": (f"a clip of {LONG:,} frames adds: MB", 0),
 }
-
-
-def figures(timings: Timings) -> dict[str, Any]:
-    """Return the medians; those that matter most also under short names."""
-    medians = {name: timings.median(name) for name in timings.rounds}
-    short = {
-        "pipeline_over_ceiling": medians["pipeline_over_ceiling_360p"],
-        "peer_over_ours_preprocess_cpu": medians["peer_over_ours_preprocess_cpu_360p"],
-        "peer_over_ours_end_to_end": medians["peer_over_ours_end_to_end_360p"],
-    }
-    return short | medians
+SHORT = ("pipeline_over_ceiling", "peer_over_ours_preprocess_cpu", "peer_over_ours_end_to_end")
 
 
 @click.command()
@@ -288,22 +265,16 @@ def main(rounds: int, memory: bool, output: Path) -> None:
         if memory:
             measure_memory(home, timings)
     threads = torch.get_num_threads()
-    timings.show(
+    timings.report(
+        output,
         ROWS,
         f"Stage 1, {ENCODER} with random weights, float32, batch {BATCH}, {rounds} rounds",
-        f"generated clips of {CLIP_FRAMES} frames, {threads} threads\n"
-        f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']} at the start; "
-        f"torch {facts['torch']}, {facts['date']}",
+        f"generated clips of {CLIP_FRAMES} frames, {threads} threads",
+        facts,
+        clips="generated: photographs under a moving camera, with grain",
+        encoder=f"{ENCODER}, random weights",
+        **{name: timings.median(f"{name}_360p") for name in SHORT},
     )
-    result = figures(timings) | {
-        "clips": "generated: photographs under a moving camera, with grain",
-        "encoder": f"{ENCODER}, random weights",
-        "machine": facts,
-        "spread": {name: timings.spread(name) for name in timings.rounds},
-        "rounds": timings.rounds,
-    }
-    write_json(output, result)
-    click.echo(f"Wrote {output}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ from memfeat.manifest import write_manifest
 from memfeat.models import build_regressor
 from memfeat.models.gru import Backend, using_backend
 from memfeat.models.native import kernel
-from memfeat.storage import write_json
 from memfeat.training import Examples, fit, resolve_options
 
 CACHED_VIDEOS = 1_920  # about 315 MB
@@ -270,25 +269,19 @@ def main(
         f"cache of {size / 1e6:.0f} MB in {len(cache.shards)} shards; grid of {GRID_VIDEOS} "
         f"videos, {grid_epochs} epochs, {facts['cores']} processes"
     )
-    timings.show(
+    timings.report(
+        output,
         ROWS,
         f"Stage 2, one thread a process, {rounds} rounds, made-up features",
-        f"{what}\n{facts['cpu']}, {facts['cores']} cores, load {facts['load']} at the start; "
-        f"torch {facts['torch']}, {facts['date']}",
+        what,
+        facts,
+        features="made up: random unit vectors",
+        epoch_flops=flops,
+        epoch_videos=7_000,
+        timed_videos=videos,
+        cache_bytes=size,
+        big_table_bytes=big,
     )
-    result = {name: timings.median(name) for name in timings.rounds} | {
-        "features": "made up: random unit vectors",
-        "epoch_flops": flops,
-        "epoch_videos": 7_000,
-        "timed_videos": videos,
-        "cache_bytes": size,
-        "big_table_bytes": big,
-        "machine": facts,
-        "spread": {name: timings.spread(name) for name in timings.rounds},
-        "rounds": timings.rounds,
-    }
-    write_json(output, result)
-    click.echo(f"Wrote {output}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import click
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from memfeat.storage import write_json
 
 Rows = Mapping[str, tuple[str, int]]
 
@@ -35,17 +38,28 @@ class Timings:
         values = self.rounds[name]
         return {"min": min(values), "median": median(values), "max": max(values)}
 
-    def show(self, rows: Rows, title: str, caption: str) -> None:
-        """Print those of the rows that were measured; ratios stand out."""
+    def report(
+        self, output: Path, rows: Rows, title: str, what: str, facts: dict[str, Any], **more: Any
+    ) -> None:
+        """Print those of the rows that were measured, ratios in bold; write all medians as JSON."""
+        caption = (
+            f"{what}\n{facts['cpu']}, {facts['cores']} cores, load {facts['load']} at the start; "
+            f"torch {facts['torch']}, {facts['date']}"
+        )
         table = Table(title=title, caption=caption)
         table.add_column("figure")
         for column in ("min", "median", "max"):
             table.add_column(column, justify="right")
+        spread = {name: self.spread(name) for name in self.rounds}
         for name, (label, digits) in rows.items():
-            if name in self.rounds:
-                values = [f"{value:,.{digits}f}" for value in self.spread(name).values()]
+            if name in spread:
+                values = [f"{value:,.{digits}f}" for value in spread[name].values()]
                 table.add_row(label, *values, style="bold" if "ratio" in name else None)
         Console(width=100).print(table)
+        medians = {name: self.median(name) for name in self.rounds}
+        result = medians | more | {"machine": facts, "spread": spread, "rounds": self.rounds}
+        write_json(output, result)
+        click.echo(f"Wrote {output}")
 
 
 def timed(work: Callable[[], object]) -> float:
