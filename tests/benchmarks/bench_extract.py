@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ from skimage.transform import resize as enlarge
 
 from memfeat.cache import Cache
 from memfeat.config import ExtractConfig
-from memfeat.decoding import DecodeSettings, decode_ahead
+from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
 from memfeat.devices import cpu_threads
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.extraction import extract
@@ -80,35 +81,25 @@ def cpu_ms_a_frame(work: Callable[[], int], times: int) -> float:
     return (family_cpu_seconds() - started) * 1e3 / frames
 
 
-def decoded(records: Sequence[VideoRecord], size: int) -> Callable[[], int]:
-    """Return what decodes and resizes as extraction does, up to where the encoder takes over."""
-    frame = np.empty((size, size, 3), np.uint8)
-
-    def work() -> int:
-        count = 0
-        with decode_ahead(records, DecodeSettings(size), decoders=1) as videos:
-            for video in videos:
-                for each in video:
-                    np.copyto(frame, each.pixels)
-                    count += 1
-        return count
-
-    return work
+def decoded(records: Sequence[VideoRecord], size: int) -> int:
+    """Decode and resize as extraction does, up to where the encoder takes over; count frames."""
+    frame, count = np.empty((size, size, 3), np.uint8), 0
+    with decode_ahead(records, DecodeSettings(size), decoders=1) as events:
+        for event in events:
+            if isinstance(event, DecodedFrames):
+                for pixels in event.pixels:
+                    np.copyto(frame, pixels)
+                count += len(event.pixels)
+    return count
 
 
-def peer_decoded(
-    records: Sequence[VideoRecord], size: int, encoder: FrameEncoder
-) -> Callable[[], int]:
-    """Return what the peers' way does up to there."""
-
-    def work() -> int:
-        return sum(
-            normalised(pixels, encoder).shape[0] // 3
-            for record in records
-            for pixels in peer_frames(record.path, size)
-        )
-
-    return work
+def peer_decoded(records: Sequence[VideoRecord], size: int, encoder: FrameEncoder) -> int:
+    """Do the same the peers' way."""
+    return sum(
+        normalised(pixels, encoder).shape[0] // 3
+        for record in records
+        for pixels in peer_frames(record.path, size)
+    )
 
 
 def time_preprocessing(
@@ -119,8 +110,8 @@ def time_preprocessing(
         for name, records in clips.items():
             for size in (PAPER_SIZE, encoder.image_size):
                 sides = {
-                    "preprocess": decoded(records, size),
-                    "peer_preprocess": peer_decoded(records, size, encoder),
+                    "preprocess": partial(decoded, records, size),
+                    "peer_preprocess": partial(peer_decoded, records, size, encoder),
                 }
                 if number == 0:
                     sides["preprocess"]()  # starts the process
