@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from memfeat.cache import CacheSpec, FeatureTable
+from memfeat.cache import CacheSpec, EncodedVideo, FeatureTable
 from memfeat.config import TrainConfig
 from memfeat.devices import CPU
 from memfeat.manifest import VideoRecord
+from memfeat.runs import Predictions
 from memfeat.training import Stream, Videos
 
 DATASET = "made up for a test"
@@ -40,6 +42,13 @@ def spec(dim: int, **changes) -> CacheSpec:
         "normalisation": "none",
     }
     return CacheSpec(**(values | changes))
+
+
+def encoded(name: str, frames: int, dim: int, **changes) -> EncodedVideo:
+    """A video of random unit vectors, which are drawn from its name."""
+    vectors = np.random.default_rng(sum(name.encode())).standard_normal((frames, dim))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return EncodedVideo(name, vectors.astype(np.float16), np.arange(frames) / 25, **changes)
 
 
 def table(
@@ -108,6 +117,20 @@ def dataset(
     made = [rule(int(generator.integers(3, 10)), generator) for _ in range(train + dev + test)]
     videos, scores = zip(*made, strict=True)
     return table(list(videos)), records(scores, splits(train, dev, test))
+
+
+def held_out_srocc(predictions: Predictions) -> float:
+    test = np.array(predictions.split) == "test"
+    return spearmanr(predictions.score[test], predictions.prediction[test]).statistic
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but `provenance.json`, which tells of the time taken."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "provenance.json"
+    }
 
 
 def config(run: Path, **changes) -> TrainConfig:

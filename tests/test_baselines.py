@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from made_up import config, dataset, records, splits, table
+from made_up import config, dataset, held_out_srocc, records, splits, table
 from scipy.stats import spearmanr
 
 from memfeat.errors import TrainingError, UnknownNameError
@@ -22,11 +22,6 @@ def bowl(time, generator):
     """A video whose score is high in the middle and low on either side, in no way linear."""
     frames = generator.standard_normal((time, 2)) * 0.1 + generator.uniform(-2, 2, 2)
     return frames, float(np.exp(-np.square(frames.mean(0)).sum()))
-
-
-def held_out_srocc(predictions):
-    test = np.array(predictions.split) == "test"
-    return spearmanr(predictions.score[test], predictions.prediction[test]).statistic
 
 
 def ridge_by_hand(features, scores, train, alpha):

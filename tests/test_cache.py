@@ -20,12 +20,8 @@ def spec(**changes) -> CacheSpec:
     return made_up.spec(DIM, **({"encoder": "toy", "normalisation": "l2"} | changes))
 
 
-def video(name: str, frames: int = 3, **changes) -> EncodedVideo:
-    generator = np.random.default_rng(sum(name.encode()))
-    vectors = generator.standard_normal((frames, DIM))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    pts_seconds = np.arange(frames) / 25
-    return EncodedVideo(name, vectors.astype(np.float16), pts_seconds, **changes)
+def video(name, frames=3, **changes):
+    return made_up.encoded(name, frames, DIM, **changes)
 
 
 def failed(name: str) -> EncodedVideo:

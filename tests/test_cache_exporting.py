@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from commands import ok, run
 
-from memfeat.cache import Cache, CacheSpec, EncodedVideo, export_features, write_shard
+from memfeat.cache import Cache, CacheSpec, export_features, write_shard
 from memfeat.cache.exporting import VIDEOS_AT_ONCE
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.manifest import VideoRecord, write_manifest
@@ -20,13 +20,9 @@ def spec() -> CacheSpec:
     return made_up.spec(DIM, encoder="toy", normalisation="l2", weights="random")
 
 
-def video(name: str, frames: int, **changes) -> EncodedVideo:
-    generator = np.random.default_rng(sum(name.encode()))
-    vectors = generator.standard_normal((frames, DIM))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    covers = generator.integers(1, 5, frames, dtype=np.int32)
-    embeddings = vectors.astype(np.float16)
-    return EncodedVideo(name, embeddings, np.arange(frames) / 25, covers=covers, **changes)
+def video(name, frames, **changes):
+    covers = np.arange(frames, dtype=np.int32) % 4 + 1
+    return made_up.encoded(name, frames, DIM, covers=covers, **changes)
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ training makes of labels that do not fit in `test_training_data.py` and `test_tr
 
 import json
 
-import made_up
-import numpy as np
 import pytest
 from commands import run
+from made_up import encoded, spec
 
-from memfeat.cache import EncodedVideo, write_shard
+from memfeat.cache import write_shard
 
 BAD = ["ok,ok.mp4,0.5,train", "a,a.mp4,2,dev", "\udcff,b.mp4,x,dev"]
 
@@ -51,11 +50,7 @@ def test_labels_that_allow_no_correlation_are_warned_of_and_features_without_any
     labels = {"t1": (0.1, "train"), "t2": (0.9, "train"), "d1": (0.2, "dev"), "d2": (0.4, "dev")}
     rows = [f"{name},{name}.mp4,{score},{split}" for name, (score, split) in labels.items()]
     path, cache = written(tmp_path, rows), tmp_path / "cache"
-    videos = [
-        EncodedVideo(name, np.full((3, 6), number, np.float16), np.arange(3) / 25)
-        for number, name in enumerate([*labels, "stranger"], 1)
-    ]
-    write_shard(cache, made_up.spec(6), videos)
+    write_shard(cache, spec(6), [encoded(name, 3, 6) for name in [*labels, "stranger"]])
     warning = "warning: dev: 2 videos with a score; a correlation needs 3"
     assert warning in run("manifest", "check", path).stderr
     model = ["--aggregator", "avg", "--head", "linear", "--max-epochs", "2", "--device", "cpu"]

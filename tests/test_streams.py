@@ -6,10 +6,21 @@ import json
 import numpy as np
 import pytest
 import torch
-from made_up import SMALL, config, dataset, records, spec, splits, table, videos
+from made_up import (
+    SMALL,
+    config,
+    contents,
+    dataset,
+    encoded,
+    records,
+    spec,
+    splits,
+    table,
+    videos,
+)
 
 from memfeat.ablation import plan_cells, run_ablation
-from memfeat.cache import Cache, EncodedVideo, write_shard
+from memfeat.cache import Cache, write_shard
 from memfeat.config import AblationConfig, AblationRow, TrainConfig, build
 from memfeat.errors import ConfigError, RunError, TrainingError
 from memfeat.manifest import Manifest, write_manifest
@@ -55,14 +66,6 @@ def vector_of(regressor, *streams):
     with regressor.head.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
         regressor.eval()(*streams)
     return seen[0]
-
-
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "provenance.json"
-    }
 
 
 # Models
@@ -213,12 +216,6 @@ def test_a_baseline_sees_the_averages_of_both_caches_side_by_side():
 # Which videos can be used
 
 
-def encoded(name, frames, dim, status="ok"):
-    rows = np.zeros((frames, dim), np.float16) + np.float16(len(name))
-    reason = "" if status == "ok" else "truncated"
-    return EncodedVideo(name, rows, np.arange(frames) / 25, status=status, reason=reason)
-
-
 def test_videos_that_are_not_in_a_cache_are_named_with_the_cache_and_the_command(tmp_path):
     write_shard(tmp_path / "one", spec(6), [encoded(name, 3, 6) for name in ("v0", "v1", "v2")])
     write_shard(tmp_path / "two", spec(4, encoder="other"), [encoded("v1", 2, 4)])
@@ -236,7 +233,7 @@ def test_videos_that_are_not_in_a_cache_are_named_with_the_cache_and_the_command
 
 def test_a_video_that_one_cache_has_only_in_part_is_left_out_and_named(tmp_path):
     write_shard(tmp_path / "one", spec(6), [encoded(name, 3, 6) for name in ("v0", "v1")])
-    partly = [encoded("v0", 2, 4, "partial"), encoded("v1", 2, 4)]
+    partly = [encoded("v0", 2, 4, status="partial", reason="truncated"), encoded("v1", 2, 4)]
     write_shard(tmp_path / "two", spec(4), partly)
     manifest = Manifest(tmp_path / "m.csv", tuple(records([0.1] * 2, splits(2, 0, 0))))
     caches = [Cache.open(tmp_path / name) for name in ("one", "two")]
@@ -292,13 +289,8 @@ def test_a_run_of_one_cache_is_written_as_it_was_read(tmp_path):
 def home(tmp_path):
     labels = records(np.linspace(0.2, 0.9, 20), splits(10, 6, 4))
     write_manifest(tmp_path / "m.csv", labels)
-    generator = np.random.default_rng(0)
     for name, dim, frames in (("a", 6, 4), ("b", 3, 2)):
-        rows = [generator.standard_normal((frames, dim)).astype(np.float16) for _ in labels]
-        shard = [
-            EncodedVideo(label.video_id, own, np.arange(frames) / 25)
-            for label, own in zip(labels, rows, strict=True)
-        ]
+        shard = [encoded(label.video_id, frames, dim) for label in labels]
         write_shard(tmp_path / name, spec(dim, encoder=name), shard)
     return tmp_path
 

@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from made_up import config, dataset, marked_moments, records, splits, table
-from scipy.stats import spearmanr
+from made_up import config, dataset, held_out_srocc, marked_moments, records, splits, table
 
 from memfeat.devices import CPU
 from memfeat.errors import TrainingError
@@ -152,11 +151,6 @@ LEARN = {
     "batch_size": 16,
     "max_epochs": 12,
 }
-
-
-def held_out_srocc(predicted):
-    test = np.array(predicted.split) == "test"
-    return spearmanr(predicted.score[test], predicted.prediction[test]).statistic
 
 
 def test_attention_learns_which_moments_count_where_averages_cannot(tmp_path):

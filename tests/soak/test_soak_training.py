@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from made_up import contents
 from trials import trials
 
 from memfeat.errors import MemfeatError
@@ -37,15 +38,6 @@ def begun(folder: Path) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but `provenance.json`, which tells of the time taken."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "provenance.json"
-    }
 
 
 def test_training_killed_at_any_moment_ends_like_an_uninterrupted_one(tmp_path, tally):
