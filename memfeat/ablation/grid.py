@@ -101,23 +101,20 @@ def _cell(
     fixed = sorted(FIXED & row.train.keys())
     if fixed:
         raise ConfigError(f"row {name!r}: its train may not set {', '.join(fixed)}")
+    folder = name.replace("/", "-").replace(" + ", "+").replace(" ", "-")
     settings = {
         **recipe,
         "cache": [config.cache_root / cache for cache in row.cache],
         "aggregator": row.aggregator,
         "head": row.head,
         "seeds": config.seeds,
-        "run": config.run / "cells" / _folder_name(name),
+        "run": config.run / "cells" / folder,
         **row.train,
     }
     built = build(TrainConfig, settings, f"row {name!r}")
     if kind != "baseline":
         resolve_options(built)  # refuses what no model has, before anything is trained
     return Cell(name, "control" if built.shuffle_labels else kind, built, row.paper)
-
-
-def _folder_name(name: str) -> str:
-    return name.replace("/", "-").replace(" + ", "+").replace(" ", "-")
 
 
 def _require_distinct(cells: Sequence[Cell]) -> None:

@@ -58,9 +58,7 @@ class StoredRows:
     Attributes:
         path: the shard.
         file: the file that was checked.
-        embeddings_at: byte at which the first frame's embedding begins.
-        pts_seconds_at: byte at which the first frame's time begins.
-        covers_at: byte at which the first number of frames covered begins.
+        embeddings_at, pts_seconds_at, covers_at: bytes at which the first frame's begin.
     """
 
     path: Path

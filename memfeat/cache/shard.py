@@ -83,7 +83,9 @@ class Shard:
             DamagedShardError: that cannot be read.
         """
         with as_damage(self.path):
-            video_ids, statuses, reasons, sources = (self._texts(name) for name in TEXTS)
+            video_ids, statuses, reasons, sources = (
+                [text.decode() for text in self.datasets[name][()].tolist()] for name in TEXTS
+            )
             offsets, expected = (
                 self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
             )
@@ -127,9 +129,6 @@ class Shard:
             columns = {n: each[()] for n, each in self.datasets.items() if n != "embeddings"}
             if self.sha256 != checksum(text, columns, embeddings):
                 raise damage(self.path, "its content does not match its checksum")
-
-    def _texts(self, name: str) -> list[str]:
-        return [text.decode() for text in self.datasets[name][()].tolist()]
 
 
 @contextmanager

@@ -76,8 +76,7 @@ class SharedTable:
 
     Attributes:
         path: the file; two of these are equal if it is the same.
-        offsets: as in `FeatureTable`.
-        video_ids: as in `FeatureTable`.
+        offsets, video_ids: as in `FeatureTable`.
         spec: what made the features.
     """
 

@@ -23,8 +23,7 @@ class ListedVideo:
         video_id: its id in the manifest.
         names: what its file may be called, best first: names, paths or URLs.
         split: None where the format leaves it open.
-        score: the cell as read; None or empty where the score is withheld.
-        n_annotations: likewise.
+        score, n_annotations: the cells as read; None or empty where there is none.
         caption: sentences about the video.
         columns: the file's own names of `video_id`, `score` and `n_annotations`, for messages.
     """

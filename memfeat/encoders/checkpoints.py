@@ -64,7 +64,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise EncoderError(f"{path} holds no tensors by name; save a model's state dict")
     for name, value in tensors.items():
-        _require_plain(name, value, path)
+        # Neither sparse or quantized, nor without the numbers that it says it has.
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        if not dense or value.is_quantized or (value.numel() and not value.data_ptr()):
+            raise EncoderError(
+                f"{path}: {name!r} is not a plain tensor; save a dense one of numbers"
+            )
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -142,17 +147,6 @@ def tensors_sha256(module: nn.Module) -> str:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _require_plain(name: str, tensor: Tensor, path: Path) -> None:
-    """Refuse what is no dense tensor of numbers, or has none where it says it has.
-
-    Raises:
-        EncoderError: it is one.
-    """
-    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or tensor.is_quantized or (tensor.numel() and not tensor.data_ptr()):
-        raise EncoderError(f"{path}: {name!r} is not a plain tensor; save a dense one of numbers")
 
 
 def _require_sound(archive: zipfile.ZipFile, size: int) -> None:

@@ -39,8 +39,7 @@ class Tower:
         activation: as found in the built modules.
         dim: length of one vector.
         image_size: height and width of its input in pixels.
-        mean: per channel, for pixels in [0, 1].
-        std: likewise.
+        mean, std: per channel, for pixels in [0, 1].
         module: float32 (batch, 3, image_size, image_size), normalised -> (batch, width), where the
             width is `dim` times the number of tokens; or (batch, 3, clip_frames, image_size,
             image_size) of a tower that takes clips.

@@ -1,6 +1,5 @@
 """I3D over clips of 16 frames: the encoder of the systems that the paper compares CLIP with."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -118,14 +117,11 @@ def read_network(path: Path) -> InceptionI3d:
         EncoderError: the file cannot be read, or its tensors do not fit.
     """
     tensors = read_checkpoint(path)
-    network = build_network(_classes(tensors), 0)
+    logits = tensors.get(LOGITS)
+    classes = KINETICS_CLASSES if logits is None or not logits.ndim else max(1, len(logits))
+    network = build_network(classes, 0)
     fit(network, tensors, NAME, str(path))
     return network
-
-
-def _classes(tensors: Mapping[str, Tensor]) -> int:
-    logits = tensors.get(LOGITS)
-    return KINETICS_CLASSES if logits is None or not logits.ndim else max(1, len(logits))
 
 
 def trained_on(path: Path, network: InceptionI3d) -> str:

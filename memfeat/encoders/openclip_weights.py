@@ -25,8 +25,7 @@ class Source:
     Attributes:
         label: tag, `file:NAME` or `random`.
         trained_on: in words.
-        mean: per channel, for pixels in [0, 1].
-        std: likewise.
+        mean, std: per channel, for pixels in [0, 1].
         quick_gelu: whether they were trained with QuickGELU; None if nothing says so.
         evidence: what says so, in words.
         origin: where they come from, in words.

@@ -167,7 +167,8 @@ def _check_quick_gelu(name: str, found: Weights, built: str, activation: str) ->
 
     timm has such models twice, and lets either name load them.
     """
-    noted = timm_weights.made_for_quick_gelu(name)
+    known = timm_weights.records(name)
+    noted = {tag for tag, each in known.items() if "natively QuickGELU" in str(each.notes)}
     twin = name.replace("_clip_", "_clip_quickgelu_")
     if "quickgelu" in built or not noted:
         return

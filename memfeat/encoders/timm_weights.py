@@ -13,7 +13,6 @@ from memfeat.errors import EncoderError
 PREFIX = "timm/"  # many of timm's names are open_clip's too, or nearly
 DEFAULT = "default"
 FILES = ("model.safetensors", "pytorch_model.bin")  # in the order that timm tries them
-QUICK_GELU_NOTE = "natively QuickGELU"
 CLASSES = {
     "in1k": "ImageNet-1k",
     "in12k": "ImageNet-12k",
@@ -75,11 +74,6 @@ def records(name: str) -> dict[str, Any]:
     """Return what timm records of each of a model's published weights, by tag, its own first."""
     known = library().models.get_arch_pretrained_cfgs(name.removeprefix(PREFIX))
     return {record.tag: record for record in known.values() if record.has_weights}
-
-
-def made_for_quick_gelu(name: str) -> set[str]:
-    """Return the tags whose weights were trained with QuickGELU, as timm notes."""
-    return {tag for tag, record in records(name).items() if QUICK_GELU_NOTE in str(record.notes)}
 
 
 def find(name: str, weights: str) -> Weights:

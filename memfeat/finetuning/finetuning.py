@@ -126,7 +126,8 @@ def finetune(
             fitting.restore(state)
         _fit(fitting, videos, config, facts, progress)
         network.load_state_dict(fitting.weights)
-        trained_on = _trained_on(facts)
+        scores = ", ".join(selected.datasets) or "the manifest does not say whose"
+        trained_on = f"memorability scores ({scores}), starting from {facts['started_from']}"
         statements = {"trained_on": trained_on, "image_size": config.image_size}
         write_checkpoint(config.run / FINETUNED, network.cpu(), statements)
         network.to(device)
@@ -230,11 +231,6 @@ def _predictions(fitting: Fitting, videos: UsableVideos, progress: _Progress) ->
         scores_of(records),
         predicted[kept],
     )
-
-
-def _trained_on(facts: Mapping[str, Any]) -> str:
-    datasets = ", ".join(facts["datasets"]) or "the manifest does not say whose"
-    return f"memorability scores ({datasets}), starting from {facts['started_from']}"
 
 
 @contextmanager

@@ -33,12 +33,10 @@ class Metrics:
         srocc: Spearman's rank correlation, ties at their average rank; None where undefined.
         mse: mean squared error; None for no videos.
         bias: mean of prediction minus truth; None for no videos.
-        plcc_std: standard deviation over seeds (n - 1); None for one seed, or where undefined.
-        srocc_std: likewise.
-        mse_std: likewise.
-        plcc_interval: 95 % percentile bootstrap over videos, (low, high); None where undefined.
-        srocc_interval: likewise.
-        mse_interval: likewise.
+        plcc_std, srocc_std, mse_std: standard deviation over seeds (n - 1); None for one seed, or
+            where undefined.
+        plcc_interval, srocc_interval, mse_interval: 95 % percentile bootstrap over videos, (low,
+            high); None where undefined.
         undefined: why the correlations are None; None where they are not.
     """
 

@@ -38,14 +38,10 @@ class SplitHalf:
         answers: the median number of answers.
         inexact: videos whose score is not k / n for a whole k, such as a normalised one; it is
             rounded to the nearest, so the ceiling is that of plain shares with this much noise.
-        half_plcc: mean correlation of halves, in [-1, 1]; None where undefined.
-        half_srocc: likewise.
-        reliability_plcc: extrapolated to all answers, in [0, 1]; None where undefined.
-        reliability_srocc: likewise.
-        plcc: the ceiling, in [0, 1]; None where undefined.
-        srocc: likewise.
-        plcc_interval: 95 % percentile bootstrap of the ceiling over videos; None where undefined.
-        srocc_interval: likewise.
+        half_plcc, half_srocc: mean correlation of halves, in [-1, 1]; None where undefined.
+        reliability_plcc, reliability_srocc: extrapolated to all answers, in [0, 1], or None.
+        plcc, srocc: the ceiling, in [0, 1], or None.
+        plcc_interval, srocc_interval: its 95 % percentile bootstrap over videos, or None.
         undefined: why there is no ceiling; None where there is one.
     """
 

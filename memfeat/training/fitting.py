@@ -35,8 +35,7 @@ class EpochReport:
         learning_rate: Adam's, during the epoch.
         train_l1: mean L1 loss over the epoch's steps, dropout on.
         dev_l1: mean L1 error on dev after the epoch.
-        dev_plcc: Pearson's correlation on dev; None where undefined.
-        dev_srocc: Spearman's; None where undefined.
+        dev_plcc, dev_srocc: correlations on dev; None where undefined.
         best: whether the monitored value was the best so far.
     """
 
