@@ -14,13 +14,13 @@ import memfeat
 from memfeat.errors import ExitCode, MemfeatError
 
 COMMANDS = {  # to the module of each
-    "plan": "plan",
+    "plan": "extract",
     "extract": "extract",
     "train": "train",
     "evaluate": "train",
     "finetune": "finetune",
-    "ablation": "ablation",
-    "transfer": "transfer",
+    "ablation": "grids",
+    "transfer": "grids",
     "predict": "predict",
     "submission": "submission",
     "report": "report",
