@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config import Printed, Settings, Tokens, token_grid
+from memfeat.config import Printed, Settings, Tokens, count_tokens
 from memfeat.errors import CacheError
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -62,8 +62,7 @@ class CacheSpec(Settings):
     @property
     def num_tokens(self) -> int:
         """Vectors a frame."""
-        rows, columns = token_grid(self.tokens)
-        return 1 + rows * columns
+        return count_tokens(self.tokens)
 
     @property
     def width(self) -> int:

@@ -14,6 +14,7 @@ from memfeat.config.extract import (
     OnPartial,
     PlanConfig,
     Tokens,
+    count_tokens,
     token_grid,
 )
 from memfeat.config.grids import (
@@ -68,6 +69,7 @@ __all__ = [
     "aggregator_names",
     "build",
     "cache_names",
+    "count_tokens",
     "parse_seeds",
     "read_pipeline",
     "token_grid",

@@ -33,6 +33,12 @@ def token_grid(tokens: Tokens) -> tuple[int, int]:
     return int(rows or 0), int(columns or 0)
 
 
+def count_tokens(tokens: Tokens) -> int:
+    """Return how many vectors a frame `tokens` asks for, such as 5 for `cls+2x2`."""
+    rows, columns = token_grid(tokens)
+    return 1 + rows * columns
+
+
 def _parse_reasons(value: Any) -> Any:
     if isinstance(value, bool):
         return (EVERY_REASON,) if value else ()

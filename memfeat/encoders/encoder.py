@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
-from memfeat.config import build
+from memfeat.config import build, count_tokens
 from memfeat.devices import CPU
-from memfeat.encoders.family import Tower, count_tokens
+from memfeat.encoders.family import Tower
 from memfeat.errors import EncoderError
 from memfeat.registry import unknown_name
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from memfeat.config import Tokens, token_grid
+from memfeat.config import Tokens
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.registry import Registry
 
@@ -165,12 +165,6 @@ def refuse_tokens(name: str, tokens: Tokens) -> None:
             f"{name} gives one vector a frame, so --tokens {tokens} is not to be had; leave it "
             "out, or choose a Vision Transformer such as ViT-L-14-336"
         )
-
-
-def count_tokens(tokens: Tokens) -> int:
-    """Return how many vectors `tokens` asks for, such as 5 for `cls+2x2`."""
-    rows, columns = token_grid(tokens)
-    return 1 + rows * columns
 
 
 def square_size(name: str, size: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memfeat.config import Tokens
+from memfeat.config import Tokens, count_tokens
 from memfeat.devices import seeded
 from memfeat.encoders import openclip_weights, timm_models
 from memfeat.encoders.checkpoints import fit, tensors_sha256
@@ -20,7 +20,6 @@ from memfeat.encoders.family import (
     Tower,
     VectorShape,
     built_activation,
-    count_tokens,
     feature_width,
     refuse_activation,
     refuse_tokens,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfeat.config import Tokens
+from memfeat.config import Tokens, count_tokens
 from memfeat.devices import seeded
 from memfeat.encoders import timm_weights
 from memfeat.encoders.checkpoints import fit, read_checkpoint, tensors_sha256
@@ -22,7 +22,6 @@ from memfeat.encoders.family import (
     Tower,
     VectorShape,
     built_activation,
-    count_tokens,
     feature_width,
     refuse_activation,
     refuse_tokens,

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from memfeat.errors import RunError
 from memfeat.metrics import Interval
-from memfeat.runs import ABLATION, TRANSFER, read_object
-from memfeat.runs.files import first_problem
+from memfeat.runs import ABLATION, TRANSFER
+from memfeat.runs.files import read_checked
 
 
 class _Part(BaseModel):
@@ -191,10 +190,5 @@ def read_pairs(folder: Path) -> Pairs:
 
 
 def _read(path: Path, kind: type[P], command: str) -> P:
-    try:
-        return kind.model_validate(read_object(path))
-    except ValidationError as error:
-        raise RunError(
-            f"{path} is damaged: {first_problem(error)}; run the same `{command}` again to write "
-            "the table anew"
-        ) from error
+    recover = f"run the same `{command}` again to write the table anew"
+    return kind.model_validate(read_checked(path, TypeAdapter(kind), recover))

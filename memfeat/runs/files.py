@@ -101,7 +101,6 @@ _FIELDS: dict[str, Any] = {
     "seeds": (tuple[int, ...], ()),
 }
 _Figures = create_model("_Figures", __base__=Settings, **_FIELDS)
-_METRICS = TypeAdapter(dict[Split, _Figures])
 
 
 class _Provenance(BaseModel):
@@ -117,38 +116,26 @@ class _Provenance(BaseModel):
     model_sha256: str = ""
 
 
-_PROVENANCE = TypeAdapter(_Provenance)
+FORMATS: Mapping[str, TypeAdapter[Any]] = {
+    METRICS: TypeAdapter(dict[Split, _Figures]),
+    PROVENANCE: TypeAdapter(_Provenance),
+}
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read a run's metrics: by split, then by name of the metric.
-
-    Raises:
-        RunError: the file is missing or damaged; names the field and its value.
-    """
-    return _checked(_METRICS, folder / METRICS)
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """Read what a run was made with and from.
+def read_checked(
+    path: Path, kind: TypeAdapter[Any] | None = None, recover: str = RECOVER
+) -> dict[str, Any]:
+    """Read one of a run's JSON files and check its types, by default those of `FORMATS`.
 
     Raises:
-        RunError: as for `read_metrics`.
+        RunError: it is missing or damaged; names the field, its value, and how to `recover` it.
     """
-    return _checked(_PROVENANCE, folder / PROVENANCE)
-
-
-def _checked(kind: TypeAdapter[Any], path: Path) -> dict[str, Any]:
     content = read_object(path)
     try:
-        kind.validate_python(content)
+        (kind or FORMATS[path.name]).validate_python(content)
     except ValidationError as error:
-        raise RunError(f"{path} is damaged: {first_problem(error)}; {RECOVER}") from error
+        problem = error.errors(include_url=False)[0]
+        field = short_repr(".".join(map(str, problem["loc"])))
+        why = f"{field} is {short_repr(problem['input'])}: {problem['msg']}"
+        raise RunError(f"{path} is damaged: {why}; {recover}") from error
     return content
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first thing that is wrong in a file: the field, its value, and the rule."""
-    problem = error.errors(include_url=False)[0]
-    field = short_repr(".".join(map(str, problem["loc"])))
-    return f"{field} is {short_repr(problem['input'])}: {problem['msg']}"

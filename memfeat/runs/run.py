@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from safetensors import SafetensorError
 
 from memfeat.cache import CacheSpec
-from memfeat.config import TrainConfig, build
+from memfeat.config import Settings, TrainConfig, build
 from memfeat.errors import CacheError, ConfigError, RunError
 from memfeat.runs.files import (
     CONFIG,
@@ -21,9 +21,8 @@ from memfeat.runs.files import (
     SPEC,
     STREAMS,
     is_complete,
-    read_metrics,
+    read_checked,
     read_object,
-    read_provenance,
     seed_folder,
 )
 from memfeat.runs.predictions import Predictions, read_predictions
@@ -32,6 +31,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a run that is refused ne
     from torch import Tensor
 
     from memfeat.models import Regressor
+
+S = TypeVar("S", bound=Settings)
 
 
 class Run:
@@ -48,10 +49,10 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_config(folder / CONFIG)
+        self.config = _built(TrainConfig, read_object(folder / CONFIG), folder / CONFIG)
         self.specs = _read_specs(folder / SPEC, len(self.config.cache))
-        self.metrics = read_metrics(folder)
-        self.provenance = read_provenance(folder)
+        self.metrics = read_checked(folder / METRICS)
+        self.provenance = read_checked(folder / PROVENANCE)
         self.members = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
 
     @classmethod
@@ -105,7 +106,7 @@ class Run:
         from memfeat.models import regressor_of  # noqa: PLC0415
 
         path, dims = member / MODEL, [spec.dim for spec in self.specs]
-        weights = _read_weights(path, read_provenance(member).get("model_sha256"))
+        weights = _read_weights(path, read_checked(member / PROVENANCE).get("model_sha256"))
         try:
             # First without memory: a config of a hundred bytes can name a model of a terabyte.
             with torch.device("meta"):
@@ -169,9 +170,9 @@ def _read_weights(path: Path, sha256: str | None) -> "dict[str, Tensor]":
         raise RunError(f"cannot read checkpoint {path}: {error}; {RECOVER}") from error
 
 
-def _read_config(path: Path) -> TrainConfig:
+def _built(kind: type[S], values: dict[str, Any], path: Path) -> S:
     try:
-        return build(TrainConfig, read_object(path), str(path))
+        return build(kind, values, str(path))
     except ConfigError as error:
         raise RunError(f"{error}; {RECOVER}") from error
 
@@ -181,7 +182,4 @@ def _read_specs(path: Path, count: int) -> tuple[CacheSpec, ...]:
     listed = content.get(STREAMS, [content])
     if not isinstance(listed, list) or len(listed) != count:
         raise RunError(f"{path} is damaged: it has not the specs of {count} caches; {RECOVER}")
-    try:
-        return tuple(build(CacheSpec, each, str(path)) for each in listed)
-    except ConfigError as error:
-        raise RunError(f"{error}; {RECOVER}") from error
+    return tuple(_built(CacheSpec, each, path) for each in listed)
