@@ -23,7 +23,8 @@ FINEST = 10_000  # Ray counts resources in parts of this
 # socket, and works on all: Ray then listens on the loopback address only.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-UNCOUNTED = {"RAY_USAGE_STATS_ENABLED": "0"}
+# Ray would start a process for each core, which no actor of ours takes, for theirs have variables.
+LEAN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_prestart_worker_first_driver": "0"}
 CONNECT_SECONDS = 10.0
 AUTH_PREFIX = "RAY_AUTH"
 AUTH_MODE = "RAY_AUTH_MODE"  # Ray sets it when it starts
@@ -135,12 +136,12 @@ def load_ray() -> Any:
 def _connect(ray: Any) -> None:
     address = os.environ.get(ADDRESS) or "local"
     settings = {"address": address, "log_to_driver": False, "logging_level": "error"}
-    variables = UNCOUNTED
+    variables = LEAN
     require_listener(address)
     if address == "local":
         settings |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
         if not any(name.startswith(AUTH_PREFIX) for name in os.environ):
-            variables = UNCOUNTED | own_token()
+            variables = LEAN | own_token()
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if in_main else None
     try:
