@@ -143,13 +143,6 @@ def test_repair_leaves_alone_what_was_made_differently(folder):
     assert run("cache", "repair", folder).exit_code == 1
 
 
-@pytest.mark.parametrize("command", [("status",), ("cache", "repair")])
-def test_a_folder_without_a_cache_is_told_of(tmp_path, command):
-    result = run(*command, tmp_path)
-    assert result.exit_code == 1
-    assert "holds no cache" in result.stderr
-
-
 def test_a_reason_without_videos_is_refused_with_those_there_are(folder):
     config = ExtractConfig(manifest="m.csv", cache=folder, retry_failed="nope")
     with pytest.raises(ConfigError, match="for 'nope'; there are: missing"):

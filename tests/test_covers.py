@@ -41,13 +41,6 @@ def regressor(aggregator):
     return build_regressor(DIM, aggregator, "linear", options)
 
 
-def test_the_clips_have_60_frames_of_which_10_are_kept():
-    made = sampled()
-    assert made.covers.reshape(VIDEOS, DISTINCT).sum(1).tolist() == [TIME] * VIDEOS
-    assert made.covers.max() > 3
-    assert whole(made).lengths.tolist() == [TIME] * VIDEOS
-
-
 @pytest.mark.parametrize("frames", [True, False])
 @pytest.mark.parametrize("aggregator", list(AGGREGATORS))
 def test_scores_and_gradients_are_those_of_the_full_table(aggregator, frames):

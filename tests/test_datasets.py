@@ -103,12 +103,6 @@ def test_an_unknown_target_lists_the_formats_own(name, tmp_path):
     assert all(target in str(error.value) for target in FORMATS.get(name).targets)
 
 
-def test_an_unknown_format_lists_the_choices(tmp_path):
-    with pytest.raises(UnknownNameError, match="Did you mean 'videomem'") as error:
-        convert("VideoMen", tmp_path, tmp_path / "m.csv", ConvertConfig())
-    assert all(name in str(error.value) for name in FORMATS)
-
-
 # --- Memento10k, native ---
 
 

@@ -19,7 +19,7 @@ from memfeat.encoders import (
 )
 from memfeat.errors import ConfigError, EncoderError, UnknownNameError
 
-BATCH = 4
+BATCH = 3
 FAMILIES = ["efficientnet-lite0", "ViT-S-32-alt", "timm/test_vit", "i3d"]
 
 
@@ -79,7 +79,7 @@ def test_a_vector_is_the_same_to_the_bit_wherever_it_stands_in_a_batch(encoder):
 
 
 def test_lower_precision_gives_nearly_the_same_vectors_and_is_recorded(encoder, make):
-    low, given = make(precision="bfloat16"), pixels(2, *encoder.input_shape)
+    low, given = make(precision="bfloat16"), pixels(1, *encoder.input_shape)
     cosine = (low.encode(given) * encoder.encode(given)).sum(1)
     assert cosine.min() > 0.98
     assert low.weights_sha256 == encoder.weights_sha256

@@ -64,16 +64,6 @@ def test_a_simulated_ceiling_is_recovered_without_bias_and_within_its_interval(a
     assert held >= 25
 
 
-def test_the_rank_ceiling_is_what_the_true_shares_reach_in_a_large_simulation():
-    generator = np.random.default_rng(1)
-    shares = SHARES.rvs(4000, random_state=generator)
-    seen = generator.binomial(40, shares)
-    records = [record(i, k / 40, answers=40) for i, k in enumerate(seen)]
-    found = split_half_ceiling(records, bootstrap=0)
-    assert found.srocc == pytest.approx(stats.spearmanr(shares, seen).statistic, abs=0.01)
-    assert found.srocc_interval is None
-
-
 def test_halves_agree_as_they_do_when_single_answers_are_dealt_out():
     generator = np.random.default_rng(2)
     counts = generator.integers(2, 40, 150)
@@ -95,14 +85,6 @@ def test_halves_agree_as_they_do_when_single_answers_are_dealt_out():
         assert half == pytest.approx(np.mean(values), abs=4 * np.std(values) / np.sqrt(10))
         assert getattr(found, f"reliability_{name}") == pytest.approx(2 * half / (1 + half))
         assert getattr(found, name) == pytest.approx(np.sqrt(2 * half / (1 + half)))
-
-
-def test_more_answers_raise_the_ceiling_and_noise_alone_has_none():
-    few, many = (split_half_ceiling(simulated(300, n, 0), bootstrap=0) for n in (8, 80))
-    assert few.half_srocc < few.reliability_srocc < few.srocc < many.srocc < 1
-    generator = np.random.default_rng(0)
-    alike = [record(i, generator.binomial(20, 0.8) / 20, answers=20) for i in range(500)]
-    assert split_half_ceiling(alike, bootstrap=0).srocc < 0.45
 
 
 def test_videos_without_answers_to_split_are_left_out_and_told():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from memfeat.errors import ConfigError, UnknownNameError
+from memfeat.errors import ConfigError
 from memfeat.models import (
     AGGREGATORS,
     HEADS,
@@ -224,22 +224,6 @@ def test_the_order_of_frames_matters_to_what_models_time(aggregator):
         forward, _ = small(aggregator, "linear")((frames, lengths))
         backward, _ = small(aggregator, "linear")((frames.flip(1), lengths))
     assert (forward - backward).abs().item() > 1e-5
-
-
-@pytest.mark.parametrize(
-    ("aggregator", "head", "wrong", "nearest"),
-    [
-        ("bigur", "mlp", "aggregator 'bigur'", "'bigru'"),
-        ("avg", "lineal", "head 'lineal'", "'linear'"),
-    ],
-)
-def test_an_unknown_name_lists_the_choices_and_the_nearest(aggregator, head, wrong, nearest):
-    with pytest.raises(
-        UnknownNameError, match=f"unknown {wrong}.*Did you mean {nearest}"
-    ) as caught:
-        build_regressor(8, aggregator, head)
-    for choice in AGGREGATORS if "aggregator" in wrong else HEADS:
-        assert choice in str(caught.value)
 
 
 @pytest.mark.parametrize(

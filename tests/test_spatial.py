@@ -52,21 +52,6 @@ def test_each_frame_is_its_tokens_softmax_weighted_and_each_video_equation_1_of_
         np.testing.assert_allclose(vector[0].numpy(), w @ frames / len(video), atol=1e-5)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("filler", [0.0, 1e3])
-def test_padding_further_changes_no_vector(filler):
-    module, clips = spatial(), [torch.from_numpy(each).float() for each in videos()]
-    lengths = torch.tensor(list(map(len, clips)))
-    padded = torch.full((VIDEOS, 20, TOKENS * DIM), filler)
-    for row, clip in zip(padded, clips, strict=True):
-        row[: len(clip)] = clip
-    vectors, weights = module(padded, lengths)
-    assert not weights[torch.arange(20) >= lengths[:, None]].any()
-    for clip, length, vector in zip(clips, lengths, vectors, strict=True):
-        alone, _ = module(clip[None], length[None])
-        torch.testing.assert_close(vector, alone[0], atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize("aggregator", OTHERS)
 def test_who_knows_nothing_of_tokens_gives_what_it_gives_on_the_class_token_alone(
     tmp_path, aggregator
