@@ -54,6 +54,12 @@ def descendants(pid: int | None = None) -> list[int]:
     return [each for child in found for each in (child, *descendants(child))]
 
 
+def workers_of(pid: int) -> list[int]:
+    """The worker processes that one has started, in the order of their start."""
+    servers = [server for server in descendants(pid) if parent_of(server) == pid]
+    return sorted(worker for server in servers for worker in descendants(server))
+
+
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
