@@ -163,4 +163,4 @@ def _run(job: Job, send: Send) -> None:
 def _examples(data: JobData) -> Examples:
     """Map the tables once for consecutive jobs on the same data."""
     tables = [table.open() for table in data.tables]
-    return Examples.trusted(tables, data.records, data.facts)
+    return Examples.join(tables, data.records, data.facts)

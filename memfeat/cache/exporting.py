@@ -1,7 +1,7 @@
 """Export of a cache's features to one NPZ, for tools that do not read shards."""
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +11,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from memfeat.cache.folder import Cache
-from memfeat.cache.table import FeatureTable
 from memfeat.errors import CacheError
 from memfeat.storage import Location, atomic_replace
 
@@ -85,9 +84,8 @@ def export_features(
         on_start(len(ids))
     cache.require_whole(ids)
     offsets = cache.offsets_of(ids)
-    tables = _tables(cache, ids, on_video or (lambda _: None))
     with atomic_replace(path) as part, zipfile.ZipFile(part, "w") as archive:
-        others = _write_features(archive, (int(offsets[-1]), cache.spec.width), tables)
+        others = _write_features(archive, cache, ids, on_video or (lambda _: None))
         others |= {
             "video_ids": np.array(ids),
             "offsets": offsets,
@@ -106,29 +104,25 @@ def export_features(
     )
 
 
-def _tables(
-    cache: Cache, ids: Sequence[str], on_video: Callable[[str], None]
-) -> Iterator[FeatureTable]:
-    """Yield the videos in order, a few at a time."""
-    for start in range(0, len(ids), VIDEOS_AT_ONCE):
-        table = cache.load(ids[start : start + VIDEOS_AT_ONCE])
-        yield table
-        for video_id in table.video_ids:
-            on_video(video_id)
-
-
 def _write_features(
-    archive: zipfile.ZipFile, shape: tuple[int, int], tables: Iterator[FeatureTable]
+    archive: zipfile.ZipFile,
+    cache: Cache,
+    ids: Sequence[str],
+    on_video: Callable[[str], None],
 ) -> dict[str, NDArray[Any]]:
-    """Write the features as they come; return what else there is of each row."""
+    """Write the features, of a few videos at a time; return what else there is of each row."""
     pts_seconds, covers = [], []
+    shape = int(cache.offsets_of(ids)[-1]), cache.spec.width
     header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     with _entry(archive, "features") as stream:
         npy.write_array_header_1_0(stream, header)
-        for table in tables:
+        for start in range(0, len(ids), VIDEOS_AT_ONCE):
+            table = cache.load(ids[start : start + VIDEOS_AT_ONCE])
             stream.write(table.values.astype("<f2", copy=False).data.cast("B"))
             pts_seconds.append(table.pts_seconds)
             covers.append(table.covers)
+            for video_id in table.video_ids:
+                on_video(video_id)
     return {"pts_seconds": np.concatenate(pts_seconds), "covers": np.concatenate(covers)}
 
 

@@ -16,7 +16,6 @@ from memfeat.cache.table import FeatureTable
 from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.storage import Location, Mirror, Url, shards_at
-from memfeat.storage.copies import local_folder
 
 
 @dataclass(frozen=True)
@@ -251,7 +250,8 @@ def shard_paths(folder: Location, *, anew: bool = False) -> list[Path]:
         CacheError: there is none.
         RemoteError: a remote folder that cannot be fetched.
     """
-    paths = sorted(local_folder(folder, anew=anew).glob("shard-*.h5"))
+    local = folder if isinstance(folder, Path) else Mirror(folder).pull(anew=anew)
+    paths = sorted(local.glob("shard-*.h5"))
     if not paths:
         raise CacheError(f"{folder} holds no cache; `memfeat extract --cache {folder}` makes one")
     return paths

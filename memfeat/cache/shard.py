@@ -39,7 +39,7 @@ from pydantic import ValidationError
 
 from memfeat.cache.rows import FileIdentity, StoredRows, as_damage, damage
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
-from memfeat.cache.video import STATUSES, Rows, VideoEntry, blocks_of
+from memfeat.cache.video import STATUSES, VideoEntry, blocks_of
 from memfeat.errors import CacheError, short_repr
 from memfeat.manifest import check_id
 
@@ -127,7 +127,8 @@ class Shard:
         with as_damage(self.path):
             text = _text_attribute(self.path, embeddings.file, "spec")
             columns = {n: each[()] for n, each in self.datasets.items() if n != "embeddings"}
-            if self.sha256 != checksum(text, columns, embeddings):
+            blocks = blocks_of(embeddings)
+            if self.sha256 != checksum(text, columns, embeddings.shape, blocks):
                 raise damage(self.path, "its content does not match its checksum")
 
 
@@ -311,17 +312,22 @@ def _parse_spec(path: Path, text: str) -> CacheSpec:
         ) from error
 
 
-def checksum(spec: str, columns: Mapping[str, NDArray[Any]], embeddings: Rows) -> str:
-    """Return the SHA-256 of a spec and of all columns, the embeddings among them, by name."""
+def checksum(
+    spec: str,
+    columns: Mapping[str, NDArray[Any]],
+    shape: tuple[int, ...],
+    blocks: Iterable[NDArray[np.float16]],
+) -> str:
+    """Return the SHA-256 of a spec and of all columns by name, the embeddings among them.
+
+    The embeddings, of `shape`, are given as blocks of rows.
+    """
     digest = hashlib.sha256(spec.encode())
-    width = embeddings[:0].shape[1]
-    every: dict[str, tuple[str, tuple[int, ...], Iterable[NDArray[Any]]]] = {
-        name: (array.dtype.str, array.shape, [array]) for name, array in columns.items()
-    }
-    every["embeddings"] = ("<f2", (len(embeddings), width), blocks_of(embeddings))
-    for name in sorted(every):
-        kind, shape, blocks = every[name]
-        digest.update(f"\0{name} {kind} {shape}\0".encode())
-        for block in blocks:
-            digest.update(np.ascontiguousarray(block).data if block.size else b"")
+    for name in sorted({*columns, "embeddings"}):
+        kind, size, parts = "<f2", shape, blocks
+        if name in columns:
+            kind, size, parts = columns[name].dtype.str, columns[name].shape, [columns[name]]
+        digest.update(f"\0{name} {kind} {size}\0".encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).data if part.size else b"")
     return digest.hexdigest()

@@ -1,10 +1,12 @@
 """Writing a shard: rows are spooled as they are encoded, then written as one HDF5 file."""
 
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +122,23 @@ class SpooledRows:
 def _write(part: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) -> None:
     """Write a shard's file; its bytes depend on nothing but spec and videos."""
     columns = _columns(videos)
-    rows = _AllRows(videos, spec.width)
+    shape = int(columns["offsets"][-1]), spec.width
     # Disk space is reserved first, so that a full disk is an error of the system, not of HDF5.
-    size = 2 * len(rows) * spec.width + sum(array.nbytes for array in columns.values())
+    size = 2 * math.prod(shape) + sum(array.nbytes for array in columns.values())
     text = spec.model_dump_json()
     with h5py.File(part, "w", driver="sec2", locking=False) as file:
         _reserve(part, size + HEADER_BYTES)
         for name, array in columns.items():
             utf8 = h5py.string_dtype("utf-8", array.itemsize)
             file.create_dataset(name, data=array.view(utf8) if name in TEXTS else array)
-        embeddings = file.create_dataset("embeddings", (len(rows), spec.width), "<f2")
+        embeddings = file.create_dataset("embeddings", shape, "<f2")
         start = 0
-        for block in blocks_of(rows):
+        for block in _blocks(videos):
             embeddings[start : start + len(block)] = block
             start += len(block)
         file.attrs.create("spec", **text_attribute(text))
-        file.attrs.create("sha256", **text_attribute(checksum(text, columns, rows)))
+        sha256 = checksum(text, columns, shape, _blocks(videos))
+        file.attrs.create("sha256", **text_attribute(sha256))
         file.flush()
         size = file.id.get_filesize()
     os.truncate(part, size)
@@ -150,44 +153,23 @@ def _reserve(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-class _AllRows:
-    """The rows of all videos, end to end."""
-
-    def __init__(self, videos: Sequence[EncodedVideo[Rows]], width: int) -> None:
-        self._videos = videos
-        self._offsets = _offsets(videos)
-        self._nothing = np.empty((0, width), np.float16)
-
-    def __len__(self) -> int:
-        return int(self._offsets[-1])
-
-    def __getitem__(self, index: slice, /) -> NDArray[np.float16]:
-        start, stop, _ = index.indices(len(self))
-        return np.concatenate([self._nothing, *self._parts(start, stop)])
-
-    def _parts(self, start: int, stop: int) -> Iterator[NDArray[np.float16]]:
-        first = max(0, int(np.searchsorted(self._offsets, start, side="right")) - 1)
-        for video, offset in zip(self._videos[first:], self._offsets[first:-1], strict=True):
-            if offset >= stop:
-                return
-            yield video.embeddings[max(0, start - offset) : stop - offset]
-
-
-def _offsets(videos: Sequence[EncodedVideo[Rows]]) -> NDArray[np.int64]:
-    return np.cumsum([0, *(len(video.embeddings) for video in videos)], dtype=np.int64)
+def _blocks(videos: Sequence[EncodedVideo[Rows]]) -> Iterator[NDArray[np.float16]]:
+    """Yield the embeddings of all videos, a part at a time."""
+    return chain.from_iterable(blocks_of(each.embeddings) for each in videos)
 
 
 def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
     """Return everything but the embeddings, by name."""
+    rows = [each.embeddings for each in videos]
     covers = [
-        np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
-        for each in videos
+        np.ones(len(own), np.int32) if each.covers is None else each.covers
+        for own, each in zip(rows, videos, strict=True)
     ]
     expected = [-1 if each.frames_expected is None else each.frames_expected for each in videos]
     return {
         "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
         "covers": np.concatenate([np.empty(0, np.int32), *covers]),
-        "offsets": _offsets(videos),
+        "offsets": np.cumsum([0, *map(len, rows)], dtype=np.int64),
         "video_ids": _encoded([video.video_id for video in videos]),
         "status": _encoded([video.status for video in videos]),
         "reason": _encoded([video.reason for video in videos]),

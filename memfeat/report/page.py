@@ -12,7 +12,7 @@ from memfeat.config import aggregator_names
 from memfeat.figures.plots import IntervalRow, intervals, scatter
 from memfeat.figures.style import inline_svg
 from memfeat.report.choices import in_words
-from memfeat.report.results import PairRow, Pairs, Table, read_pairs, read_table
+from memfeat.report.results import PairRow, Pairs, Table, read_result
 from memfeat.report.worst import WorstVideo, known_records, worst_videos
 from memfeat.runs import (
     ABLATION,
@@ -110,7 +110,7 @@ def _page_of_run(run: Run) -> Page:
 
 
 def _page_of_grid(folder: Path) -> Page:
-    table = read_table(folder)
+    table = read_result(folder / ABLATION, Table)
     runs = {
         row.name: Run.load(folder / row.run)
         for row in table.rows
@@ -139,7 +139,7 @@ def _page_of_grid(folder: Path) -> Page:
 
 
 def _page_of_transfer(folder: Path) -> Page:
-    pairs = read_pairs(folder)
+    pairs = read_result(folder / TRANSFER, Pairs)
     predictions: dict[str, Predictions] = {}
     for row in pairs.rows:
         path = pair_folder(folder, row.trained_on, row.evaluated_on) / PREDICTIONS

@@ -6,7 +6,6 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from memfeat.metrics import Interval
-from memfeat.runs import ABLATION, TRANSFER
 from memfeat.runs.files import read_checked
 
 
@@ -171,24 +170,11 @@ class Pairs(_Part):
     versions: dict[str, str | None]
 
 
-def read_table(folder: Path) -> Table:
-    """Read the `ablation.json` in a folder.
+def read_result(path: Path, kind: type[P]) -> P:
+    """Read an `ablation.json` or `transfer.json`.
 
     Raises:
         RunError: it is missing or damaged; names the first field that is wrong.
     """
-    return _read(folder / ABLATION, Table, "memfeat ablation")
-
-
-def read_pairs(folder: Path) -> Pairs:
-    """Read the `transfer.json` in a folder.
-
-    Raises:
-        RunError: as for `read_table`.
-    """
-    return _read(folder / TRANSFER, Pairs, "memfeat transfer")
-
-
-def _read(path: Path, kind: type[P], command: str) -> P:
-    recover = f"run the same `{command}` again to write the table anew"
+    recover = f"run the same `memfeat {path.stem}` again to write the table anew"
     return kind.model_validate(read_checked(path, TypeAdapter(kind), recover))

@@ -143,18 +143,6 @@ def shards_at(folder: Location) -> list[str]:
     return files_at(folder, SHARDS)
 
 
-def local_folder(folder: Location, *, anew: bool = False) -> Path:
-    """Return a folder on this machine with a folder's shards: itself, or a copy brought up to date.
-
-    With `anew` it is fetched again.
-
-    Raises:
-        RemoteError: it is remote, and cannot be fetched.
-        OSError: this machine's disk is full.
-    """
-    return folder if isinstance(folder, Path) else Mirror(folder).pull(anew=anew)
-
-
 @contextmanager
 def local_copy(location: Location) -> Iterator[Path]:
     """Give a file on this machine: a remote one is fetched, and its copy deleted with the context.

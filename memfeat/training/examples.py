@@ -40,36 +40,30 @@ class Examples:
     positions: tuple[NDArray[np.int64], ...]
 
     @classmethod
-    def join(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
+    def join(
+        cls,
+        tables: Tables,
+        records: Sequence[VideoRecord],
+        facts: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Keep the records that have features; `select_records` tells about the others.
+
+        Given what `facts` was when they were joined before, no feature is read again.
 
         Raises:
             CacheError: features that are damaged, such as NaN.
         """
-        joined = cls._join(tables, records)
-        for table in joined.tables:
-            table.require_sound()
-        return joined
-
-    @classmethod
-    def trusted(
-        cls, tables: Tables, records: Sequence[VideoRecord], facts: Mapping[str, Any]
-    ) -> Self:
-        """Join what `join` has checked before, without reading any feature again.
-
-        `facts` is what it was then.
-        """
-        joined = cls._join(tables, records)
-        joined.__dict__["facts"] = dict(facts)  # where a cached_property keeps its value
-        return joined
-
-    @classmethod
-    def _join(cls, tables: Tables, records: Sequence[VideoRecord]) -> Self:
         several = (tables,) if isinstance(tables, FeatureTable) else tuple(tables)
         indices = [{name: i for i, name in enumerate(table.video_ids)} for table in several]
         kept = tuple(r for r in records if all(r.video_id in index for index in indices))
         positions = [np.array([index[r.video_id] for r in kept], np.int64) for index in indices]
-        return cls(several, kept, tuple(positions))
+        joined = cls(several, kept, tuple(positions))
+        if facts is not None:
+            joined.__dict__["facts"] = dict(facts)  # where a cached_property keeps its value
+            return joined
+        for table in several:
+            table.require_sound()
+        return joined
 
     @property
     def specs(self) -> tuple[CacheSpec, ...]:
