@@ -5,6 +5,7 @@ import tracemalloc
 from pathlib import Path
 
 import h5py
+import made_up
 import numpy as np
 import pytest
 from commands import run
@@ -13,6 +14,7 @@ from test_cache import DIM, failed, spec, video
 from memfeat.cache import Cache, CacheSpec, repair, same_sources, status_of, verify, write_shard
 from memfeat.cache.shard import text_attribute
 from memfeat.errors import CacheError, DamagedShardError
+from memfeat.manifest import write_manifest
 
 OTHER_SPECS = {
     "encoder": "other",
@@ -286,13 +288,10 @@ def test_caches_with_one_byte_of_data_flipped_are_found_every_time(tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "ablation", "transfer"])
 def test_caches_with_a_flipped_bit_are_never_trained_on(tmp_path, command):
-    names, splits = [f"v{i}" for i in range(12)], ["train"] * 4 + ["dev"] * 4 + ["test"] * 4
-    path = write_shard(tmp_path / "cache", spec(), [video(name) for name in names])
-    rows = [
-        f"{name},{name}.mp4,0.{i + 10},{split}"
-        for i, (name, split) in enumerate(zip(names, splits, strict=True))
-    ]
-    (tmp_path / "m.csv").write_text("\n".join(["video_id,path,score,split", *rows]))
+    labels = made_up.records(np.linspace(0.1, 0.2, 12), made_up.splits(4, 4, 4))
+    write_manifest(tmp_path / "m.csv", labels)
+    videos = [video(label.video_id) for label in labels]
+    path = write_shard(tmp_path / "cache", spec(), videos)
     content = bytearray(path.read_bytes())
     content[content.index(video("v5").embeddings.tobytes())] ^= 1  # within what rounding allows
     path.write_bytes(content)

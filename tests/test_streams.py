@@ -28,7 +28,6 @@ from memfeat.models import build_regressor, regressor_of
 from memfeat.runs import Run, read_predictions
 from memfeat.training import Examples, evaluate_run, predict_run, score, select_records, train
 from memfeat.training.baselines import fit_baseline
-from memfeat.training.batches import Shuffle, epoch_batches
 
 DIMS = 6, 4
 PAIRS = [
@@ -87,39 +86,6 @@ def test_the_vector_is_that_of_two_models_of_one_stream_side_by_side(tmp_path, p
     assert names <= {"aggregators", "head"}
 
 
-# Batches
-
-
-def numbered(*lengths):
-    """Frame t of video i is (i, t)."""
-    return table([np.array([[i, t] for t in range(n)]) for i, n in enumerate(lengths)])
-
-
-def orders_of(batches, stream):
-    orders = {}
-    for made in batches:
-        frames, lengths = made.streams[stream]
-        for own, length in zip(frames, lengths, strict=True):
-            orders[int(own[0, 0])] = own[:length, 1].int().tolist()
-    return orders
-
-
-def test_streams_share_the_order_of_videos_and_each_has_its_own_of_frames():
-    one, two = numbered(9, 8, 7, 9), numbered(9, 3, 12, 9)
-    shuffle, scores = Shuffle(5, frames=True), np.arange(4.0)
-    alone = list(epoch_batches(videos(one), scores, shuffle, 3, 2))
-    both = list(epoch_batches(videos(one, two), scores, shuffle, 3, 2))
-    for single, made in zip(alone, both, strict=True):
-        assert torch.equal(single.streams[0].frames, made.streams[0].frames)
-        assert torch.equal(single.scores, made.scores)
-        first, second = (stream.frames[:, 0, 0] for stream in made.streams)
-        assert first.tolist() == second.tolist() == made.scores.tolist()
-    first, second = orders_of(both, 0), orders_of(both, 1)
-    assert [sorted(second[i]) for i in range(4)] == [list(range(n)) for n in (9, 3, 12, 9)]
-    assert first[0] != second[0]
-    assert first[3] != second[3]
-
-
 # Runs
 
 
@@ -156,13 +122,9 @@ def test_predictions_of_the_mean_alone_are_those_of_all_frames(tmp_path):
     one, two, labels = two_tables()
     run = train([one, two], labels, settings(tmp_path / "run", ("linear-avg", "linear-avg")))
     examples = Examples.join([one, two], labels)
-    means = [
-        table([np.float32(mean)[None] for mean in of_cache], encoder="means")
-        for of_cache in examples.means
-    ]
     exact = [
-        dataclasses.replace(made, values=np.float32(of_cache))
-        for made, of_cache in zip(means, examples.means, strict=True)
+        dataclasses.replace(table([mean[None] for mean in means]), values=np.float32(means))
+        for means in examples.means
     ]
     (regressor,) = run.regressors()
     found = run.predictions().prediction
@@ -276,39 +238,31 @@ def test_a_run_of_one_cache_is_written_as_it_was_read(tmp_path):
 # Grids
 
 
-@pytest.fixture
-def home(tmp_path):
+def row(*caches, aggregator="linear-avg", head="mlp"):
+    return {"cache": list(caches), "aggregator": aggregator, "head": head}
+
+
+def test_a_grid_trains_rows_of_one_and_two_caches_and_lists_the_caches_that_are_missing(tmp_path):
     labels = records(np.linspace(0.2, 0.9, 20), splits(10, 6, 4))
     write_manifest(tmp_path / "m.csv", labels)
     for name, dim, frames in (("a", 6, 4), ("b", 3, 2)):
         shard = [encoded(label.video_id, frames, dim) for label in labels]
         write_shard(tmp_path / name, spec(dim, encoder=name), shard)
-    return tmp_path
-
-
-def plan(home, *rows, **changes):
-    grid = AblationConfig(
-        title="Side by side",
-        run=home / "grid",
-        split="test",
-        seeds=(0,),
-        cache_root=home,
-        rows=rows,
-        workers=1,
-        **changes,
-    )
-    recipe = {"manifest": home / "m.csv", "max_epochs": 2, "bootstrap": 20, "device": "cpu"}
-    return grid, plan_cells(grid, recipe | SMALL)
-
-
-def row(*caches, aggregator="linear-avg", head="mlp"):
-    return {"cache": list(caches), "aggregator": aggregator, "head": head}
-
-
-def test_a_grid_trains_rows_of_one_and_two_caches_and_lists_the_caches_that_are_missing(home):
     rows = [row("a"), row("a", "b"), row("a", "b", aggregator=["avg", "bigru"]), row("b")]
     rows.append(row("a", "none", "nowhere"))
-    grid, cells = plan(home, *rows, baselines=("ridge",), controls=("linear-avg+mlp",))
+    grid = AblationConfig(
+        title="Side by side",
+        run=tmp_path / "grid",
+        split="test",
+        seeds=(0,),
+        cache_root=tmp_path,
+        rows=rows,
+        workers=1,
+        baselines=("ridge",),
+        controls=("linear-avg+mlp",),
+    )
+    recipe = {"manifest": tmp_path / "m.csv", "max_epochs": 2, "bootstrap": 20, "device": "cpu"}
+    cells = plan_cells(grid, recipe | SMALL)
     assert [cell.name for cell in cells if cell.kind == "model"] == [
         "a linear-avg+mlp",
         "a + b linear-avg+mlp",
@@ -337,7 +291,7 @@ def test_a_grid_trains_rows_of_one_and_two_caches_and_lists_the_caches_that_are_
     for failed in result["failed"]:
         assert failed["missing_cache"]
         for name in ("none", "nowhere"):
-            command = f"{home}/{name}; make it with `memfeat extract"
+            command = f"{tmp_path}/{name}; make it with `memfeat extract"
             assert f"there is no cache {command}" in failed["error"]
-            assert f"--encoder {name} --cache {home}/{name}`" in failed["error"]
-        assert f"{home}/a;" not in failed["error"]
+            assert f"--encoder {name} --cache {tmp_path}/{name}`" in failed["error"]
+        assert f"{tmp_path}/a;" not in failed["error"]

@@ -23,13 +23,17 @@ def numbered(*lengths):
     return [np.array([[i, t, 1.0] for t in range(n)]) for i, n in enumerate(lengths)]
 
 
-def frame_orders(*args, **kwargs):
-    """Each video's frame numbers in the order in which an epoch has them."""
+def orders_of(made, stream=0):
+    """Each video's frame numbers in the order in which batches have them."""
     orders = {}
-    for batch in batches(*args, **kwargs):
-        for frames, length in zip(*batch.streams[0], strict=True):
+    for batch in made:
+        for frames, length in zip(*batch.streams[stream], strict=True):
             orders[int(frames[0, 0])] = frames[:length, 1].int().tolist()
     return orders
+
+
+def frame_orders(*args, **kwargs):
+    return orders_of(batches(*args, **kwargs))
 
 
 def test_a_batch_holds_whole_videos_beside_their_scores():
@@ -58,6 +62,21 @@ def test_frames_are_permuted_within_their_video_anew_each_epoch():
             assert order != list(range(30))
     assert first[0] != second[0]
     assert first[0] != first[1]
+
+
+def test_streams_share_the_order_of_videos_and_each_has_its_own_of_frames():
+    one, two = table(numbered(9, 8, 7, 9)), table(numbered(9, 3, 12, 9))
+    shuffle, scores = Shuffle(5, frames=True), np.arange(4.0)
+    alone = list(epoch_batches(videos_of(one), scores, shuffle, 3, 2))
+    both = list(epoch_batches(videos_of(one, two), scores, shuffle, 3, 2))
+    for single, made in zip(alone, both, strict=True):
+        assert torch.equal(single.streams[0].frames, made.streams[0].frames)
+        first, second = (stream.frames[:, 0, 0] for stream in made.streams)
+        assert first.tolist() == second.tolist() == made.scores.tolist() == single.scores.tolist()
+    first, second = orders_of(both, 0), orders_of(both, 1)
+    assert [sorted(second[i]) for i in range(4)] == [list(range(n)) for n in (9, 3, 12, 9)]
+    assert first[0] != second[0]
+    assert first[3] != second[3]
 
 
 def test_every_place_in_a_video_is_as_likely_for_every_frame():
