@@ -27,7 +27,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def start_fork_server() -> None:
     """Start it before a decoder does, with all that the workers of these tests load."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as memfeat.workers does
-    forkserver.set_forkserver_preload(["memfeat.ablation", "memfeat.extraction", "timm"])
+    libraries = ["timm", "sklearn.linear_model", "sklearn.model_selection"]
+    forkserver.set_forkserver_preload(["memfeat.ablation", "memfeat.extraction", *libraries])
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, before)
 

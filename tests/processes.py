@@ -1,16 +1,18 @@
 """Starting processes, looking at them through /proc, and sending them signals in time."""
 
+import atexit
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from memfeat.cli import main
-from memfeat.workers.processes import share_fork_server, worker_context
+from memfeat.workers import start_worker
 
 
 def start(
@@ -25,17 +27,23 @@ def start(
         arguments: of the function.
         log: file that its standard error goes to.
     """
-    process = worker_context().Process(target=_call, args=(function, arguments, log))
-    process.start()
+    process, _ = start_worker(_call, function, arguments, log, name="started by a test")
+    atexit.register(end, process)  # which a test that fails may leave running
     return process
 
 
-def _call(function: Callable[..., None], arguments: tuple[object, ...], log: Path | None) -> None:
+def end(process: BaseProcess) -> None:
+    if process.is_alive():
+        process.kill()
+
+
+def _call(
+    pipe: Connection, function: Callable[..., None], arguments: tuple[object, ...], log: Path | None
+) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if log:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    share_fork_server()
     function(*arguments)
 
 

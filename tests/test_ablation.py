@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up import SMALL, records, spec
-from processes import descendants, eventually, exists, start
+from processes import descendants, eventually, exists, parent_of, start, workers_of
 
 from memfeat.ablation import GridProgress, plan_cells, run_ablation, train_seeds
 from memfeat.ablation.progress import ProgressCounter
@@ -374,15 +374,16 @@ def train_grid(home: Path, epochs: int, workers: int) -> None:
 
 
 def begin(home: Path, epochs: int, workers: int, until: str) -> tuple[BaseProcess, list[int]]:
-    """Train the grid in another process; return it, and its workers, at two files `until`."""
-    before = set(descendants())
+    """Train the grid in another process; return it and its workers, when two `until` are there."""
+    before = {*workers_of(os.getpid())}
     process = start(train_grid, home, epochs, workers, log=home / "log")
     assert eventually(lambda: len(list((home / "grid").rglob(until))) >= 2, seconds=120)
-    return process, sorted(set(descendants()) - before - {process.pid})
+    pids = {*workers_of(os.getpid())} - before - {process.pid}
+    return process, [pid for pid in pids if parent_of(pid) == parent_of(process.pid)]
 
 
 def test_an_interrupt_leaves_no_worker_and_no_table(home):
-    process, workers = begin(home, 10**6, 2, "config.json")
+    process, workers = begin(home, 10**6, 2, "seed-*/config.json")
     os.kill(process.pid, signal.SIGINT)
     process.join(30)
     assert process.exitcode == 1
@@ -393,7 +394,7 @@ def test_an_interrupt_leaves_no_worker_and_no_table(home):
 
 
 def test_a_killed_worker_costs_no_cell(home):
-    process, workers = begin(home, 20, 2, "config.json")
+    process, workers = begin(home, 20, 2, "seed-*/config.json")
     os.kill(workers[0], signal.SIGKILL)
     process.join(120)
     assert process.exitcode == 0

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from processes import memfeat, start
 
 from memfeat.cli import COMMANDS, main, names
 from memfeat.cli.predict import _pictures
@@ -409,15 +410,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "device"), [(signal.SIGINT, 130, "cpu,cpu"), (signal.SIGTERM, 143, "cpu")]
-)
-def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
-    home, tmp_path, number, code, device
-):
+def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(home, tmp_path):
     cache = tmp_path / "cache"
-    arguments = ["extract", "--manifest", home / "m.csv", "--cache", cache, *ENCODER]
-    arguments += ["--limit", "6", "--videos-per-shard", "1", "--device", device]
+    arguments = ["extract", *data(home)[:-1], cache, *ENCODER]
+    arguments += ["--limit", "6", "--videos-per-shard", "1", "--device", "cpu,cpu"]
     command = [sys.executable, "-c", MEMFEAT, *arguments]
     with subprocess.Popen(
         command,
@@ -427,15 +423,28 @@ def test_an_interrupt_ends_extraction_promptly_and_leaves_no_stray(
     ) as process:
         while not list(cache.glob("shard-*")) and process.poll() is None:
             time.sleep(0.01)
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGINT)
         sent = time.monotonic()
         stderr = process.communicate(timeout=60)[1]
     assert time.monotonic() - sent < 20
-    assert process.returncode == code
+    assert process.returncode == 130
     assert "Traceback" not in stderr
     assert {path.name[:6] for path in cache.iterdir()} == {"shard-"}
     ok(*arguments)
     assert json.loads(ok("cache", "info", cache, "--json").stdout)["videos"]["ok"] == 6
+
+
+def test_so_does_a_request_to_terminate(home, tmp_path):
+    cache = tmp_path / "cache"
+    arguments = ["extract", *data(home)[:-1], cache, *ENCODER, "--videos-per-shard", "1"]
+    process = start(memfeat, *arguments, "--device", "cpu", log=tmp_path / "log")
+    while not list(cache.glob("shard-*")) and process.is_alive():
+        time.sleep(0.01)
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == 143
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert {path.name[:6] for path in cache.iterdir()} == {"shard-"}
 
 
 def test_a_missing_run_is_refused_without_importing_torch(tmp_path):
