@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
 ) -> None:
     run = tmp_path / "run"
     arguments = ["finetune", *flags(settings(run, videos))]
-    killed = start(memfeat, *arguments)
+    killed = start(memfeat, *arguments, log=tmp_path / "log")
     while not (run / "history.jsonl").is_file() or not (run / "history.jsonl").read_bytes():
         assert killed.is_alive()
         time.sleep(0.02)
