@@ -240,7 +240,7 @@ def test_workers_share_one_table_and_leave_no_file(home):
                 seen.setdefault(pid, set()).update(mapped(pid, "/grid/.features"))
 
     config = grid(home, aggregators=("bigru",), seeds=(0, 1), workers=2)
-    made = recipe(home, max_epochs=40, patience_epochs=40, **SMALL)
+    made = recipe(home, max_epochs=6, **SMALL)
     run_ablation(config, plan_cells(config, made), on_progress=look)
     assert list((home / "grid").glob(".*")) == []
     tables = [files for files in seen.values() if files]

@@ -385,4 +385,4 @@ def test_a_ray_that_was_started_for_a_pool_listens_here_alone_and_ends_with_it(n
     assert (
         stderr.count("KeyboardInterrupt") == stderr.count("Traceback") == (number == signal.SIGINT)
     )
-    assert "a Ray actor died at its job" in stderr
+    assert "a Ray actor died while it ran a job" in stderr
