@@ -27,7 +27,8 @@ GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
-  table1-smoke demo-table2 demo-sampler test types tests soak docs bench-train bench-extract clean
+  table1-smoke demo-table2 demo-sampler test types tests test-gpu soak docs bench-train bench-extract \
+  bench-gpu clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -45,6 +46,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
@@ -121,14 +126,21 @@ types: $(VENV)/.installed-test
 tests: $(VENV)/.installed-test
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
+test-gpu: $(VENV)/.installed-test ## test what needs an NVIDIA GPU, in three minutes
+	$(BIN)/pytest -n 0 tests/gpu
+
 docs: $(VENV)/.installed-docs ## build the documentation as a web site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0
 
-bench-extract: $(VENV)/.installed-test ## time stage 1 against the common way, side by side
+# torchcodec is measured where FFmpeg's libraries are installed (Debian's package ffmpeg has them).
+bench-extract: $(VENV)/.installed-bench ## time stage 1 against the common way, side by side
 	$(BIN)/python tests/benchmarks/bench_extract.py
+
+bench-gpu: $(VENV)/.installed-test ## time both stages on a GPU, in six minutes
+	$(BIN)/python tests/benchmarks/bench_gpu.py --device $(if $(filter auto,$(DEVICE)),cuda:0,$(DEVICE))
 
 bench-train: $(VENV)/.installed-test ## time stage 2 against the naive way, side by side
 	$(BIN)/python tests/benchmarks/bench_train.py

@@ -15,6 +15,15 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from decoders import (
+    fake_figures,
+    has_torchcodec,
+    longest_pause,
+    records_of,
+    start_and_private_mb,
+    through_encoder,
+    torchcodec_decoded,
+)
 from measuring import Timings, family, in_turn, machine, peak_memory
 from numpy.typing import NDArray
 from peers import normalised, peer_features, peer_frames
@@ -127,6 +136,59 @@ def time_preprocessing(
                 )
 
 
+def time_torchcodec(records: Sequence[VideoRecord], rounds: int, timings: Timings) -> None:
+    """Measure the CPU time of decoding and resizing beside torchcodec's, if that is installed."""
+    if not has_torchcodec():
+        click.echo("torchcodec, or FFmpeg's libraries, are not installed: not measured")
+        return
+    sides = {"ours": decoded, "torchcodec": torchcodec_decoded}
+    for number in track(range(2 * rounds), "torchcodec", transient=True):
+        order = list(sides)[:: 1 if number % 2 else -1]
+        cpu = {
+            side: cpu_ms_a_frame(partial(sides[side], records, PAPER_SIZE), times=2)
+            for side in order
+        }
+        timings.add(
+            torchcodec_cpu_ms_per_frame_360p=cpu["torchcodec"],
+            torchcodec_over_ours_decode_cpu=cpu["torchcodec"] / cpu["ours"],
+        )
+
+
+def time_decoders(home: Path, rounds: int, timings: Timings) -> None:
+    """Measure what many decoders give: of a fixed rate, and two real ones before a tiny encoder."""
+    timings.add(**fake_figures(20))
+    encoder = create_encoder(SMALL, "random")
+    photo = enlarge(data.astronaut(), (360, 640), anti_aliasing=True)
+    pixels = (photo * 255).astype(np.uint8)
+
+    def clip(frames: int, *shape: slice) -> Path:
+        path = home / f"turning-{frames}.mp4"
+        write_video(path, (np.roll(pixels[shape], n, axis=1) for n in range(frames)), fps=25)
+        return path
+
+    short, long, film, tiny = clip(90), clip(900), clip(3600), clip(10, slice(64), slice(64))
+    kinds = {
+        "90": records_of([short] * 40),
+        "900": records_of([long] * 4),
+        "mixed": records_of([*[short] * 4, film, *[short] * 36]),
+    }
+    for number in track(range(rounds), "many decoders", transient=True):
+        rates = {}
+        for kind in list(kinds)[:: 1 if number % 2 else -1]:
+            started = time.perf_counter()
+            frames = through_encoder(kinds[kind], encoder, BATCH, decoders=2)
+            rates[kind] = frames / (time.perf_counter() - started)
+        seconds, private = start_and_private_mb()
+        timings.add(
+            decode_frames_per_second_90=rates["90"],
+            decode_900_over_90=rates["900"] / rates["90"],
+            decode_mixed_over_90=rates["mixed"] / rates["90"],
+            decoder_start_seconds=seconds,
+            decoder_private_mb=private,
+        )
+    timings.add(longest_pause_seconds=longest_pause(records_of([tiny] * 1200), 64, decoders=2))
+
+
 def time_pipeline(
     name: str,
     records: Sequence[VideoRecord],
@@ -230,6 +292,23 @@ ROWS = {
     "peer_frames_per_second_360p": ("peers' way: frames/s, 360p", 2),
     "pipeline_over_ceiling_360p": ("ours / at best, 360p", 3),
     "peer_over_ours_end_to_end_360p": ("peers' seconds / ours, 360p", 3),
+    **{
+        f"fake_decoders_{kind}": (f"eight fake decoders of 200 frames/s, {label}: frames/s", 0)
+        for kind, label in (
+            ("90", "clips of 90 frames"),
+            ("400", "of 400"),
+            ("900", "of 900"),
+            ("mixed", "of 90 beside a film"),
+        )
+    },
+    "decode_frames_per_second_90": ("two decoders, clips of 90 frames: frames/s", 0),
+    "decode_900_over_90": ("clips of 900 frames / of 90", 3),
+    "decode_mixed_over_90": ("clips of 90 and one of 3,600 / of 90", 3),
+    "decoder_start_seconds": ("start of a decoder: seconds", 3),
+    "decoder_private_mb": ("its own memory before a frame: MB", 1),
+    "longest_pause_seconds": ("longest pause over 1,200 clips: seconds", 3),
+    "torchcodec_cpu_ms_per_frame_360p": ("torchcodec to 336 px, 360p: CPU ms a frame", 2),
+    "torchcodec_over_ours_decode_cpu": ("torchcodec / ours", 2),
     "rss_20_mb": ("peak memory, 20 videos: MB", 0),
     "rss_400_mb": ("peak memory, 400 videos: MB", 0),
     "rss_400_over_20": ("400 videos / 20", 3),
@@ -252,6 +331,8 @@ def main(rounds: int, memory: bool, output: Path) -> None:
         clips = {size: write_clips(home, size) for size in SIZES}
         with cpu_threads(1):  # those of a library that wait for each other use CPU time too
             time_preprocessing(clips, encoder, rounds, timings)
+            time_torchcodec(clips["360p"], rounds, timings)
+        time_decoders(home, rounds, timings)
         time_pipeline("360p", clips["360p"], encoder, home, rounds, timings)
         if memory:
             measure_memory(home, timings)
