@@ -1,22 +1,28 @@
 """Where torch computes, and its global state: threads and generators, set and given back."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from memfeat.errors import ConfigError
 
 CPU = torch.device("cpu")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # where the kernel has one
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the device called `name`; `auto` is the first GPU, or else the CPU.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here; or `auto`, and there is a GPU that torch cannot use.
     """
     if name == "auto":
+        problem = unusable_gpu()
+        if problem:
+            raise ConfigError(f"{problem}, or give --device cpu to do without")
         return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
     try:
         device = torch.device(name)
@@ -38,9 +44,59 @@ def resolve_devices(names: str) -> list[torch.device]:
     Raises:
         ConfigError: one of them is not here.
     """
-    if names == "auto" and torch.cuda.is_available():
+    first = resolve_device(names) if names == "auto" else CPU
+    if first.type == "cuda":
         return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     return [resolve_device(name.strip()) for name in names.split(",")]
+
+
+def unusable_gpu() -> str:
+    """Say why torch cannot use a GPU that is here, and what to do; empty if it can, or none is."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1", "none", "NoDevFiles"}
+    if hidden or not (NVIDIA_DRIVER.is_file() or torch.cuda.is_available()):
+        return ""
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        driver = NVIDIA_DRIVER.read_text().partition("\n")[0].removeprefix("NVRM version:").strip()
+        return (
+            f"there is an NVIDIA GPU, but this torch ({torch.__version__}, {built}) cannot use it "
+            f"with its driver ({driver}); install a newer driver, or a torch for this one "
+            "(https://pytorch.org/get-started)"
+        )
+    major, minor = torch.cuda.get_device_capability(0)
+    codes = [code.rpartition("_") for code in torch.cuda.get_arch_list()]
+    numbers = [(kind, int("".join(filter(str.isdigit, number)))) for kind, _, number in codes]
+    own = 10 * major + minor
+    runs = any(kind == "sm" and n // 10 == major and n <= own for kind, n in numbers)
+    compiles = any(kind == "compute" and n <= own for kind, n in numbers)
+    if runs or compiles:
+        return ""
+    name = torch.cuda.get_device_name(0)
+    return (
+        f"torch {torch.__version__} has no code for {name} (compute capability {major}.{minor}; "
+        f"it has {' '.join(torch.cuda.get_arch_list())}); install a torch that has "
+        "(https://pytorch.org/get-started)"
+    )
+
+
+def device_names(devices: Iterable[torch.device]) -> list[str]:
+    """Return devices in words, such as `cuda:0 (NVIDIA H200)`."""
+    return [
+        f"{each} ({torch.cuda.get_device_name(each)})" if each.type == "cuda" else str(each)
+        for each in devices
+    ]
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let float32 be float32 inside the `with` block: no TF32 in products and convolutions."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def cpu_cores() -> int:

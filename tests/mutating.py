@@ -1,107 +1,60 @@
 """Damaging bytes as disks, networks and people do, in the same way for the same seed."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1)
-WIDTHS = (1, 2, 4, 8)
-MOST_BYTES = 64  # of a range that is inserted, deleted, duplicated or swapped
+MOST_BYTES = 64  # of a range that is inserted, deleted, duplicated or zeroed
 
 
 def mutants(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Yield `count` damaged copies of `content`, each of which differs from it.
-
-    Args:
-        content: at least one byte.
-        count: how many copies.
-        seed: the same seed damages the same way.
-    """
+    """Yield `count` damaged copies of `content`, which is not empty; each differs from it."""
     generator = random.Random(seed)
     for _ in range(count):
-        yield mutant(content, generator)
+        damaged = content
+        while damaged == content:
+            for _ in range(generator.choice((1, 1, 1, 2, 4))):
+                damaged = _injured(damaged, generator)
+        yield damaged
 
 
-def mutant(content: bytes, generator: random.Random) -> bytes:
-    """Return a copy of `content` with one to four injuries, different from it."""
-    if not content:
-        raise ValueError("there is nothing to damage; give at least one byte")
-    while True:
-        damaged = bytearray(content)
-        for _ in range(generator.choice((1, 1, 1, 2, 4))):
-            generator.choice(WAYS)(damaged, generator)
-        if damaged != content:
-            return bytes(damaged)
+def _injured(content: bytes, draw: random.Random) -> bytes:
+    """Damage one place: half of the time near the beginning, where files keep their structure."""
+    size = max(1, len(content))
+    start = draw.randrange(min(size, 2048) if draw.random() < 0.5 else size)
+    stop = start + draw.randint(1, MOST_BYTES)
+    way = draw.choice(WAYS)
+    return content[:start] + way(content[start:stop], content[stop:], draw)
 
 
-def _place(damaged: bytearray, generator: random.Random) -> int:
-    """Choose a byte: half of the time near the beginning, where files keep their structure."""
-    size = max(1, len(damaged))
-    return generator.randrange(min(size, 2048) if generator.random() < 0.5 else size)
+def _flip_a_bit(old: bytes, rest: bytes, draw: random.Random) -> bytes:
+    return bytes(byte ^ 1 << draw.randrange(8) for byte in old[:1]) + old[1:] + rest
 
 
-def _span(damaged: bytearray, generator: random.Random) -> slice:
-    start = _place(damaged, generator)
-    return slice(start, start + generator.randint(1, MOST_BYTES))
+def _set_a_byte(old: bytes, rest: bytes, draw: random.Random) -> bytes:
+    return bytes([draw.choice((0, 1, 0x7F, 0x80, 0xFF, 0x0A, 0x22))]) + old[1:] + rest
 
 
-def _flip_a_bit(damaged: bytearray, generator: random.Random) -> None:
-    if damaged:
-        damaged[_place(damaged, generator)] ^= 1 << generator.randrange(8)
-
-
-def _set_a_byte(damaged: bytearray, generator: random.Random) -> None:
-    if damaged:
-        damaged[_place(damaged, generator)] = generator.choice((0, 1, 0x7F, 0x80, 0xFF, 0x0A, 0x22))
-
-
-def _insert(damaged: bytearray, generator: random.Random) -> None:
-    start = _place(damaged, generator)
-    damaged[start:start] = generator.randbytes(generator.randint(1, MOST_BYTES))
-
-
-def _delete(damaged: bytearray, generator: random.Random) -> None:
-    del damaged[_span(damaged, generator)]
-
-
-def _duplicate(damaged: bytearray, generator: random.Random) -> None:
-    span = _span(damaged, generator)
-    damaged[span.start : span.start] = damaged[span]
-
-
-def _zero(damaged: bytearray, generator: random.Random) -> None:
-    span = _span(damaged, generator)
-    damaged[span] = bytes(len(damaged[span]))
-
-
-def _truncate(damaged: bytearray, generator: random.Random) -> None:
-    del damaged[generator.randrange(len(damaged) + 1) :]
-
-
-def _swap_blocks(damaged: bytearray, generator: random.Random) -> None:
-    size = generator.randint(1, MOST_BYTES)
-    first, second = sorted(_place(damaged, generator) for _ in range(2))
-    if first + size <= second and second + size <= len(damaged):
-        one, other = damaged[first : first + size], damaged[second : second + size]
-        damaged[first : first + size], damaged[second : second + size] = other, one
-
-
-def _set_a_length(damaged: bytearray, generator: random.Random) -> None:
+def _set_a_length(old: bytes, rest: bytes, draw: random.Random) -> bytes:
     """Write an extreme number, as a length or an offset may be stored, in either byte order."""
-    width = generator.choice(WIDTHS)
-    start = _place(damaged, generator)
-    number = generator.choice(EXTREMES) % 256**width
-    if start + width <= len(damaged):
-        damaged[start : start + width] = number.to_bytes(width, generator.choice(("little", "big")))
+    width = draw.choice((1, 2, 4, 8))
+    number = draw.choice(EXTREMES) % 256**width
+    return number.to_bytes(width, draw.choice(("little", "big"))) + (old + rest)[width:]
 
 
-WAYS = (
+def _swap_blocks(old: bytes, rest: bytes, draw: random.Random) -> bytes:
+    other = draw.randrange(len(rest) + 1)
+    return rest[other : other + len(old)] + rest[:other] + old + rest[other + len(old) :]
+
+
+WAYS: list[Callable[[bytes, bytes, random.Random], bytes]] = [
     _flip_a_bit,
     _set_a_byte,
-    _insert,
-    _delete,
-    _duplicate,
-    _zero,
-    _truncate,
-    _swap_blocks,
     _set_a_length,
-)
+    _swap_blocks,
+    lambda old, rest, draw: draw.randbytes(len(old)) + old + rest,
+    lambda old, rest, draw: rest,
+    lambda old, rest, draw: old + old + rest,
+    lambda old, rest, draw: bytes(len(old)) + rest,
+    lambda old, rest, draw: b"",
+]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made_up import SMALL, records, spec
 from processes import descendants, eventually, exists, parent_of, start, workers_of
 
@@ -20,11 +21,12 @@ from memfeat.ablation.progress import ProgressCounter
 from memfeat.ablation.scheduler import group_by_data, local_slots
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, TrainConfig
+from memfeat.devices import cpu_cores
 from memfeat.errors import ConfigError, TrainingError, UnknownNameError
 from memfeat.manifest import read_manifest, write_manifest
 from memfeat.metrics import evaluate, paired_difference, split_half_ceiling
 from memfeat.runs import read_predictions
-from memfeat.training import EpochReport, train
+from memfeat.training import EpochReport, train, training_device
 
 DIM = 6
 SPLITS = ["train"] * 12 + ["dev"] * 6 + ["test"] * 8
@@ -216,9 +218,21 @@ def test_the_cache_with_the_costliest_cell_comes_first(home):
 def test_each_gpu_gets_a_worker_that_sees_no_other(home, monkeypatch, device, workers, seen):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("memfeat.devices.unusable_gpu", lambda: "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,2,7")
     cells = plan_cells(grid(home), recipe(home, device=device))
     assert local_slots(cells, workers) == seen
+
+
+def test_recurrent_models_train_on_the_cores_beside_a_gpu(home, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("memfeat.devices.unusable_gpu", lambda: "")
+    cells = plan_cells(grid(home, aggregators=("bigru",)), recipe(home, device="auto"))
+    assert local_slots(cells, 0) == [None] * cpu_cores()
+    assert {str(training_device(cell.config)) for cell in cells} == {"cpu"}
+    named = cells[0].config.model_copy(update={"device": "cuda:0"})
+    assert training_device(named) == torch.device("cuda:0")
 
 
 def mapped(pid: int, name: str) -> set[str]:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from memfeat import devices
 from memfeat.devices import cpu_cores, cpu_threads, resolve_device, resolve_devices, seeded
 from memfeat.errors import ConfigError
 
@@ -35,3 +36,51 @@ def test_threads_and_generators_are_given_back():
         assert torch.equal(torch.rand(3), first)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A machine that has a GPU and its driver."""
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64  470.57  Tue\nGCC\n")
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_take_the_cpu(driver, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"driver \(NVIDIA UNIX x86_64  470.57.*--device cpu"):
+        resolve_device("auto")
+    assert resolve_device("cpu").type == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # whoever hides it knows that it is there
+    assert resolve_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("capability", "codes", "usable"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_80", "compute_90"], True),
+        ((6, 1), ["sm_75", "compute_75"], False),
+        ((9, 0), ["sm_90a"], True),
+    ],
+)
+def test_torch_needs_code_for_the_gpus_capability(driver, monkeypatch, capability, codes, usable):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a card")
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: codes)
+    assert (devices.unusable_gpu() == "") == usable
+
+
+def test_float32_is_float32_inside_and_what_it_was_outside():
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, True
+    try:
+        with devices.exact_float32():
+            assert not matmul.allow_tf32
+            assert not torch.backends.cudnn.allow_tf32
+        assert matmul.allow_tf32
+    finally:
+        matmul.allow_tf32 = before

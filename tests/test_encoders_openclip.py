@@ -141,6 +141,7 @@ def test_the_feature_is_open_clips_own_before_the_projection_with_quickgelu_unde
     parts = [type(part) for part in encoder._module.modules()]
     assert (parts.count(QuickGELU), parts.count(nn.GELU)) == (12, 0)
     assert (encoder.weights, encoder.trained_on) == ("openai", "CLIP, OpenAI's image-text pairs")
+    assert create_encoder(name, "openai", precision="half").precision == "float16"  # as they came
     pixels = frames(2, 224)
     assert_same(encoder.encode(pixels), pooled(clip, pixels))
 

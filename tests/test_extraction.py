@@ -67,8 +67,10 @@ def test_parts_make_the_shards_of_the_whole_in_any_order(clips, whole, tmp_path)
 
 def test_a_part_is_every_so_manieth_shard(clips, whole, tmp_path):
     spared = []
-    summary = extract(manifest(clips), config(tmp_path, part="2/3"), on_start=spared.append)
-    assert spared == [len(FRAMES) - 2]
+    summary = extract(
+        manifest(clips), config(tmp_path, part="2/3"), on_start=lambda *start: spared.append(start)
+    )
+    assert spared == [(len(FRAMES) - 2, f"{ENCODER} in float32 on cpu")]
     assert [outcome.video_id for outcome in summary.outcomes] == ["v2", "v3"]
     assert files(tmp_path).items() <= files(whole).items()
 

@@ -172,3 +172,10 @@ def test_a_decoder_that_crashes_or_hangs_twice_costs_its_video_alone(good, alone
     assert "no frame came of it for 3 seconds, 2 times over" in told["endless"]
     mixed, clean = (Cache.open(each).load(list(GOOD)) for each in (tmp_path / "cache", alone))
     np.testing.assert_array_equal(mixed.values, clean.values)
+
+
+def test_shards_whose_videos_all_failed_are_in_the_cache_too(good, tmp_path):
+    """The last ones, which hold no rows for the writer to wait for."""
+    paths = good | {f"gone-{number}": tmp_path / f"{number}.mp4" for number in range(20)}
+    extract(manifest_of(paths), config(tmp_path / "cache", videos_per_shard=1))
+    assert Cache.open(tmp_path / "cache").entries.keys() == paths.keys()

@@ -23,7 +23,7 @@ from memfeat.errors import RunError, TrainingError
 from memfeat.finetuning import finetune
 from memfeat.finetuning.clips import UsableVideos, VideoCheck, clips_at, start_of_clip
 from memfeat.finetuning.finetuning import resolved
-from memfeat.finetuning.fitting import Fitting, starting_network
+from memfeat.finetuning.fitting import Fitting, clip_logits, starting_network
 from memfeat.manifest import Manifest, VideoRecord, read_manifest
 from memfeat.runs import Run, read_predictions
 from memfeat.video import read_frames
@@ -255,6 +255,16 @@ def test_a_clip_is_16_frames_from_its_start_and_repeats_the_last_where_there_are
     assert numbers_in(short) == [*range(30, 40), *[39] * 6]
     assert error.reason == "changed"
     assert "no frame 40 any more" in str(error)
+
+
+def test_autocast_leaves_the_last_layer_in_float32() -> None:
+    network = InceptionI3d(classes=1).eval()
+    clips = torch.randint(0, 256, (2, 16, SIZE, SIZE, 3), dtype=torch.uint8)
+    settings = FinetuneConfig(manifest="m.csv", weights="random", precision="bfloat16")
+    with torch.inference_mode():
+        found = clip_logits(network, clips, settings)
+    assert found.dtype == torch.float32
+    assert (found != found.bfloat16()).any()
 
 
 def test_a_video_lost_during_training_is_left_out_and_ends_nothing(

@@ -1,6 +1,5 @@
 """The recurrence, on whatever runs it, beside torch's own nn.GRU one unpadded video at a time."""
 
-import warnings
 from functools import cache
 
 import pytest
@@ -206,16 +205,3 @@ def test_an_unknown_backend_is_refused_with_the_choices():
     message = r"no backend 'fast' here; choose one of .*plain, library"
     with pytest.raises(ConfigError, match=message), using_backend("fast"):
         pass
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_states_and_gradients_without_a_warning():
-    """Such as one of weights that are not in one block of memory."""
-    gru, (frames, lengths) = bigru(dtype=torch.float64), batch(dtype=torch.float64)
-    expected = states_and_gradients(gru, frames, lengths, "plain")
-    frames = frames.detach().cuda().requires_grad_()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        states = gru.cuda()(frames, lengths)
-    on_gpu = with_gradients(states, frames, gru)
-    assert_near({name: each.cpu() for name, each in on_gpu.items()}, expected, 1e-10)

@@ -13,10 +13,10 @@ import torch
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.jobs import Job, JobData, Result, SharedFeatures, run_job
 from memfeat.ablation.progress import OnProgress, ProgressCounter, cost, model_folders
-from memfeat.devices import cpu_cores, resolve_device, resolve_devices
+from memfeat.devices import cpu_cores, resolve_devices
 from memfeat.errors import MemfeatError
 from memfeat.storage import Location
-from memfeat.training import finish, resolve_options, unfinished
+from memfeat.training import finish, resolve_options, training_device, unfinished
 from memfeat.workers import Engine, Event, Message, Resources, WorkerPool, ray_cluster, worker_pool
 
 DIED = (
@@ -86,15 +86,26 @@ def local_slots(cells: Iterable[Cell], workers: int) -> list[str | None]:
 
     `workers` is as for `train_cells`.
     """
-    devices = {cell.config.device for cell in cells}
-    if devices <= {"cpu"} or not torch.cuda.is_available():
+    named = {cell.config.device for cell in cells}
+    on_cpu = [_is_on_cpu(cell) for cell in cells]
+    if all(on_cpu):
         return [None] * (workers or cpu_cores())
     count = len(resolve_devices("auto"))
-    if count == 1 or not devices <= {"auto", "cpu"}:  # a cell that names its GPU must see it
-        return [None] * (workers or 1)
+    if count == 1 or not named <= {"auto", "cpu"}:  # a cell that names its GPU must see it
+        return [None] * (workers or (cpu_cores() if any(on_cpu) else 1))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     names = visible.split(",")
-    return [names[i % count] for i in range(workers or count)]
+    return [names[i % count] for i in range(workers or (cpu_cores() if any(on_cpu) else count))]
+
+
+def _is_on_cpu(cell: Cell) -> bool:
+    """Whether a cell is trained on the CPU; one that cannot be trained at all takes no GPU."""
+    if not torch.cuda.is_available():
+        return True
+    try:
+        return cell.kind == "baseline" or training_device(cell.config).type == "cpu"
+    except MemfeatError:
+        return True
 
 
 def group_by_data(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -184,7 +195,7 @@ class _Scheduler:
             else:
                 config = resolve_options(cell.config)
                 if self._slots.engine == "local":
-                    resolve_device(config.device)
+                    training_device(config)
                 configs = unfinished(config, data.specs, data.facts)
                 if not configs:
                     finish(config, data.specs, data.facts)

@@ -28,6 +28,7 @@ def doctor_command(as_json: bool) -> None:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in (*PACKAGES, *EXTRAS)},
         "devices": _devices(),
+        "products": _products(),
         "cpu_cores": cpu_cores(),
         "recurrence": _recurrence(),
         "weights": _weights(),
@@ -40,6 +41,8 @@ def doctor_command(as_json: bool) -> None:
     for name, number in findings["packages"].items():
         click.echo(f"  {name:<34} {number or 'not installed'}")
     click.echo(f"devices: {', '.join(findings['devices'])}; {findings['cpu_cores']} CPU cores")
+    for device, found in findings["products"].items():
+        click.echo(f"  {device:<34} {', '.join(f'{name} {how}' for name, how in found.items())}")
     click.echo(f"recurrent layers on the CPU: {findings['recurrence']}")
     click.echo("pretrained weights on this machine:")
     for name, path in findings["weights"].items():
@@ -58,8 +61,31 @@ def _version(package: str) -> str | None:
 def _devices() -> list[str]:
     import torch
 
+    from memfeat.devices import CPU, device_names
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count))]
+    return device_names([CPU, *(torch.device("cuda", index) for index in range(count))])
+
+
+def _products() -> dict[str, dict[str, str]]:
+    """Try a small product in each precision on each device: `works`, or what went wrong."""
+    import torch
+
+    from memfeat.encoders.encoder import PRECISIONS
+
+    def tried(device: str, dtype: torch.dtype) -> str:
+        try:
+            ones = torch.ones(64, 64, dtype=dtype, device=device)
+            product = (ones @ ones).float().cpu()
+        except RuntimeError as error:
+            return str(error).strip().partition("\n")[0]
+        return "works" if bool((product == 64).all()) else "gives wrong numbers"
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {
+        device: {name: tried(device, dtype) for name, dtype in PRECISIONS.items()}
+        for device in ("cpu", *(f"cuda:{i}" for i in range(count)))
+    }
 
 
 def _recurrence() -> str:
@@ -77,6 +103,8 @@ def _weights() -> dict[str, str | None]:
 
 
 def _advice(findings: dict[str, Any]) -> list[str]:
+    from memfeat.devices import unusable_gpu
+
     advice = [
         f"{package} is missing: {command}"
         for package, command in EXTRAS.items()
@@ -93,6 +121,8 @@ def _advice(findings: dict[str, Any]) -> list[str]:
         advice.append(
             "recurrent layers: install a C++ compiler (Debian: g++; macOS: xcode-select --install)"
         )
-    if findings["devices"] == ["cpu"]:
+    if problem := unusable_gpu():
+        advice.append(problem)
+    elif findings["devices"] == ["cpu"]:
         advice.append("no GPU: the paper's encoder costs 382 GFLOP a frame; extract on a GPU")
     return advice

@@ -62,7 +62,7 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
         return extract(
             manifest,
             config,
-            on_start=progress.exclude,
+            on_start=progress.start_extraction,
             on_video=progress.count,
             on_rates=progress.measure,
         )

@@ -56,6 +56,8 @@ def predict_command(
     from memfeat.prediction import Predictor
 
     predictor = Predictor(run, device=device, weights=weights)
+    how = {"device": predictor.device, "precision": predictor.encoders[0].precision}
+    say(f"scoring on {how['device']} in {how['precision']}")
     predictions = []
     for video, picture in zip(videos, _pictures(videos, timeline), strict=True):
         predictions.append(predictor.predict(video))
@@ -65,7 +67,7 @@ def predict_command(
             _draw(predictor, video, picture)
             say(f"timeline: {picture}")
     if as_json:
-        print_json([prediction.as_dict() for prediction in predictions])
+        print_json([prediction.as_dict() | how for prediction in predictions])
     else:
         for line in predictor.sources:
             say(line)

@@ -54,8 +54,9 @@ class ProgressLine:
 
     # For an extraction:
 
-    def exclude(self, already_done: int) -> None:
-        """Leave out the videos that an earlier run finished: they say nothing about the speed."""
+    def start_extraction(self, already_done: int, how: str) -> None:
+        """Say `how`, and leave out the videos that are done: they say nothing about the speed."""
+        self.say(how)
         self.restart(self._total - already_done)
 
     def count(self, outcome: "VideoOutcome") -> None:

@@ -50,13 +50,17 @@ def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
     from memfeat.ablation import train_seeds
     from memfeat.cli.progress import progress_line
     from memfeat.cli.tables import print_metrics
-    from memfeat.training import select_records
+    from memfeat.devices import device_names
+    from memfeat.training import select_records, training_device
 
     say_notes(select_records(manifest, *caches).notes)
+    device = training_device(config)
+    say(f"training {config.system} on {device_names([device])[0]}")
     with progress_line("grid") as progress:
         run = train_seeds(config, workers, on_progress=progress.show_grid)
     if as_json:
-        print_json({"run": str(run.folder), "sources": run.sources(), "metrics": run.metrics})
+        found = {"run": str(run.folder), "device": str(device)}
+        print_json(found | {"sources": run.sources(), "metrics": run.metrics})
         return
     print_metrics(run.metrics, config.system, run.sources())
     say(f"run folder: {run.folder}")

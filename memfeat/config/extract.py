@@ -72,8 +72,10 @@ class ExtractConfig(Settings):
     activation: Literal["auto", "gelu", "quickgelu"] = Field(
         "auto", description="only for a checkpoint file that does not name it"
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU (ours)"
+    precision: Literal["auto", "float32", "half", "bfloat16", "float16"] = Field(
+        "auto",
+        description="auto: float32 on a CPU, half on a GPU, which is float16 for weights that came "
+        "in it, else bfloat16 (ours)",
     )
     compile: bool = Field(
         False, description="compile the encoder: a minute or two first, other last bits; for GPUs"

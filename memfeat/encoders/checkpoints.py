@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # the name of an error, and nothing that reads a pickle
@@ -134,6 +135,19 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], encoder: str, source: 
             "Give the encoder's name that these weights were trained under"
         )
     module.load_state_dict(given, strict=False)
+
+
+def half_precision(tensors: Mapping[str, Tensor] | None) -> str:
+    """Return the half precision of weights: `float16` if most came in it, else `bfloat16`.
+
+    On random weights float16 is eighty times nearer to float32 than bfloat16 is (1 - cos of 5e-7
+    and 4e-5), but only weights that were stored in it are known to fit its range.
+    """
+    numbers = Counter[torch.dtype]()
+    for value in (tensors or {}).values():
+        numbers[value.dtype] += value.numel()
+    most = max(numbers, key=lambda dtype: numbers[dtype], default=None)
+    return "float16" if most == torch.float16 else "bfloat16"
 
 
 def tensors_sha256(module: nn.Module) -> str:

@@ -34,7 +34,8 @@ def create_encoder(
         weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
         activation: `gelu` or `quickgelu` for a checkpoint file that does not state it; else `auto`.
         tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
-        precision: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 on a GPU, else float32.
+        precision: `float32`, `bfloat16`, `float16`; `half` for that of the weights; or `auto`:
+            half on a GPU, else float32.
         device: such as `cpu`, `cuda` or `cuda:1`.
         compiled: whether torch compiles it.
         seed: of the weights if they are random.

@@ -1,11 +1,14 @@
 """The frame encoder: a frozen image model that turns uint8 frames into unit vectors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
 from memfeat.config import build, count_tokens
-from memfeat.devices import CPU
+from memfeat.devices import CPU, exact_float32
 from memfeat.encoders.family import Tower
 from memfeat.errors import EncoderError
 from memfeat.registry import unknown_name
@@ -57,17 +60,20 @@ class FrameEncoder:
         self.std = tower.std
         self.inputs = "frames" if self.clip_frames == 1 else f"clips of {self.clip_frames} frames"
         self.device = device
-        self.precision = choose_precision(precision, device)
+        self.precision = choose_precision(precision, device, tower.half_precision)
         self._dtype = PRECISIONS[self.precision]
-        self._module = tower.module.eval().requires_grad_(False).to(self.device, self._dtype)
-        if self.clip_frames == 1:
-            # Frames arrive channels last, and convolutions are up to twice as fast if they stay so.
-            self._module.to(memory_format=torch.channels_last)
+        with self._errors_of_device("the weights"):
+            if device.type == "cuda":
+                torch.cuda.set_device(device)  # or pinned memory would take a context of another
+            self._module = tower.module.eval().requires_grad_(False).to(device, self._dtype)
+            if self.clip_frames == 1:
+                # Frames arrive channels last; convolutions are up to twice as fast if they stay so.
+                self._module.to(memory_format=torch.channels_last)
+            self._shift = self._per_channel(self.mean)
+            self._scale = self._per_channel(self.std)
         self.compiled = compiled
         if compiled:
             self._module.compile(dynamic=False)
-        self._shift = self._per_channel(self.mean)
-        self._scale = self._per_channel(self.std)
 
     @property
     def width(self) -> int:
@@ -106,31 +112,34 @@ class FrameEncoder:
             EncoderError: pixels of another type or shape, or too little memory.
         """
         self._check(pixels)
+        what = f"{len(pixels)} {self.inputs} at once"
+        with self._errors_of_device(what), exact_float32(), torch.inference_mode():
+            images = pixels.to(self.device, non_blocking=True).movedim(-1, 1).float()
+            images = images.sub_(self._shift).div_(self._scale).to(self._dtype)
+            features: Tensor = self._module(images).float()
+            vectors = features.view(len(pixels), -1, self.dim)
+            norms = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
+            return Encoding(self, vectors.div(norms).flatten(1), norms.flatten(1))
+
+    @contextmanager
+    def _errors_of_device(self, what: str) -> Iterator[None]:
+        """Turn errors of torch and the device into `EncoderError`; `what` is worked on."""
         try:
-            with torch.inference_mode():
-                images = pixels.to(self.device, non_blocking=True).movedim(-1, 1).float()
-                images = images.sub_(self._shift).div_(self._scale).to(self._dtype)
-                features: Tensor = self._module(images).float()
-                vectors = features.view(len(pixels), -1, self.dim)
-                norms = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
-                return Encoding(self, vectors.div(norms).flatten(1), norms.flatten(1))
-        except torch.cuda.OutOfMemoryError as error:
-            raise EncoderError(
-                f"{len(pixels)} {self.inputs} at once do not fit into {self.device}'s memory with "
-                f"{self.name}; give a smaller --batch-size"
-            ) from error
-        except RuntimeError as error:
-            if NO_MEMORY in str(error):
-                raise EncoderError(
-                    f"there is no memory to encode {len(pixels)} {self.inputs} at once with "
-                    f"{self.name}; give a smaller --batch-size"
-                ) from error
-            if not self.compiled:
-                raise
+            yield
+        except RuntimeError as error:  # those of CUDA are such, too little memory included
             reason = str(error).strip().partition("\n")[0]
-            raise EncoderError(
-                f"torch cannot compile {self.name} here ({reason}); leave out --compile"
-            ) from error
+            if isinstance(error, torch.cuda.OutOfMemoryError) or NO_MEMORY in reason:
+                text = f"there is no memory on {self.device} for {what} with {self.name}; "
+                advice = "give a smaller --batch-size, or end what else uses it"
+            elif "CUDA" in reason or "cuda" in type(error).__module__:
+                text = f"{self.device} failed at {what} with {self.name} ({reason}); "
+                advice = "`memfeat doctor` tries it; finished shards are kept"
+            elif self.compiled:
+                text = f"torch cannot compile {self.name} here ({reason}); "
+                advice = "leave out --compile"
+            else:
+                raise
+            raise EncoderError(text + advice) from error
 
     def spec(
         self,
@@ -194,7 +203,8 @@ class Encoding:
     def wait(self) -> None:
         """Wait until the batch is encoded, so that its pixels may be written to again."""
         if self._event is not None:
-            self._event.synchronize()
+            with self._encoder._errors_of_device("a batch"):
+                self._event.synchronize()
 
     def result(self) -> Tensor:
         """Wait for the vectors, float32 (batch, width) on the CPU, each of unit L2 norm.
@@ -209,19 +219,21 @@ class Encoding:
             raise EncoderError(
                 f"{encoder.name} in {encoder.precision} made a feature that is zero or not finite "
                 f"for {int(bad.sum())} of {len(bad)} {encoder.inputs}, the first at position "
-                f"{int(bad.nonzero()[0])}; give --precision float32 or other weights"
+                f"{int(bad.nonzero()[0])}; give --precision bfloat16 or float32, or other weights"
             )
         return self._vectors.clone()  # a tensor of inference mode could not be trained on
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """Return the precision called `name`; `auto` is bfloat16 on a GPU and float32 on the CPU.
+def choose_precision(name: str, device: torch.device, half: str = "bfloat16") -> str:
+    """Return the precision called `name`; `half` is that of the weights, which a GPU's `auto` is.
 
     Raises:
         UnknownNameError: no such precision.
     """
     if name == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
+        name = "half" if device.type == "cuda" else "float32"
+    if name == "half":
+        return half
     if name not in PRECISIONS:
-        raise unknown_name("precision", name, ("auto", *PRECISIONS))
+        raise unknown_name("precision", name, ("auto", "half", *PRECISIONS))
     return name

@@ -45,6 +45,7 @@ class Tower:
             image_size) of a tower that takes clips.
         tokens: which vectors of a frame it gives, such as `cls` or `cls+2x2`.
         clip_frames: consecutive frames that it makes one vector of.
+        half_precision: `float16` for weights that came in it, else `bfloat16`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Tower:
     module: nn.Module
     tokens: Tokens = "cls"
     clip_frames: int = 1
+    half_precision: str = "bfloat16"
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,12 @@ class InceptionI3d(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return logits (batch, steps, classes) of frames as `features` takes them."""
-        features: Tensor = self.dropout(self.features(frames))
-        scores: Tensor = self.logits(features.transpose(1, 2)[..., None, None])
+        return self.scores(self.features(frames))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return logits (batch, steps, classes) of features (batch, steps, FEATURE_DIM)."""
+        dropped: Tensor = self.dropout(features)
+        scores: Tensor = self.logits(dropped.transpose(1, 2)[..., None, None])
         return scores.flatten(2).transpose(1, 2)
 
     def _blocks(self, prefix: str, maps: Tensor) -> Tensor:

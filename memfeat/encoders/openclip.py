@@ -13,7 +13,7 @@ from torch import nn
 from memfeat.config import Tokens, count_tokens
 from memfeat.devices import seeded
 from memfeat.encoders import openclip_weights, timm_models
-from memfeat.encoders.checkpoints import fit, tensors_sha256
+from memfeat.encoders.checkpoints import fit, half_precision, tensors_sha256
 from memfeat.encoders.family import (
     ENCODERS,
     EncoderFamily,
@@ -89,6 +89,7 @@ class OpenClip(EncoderFamily):
             std=source.std,
             module=_with_tokens(name, _without_projection(name, tower), tokens, image_size),
             tokens=tokens,
+            half_precision=half_precision(tensors),
         )
 
 

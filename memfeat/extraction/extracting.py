@@ -40,6 +40,7 @@ class ExtractionSummary:
 
     Attributes:
         spec: what made the cache.
+        devices: where the encoders ran, in words.
         wanted: videos asked for.
         already_done: of these, found in the cache before.
         outcomes: of the others, in the order they were finished.
@@ -54,6 +55,7 @@ class ExtractionSummary:
     """
 
     spec: CacheSpec
+    devices: tuple[str, ...]
     wanted: int
     already_done: int
     outcomes: tuple[VideoOutcome, ...]
@@ -90,6 +92,7 @@ class ExtractionSummary:
             "seconds": round(self.seconds, 3),
             "frames_per_second": round(frames / self.seconds, 2) if self.seconds else None,
             "rates": self.rates.as_dict(),
+            "devices": list(self.devices),
             "spec": self.spec.model_dump(mode="json"),
         }
 
@@ -98,7 +101,7 @@ def extract(
     manifest: Manifest,
     config: ExtractConfig,
     *,
-    on_start: Callable[[int], None] | None = None,
+    on_start: Callable[[int, str], None] | None = None,
     on_video: OnVideo | None = None,
     on_rates: OnRates | None = None,
 ) -> ExtractionSummary:
@@ -110,7 +113,8 @@ def extract(
     Args:
         manifest: which videos, in order.
         config: encoder, cache folder, batch and shard sizes, devices.
-        on_start: called once with the number of videos that need no work here.
+        on_start: called once with the number of videos that need no work here, and with the
+            encoder, its precision and its devices in words.
         on_video: called as each video is decoded.
         on_rates: called now and then with the rates so far.
 
@@ -131,14 +135,14 @@ def extract(
         )
 
 
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     """Ignore the event (default callback)."""
 
 
 def _extract(
     manifest: Manifest,
     where: Placement,
-    on_start: Callable[[int], None],
+    on_start: Callable[[int, str], None],
     on_video: OnVideo,
     on_rates: OnRates,
 ) -> ExtractionSummary:
@@ -160,7 +164,11 @@ def _extract(
         pending[start : start + config.videos_per_shard]
         for start in range(0, len(pending), config.videos_per_shard)
     ]
-    on_start(len(manifest.records[: config.limit]) - len(pending))
+    precision = f"{encoder.precision}, compiled," if encoder.compiled else encoder.precision
+    on_start(
+        len(manifest.records[: config.limit]) - len(pending),
+        f"{encoder.name} in {precision} on {', '.join(where.devices)}",
+    )
     outcomes: list[VideoOutcome] = []
     rates = Rates()
     started = time.perf_counter()
@@ -191,6 +199,7 @@ def _extract(
         cache = Cache.open(config.cache)
     return ExtractionSummary(
         spec,
+        tuple(where.devices),
         wanted=len(records),
         already_done=len(records) - len(pending),
         outcomes=tuple(outcomes),

@@ -274,18 +274,24 @@ class _Queue:
         Raises:
             CacheError, EncoderError: what went wrong in an earlier job.
         """
-        self.drain(MOST_BYTES - num_bytes)
+        while self._jobs and (
+            self._bytes + num_bytes > MOST_BYTES or self._jobs[0][0].done()  # perhaps an error
+        ):
+            self._wait()
         self._bytes += num_bytes
         future = self._thread.submit(work)
         self._jobs.append((future, num_bytes))
         return future
 
-    def drain(self, num_bytes: int = 0) -> None:
-        """Wait until at most so many bytes are queued, or nothing is."""
-        while self._jobs and (self._bytes > num_bytes or self._jobs[0][0].done()):
-            future, freed = self._jobs.popleft()
-            self._bytes -= freed
-            future.result()
+    def drain(self) -> None:
+        """Wait until nothing is queued; a shard of videos that all failed has no bytes."""
+        while self._jobs:
+            self._wait()
+
+    def _wait(self) -> None:
+        future, freed = self._jobs.popleft()
+        self._bytes -= freed
+        future.result()
 
 
 class _Writer:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from memfeat.config import ExtractConfig
-from memfeat.devices import CPU, resolve_devices
+from memfeat.devices import CPU, device_names, resolve_devices
 from memfeat.encoders import FrameEncoder
 from memfeat.errors import EncoderError, MemfeatError
 from memfeat.extraction.encoding import OnVideo
@@ -49,6 +49,13 @@ class Placement:
     resources: Resources | None = None
 
     @property
+    def devices(self) -> list[str]:
+        """The workers' devices in words."""
+        if self.resources is not None:
+            return [f"{len(self.slots)} Ray workers, each on {self.slots[0].device}"]
+        return device_names(torch.device(slot.device) for slot in self.slots)
+
+    @property
     def in_process(self) -> bool:
         """Whether this process does the work itself."""
         return self.resources is None and len(self.slots) == 1
@@ -64,7 +71,11 @@ def placement(config: ExtractConfig) -> Iterator[Placement]:
     if config.engine == "local":
         devices = resolve_devices(config.device)
         slots = tuple(Slot(str(device), len(devices)) for device in devices)
-        yield Placement(config, devices[0], slots)
+        on_gpus = devices[0].type == "cuda"
+        if len(slots) > 1 and on_gpus and config.precision == "auto":
+            config = config.model_copy(update={"precision": "half"})
+        # With several workers, this process needs an encoder for the cache's spec alone.
+        yield Placement(config, devices[0] if len(slots) == 1 else CPU, slots)
         return
     with ray_cluster() as cluster:
         yield _on_cluster(config, cluster)
@@ -83,7 +94,7 @@ def _on_cluster(config: ExtractConfig, cluster: Cluster) -> Placement:
     resources = resources._replace(cpus=max(resources.cpus, cluster.cpus // count))
     device = "cuda:0" if resources.gpus else "cpu"  # the only GPU that Ray lets a worker see
     if config.precision == "auto" and resources.gpus:
-        config = config.model_copy(update={"precision": "bfloat16"})
+        config = config.model_copy(update={"precision": "half"})
     slots = (Slot(device, math.ceil(count / machines)),) * count
     return Placement(config, CPU, slots, resources)
 

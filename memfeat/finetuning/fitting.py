@@ -135,7 +135,7 @@ class Fitting:
                 numbers, pixels = zip(*batch, strict=True)
                 # In batches of one shape, a clip's logit does not depend on those beside it.
                 blank = [np.zeros_like(pixels[0])] * (config.batch_size - len(pixels))
-                logits = _clip_logits(self.network, _stacked([*pixels, *blank]), config)
+                logits = clip_logits(self.network, _stacked([*pixels, *blank]), config)
                 known = logits[: len(pixels)].double().cpu().numpy()
                 np.add.at(sums, list(numbers), known)
                 np.add.at(counts, list(numbers), 1)
@@ -170,7 +170,7 @@ class Fitting:
         total, videos = 0.0, 0
         for pixels, scores in self._batches(epoch, on_videos):
             truth = scores.to(self._device)
-            loss = (_clip_logits(self.network, pixels, self._config).sigmoid() - truth).abs().mean()
+            loss = (clip_logits(self.network, pixels, self._config).sigmoid() - truth).abs().mean()
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
@@ -206,7 +206,7 @@ def _stacked(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
     return torch.from_numpy(np.stack(clips))
 
 
-def _clip_logits(network: InceptionI3d, pixels: Tensor, config: FinetuneConfig) -> Tensor:
+def clip_logits(network: InceptionI3d, pixels: Tensor, config: FinetuneConfig) -> Tensor:
     """Return the logit of each clip's score, float32 (batch,).
 
     Args:
@@ -218,8 +218,9 @@ def _clip_logits(network: InceptionI3d, pixels: Tensor, config: FinetuneConfig) 
     clips = pixels.to(device, non_blocking=True).movedim(-1, 1).float()
     clips = clips.sub_(127.5).div_(127.5)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        logits: Tensor = network(clips)
-    return logits.float().mean(dim=(1, 2))
+        features = network.features(clips)
+    # In bfloat16, 24 clips' different scores would become ten.
+    return network.scores(features.float()).mean(dim=(1, 2))
 
 
 def _train_mode(network: InceptionI3d, *, frozen: bool) -> None:

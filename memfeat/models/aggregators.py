@@ -1,5 +1,6 @@
 """Aggregators: a video's frame embeddings to one vector."""
 
+from functools import lru_cache
 from typing import ClassVar, NamedTuple, Self
 
 import torch
@@ -183,7 +184,7 @@ class Transformer(Aggregator):
     @override
     def forward(self, frames: Tensor, lengths: Tensor) -> Aggregated:
         """Return (batch, width)."""
-        tokens = self.project(frames) + sinusoids(frames.shape[1], self.width).to(frames)
+        tokens = self.project(frames) + sinusoids(frames.shape[1], self.width, frames.device)
         states = self.encoder(tokens, src_key_padding_mask=padding(frames, lengths))
         return Aggregated(mean_over_time(states, lengths), None)
 
@@ -225,8 +226,10 @@ def mean_over_time(sequence: Tensor, lengths: Tensor) -> Tensor:
     return total / lengths.to(sequence.device).unsqueeze(1)
 
 
-def sinusoids(time: int, width: int) -> Tensor:
+@lru_cache(maxsize=32)
+def sinusoids(time: int, width: int, device: torch.device) -> Tensor:
     """Return the position code of Vaswani et al. 2017, section 3.5, float32 (time, width)."""
-    frequency = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle = torch.arange(time, dtype=torch.float64).unsqueeze(1) * frequency
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()
+    with torch.inference_mode(False):  # it is used again in training
+        frequency = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+        angle = torch.arange(time, dtype=torch.float64).unsqueeze(1) * frequency
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float().to(device)

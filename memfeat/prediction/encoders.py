@@ -60,15 +60,16 @@ def _build_encoder(
         activation=spec.activation if from_file and spec.activation in _CHOOSABLE else "auto",
         tokens=spec.tokens,
         precision=spec.precision or "auto",
-        compiled=spec.compiled,
+        compiled=spec.compiled and device != "cpu",  # which would take longer than a few clips
         device=device,
     )
-    built: CacheSpec = encoder.spec(
+    made: CacheSpec = encoder.spec(
         batch_size=spec.batch_size or 1,
         max_frames=spec.max_frames,
         max_seconds=spec.max_seconds,
         sampling=spec.sampling,
     )
+    built = made.model_copy(update={"compiled": spec.compiled})
     try:
         spec.require(built, f"{run.folder} was trained on another encoder than this one")
     except CacheError as error:

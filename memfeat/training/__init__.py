@@ -19,6 +19,7 @@ from memfeat.training.seeds import (
     resolve_options,
     train,
     train_seed,
+    training_device,
     unfinished,
     versions,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "select_records",
     "train",
     "train_seed",
+    "training_device",
     "unfinished",
     "versions",
 ]

@@ -58,8 +58,9 @@ def squash(pixels: Pixels, height: int, width: int) -> Pixels:
     """Squash uint8 (height, width, 3) to another height and width, as `resize` does."""
     if pixels.shape[:2] == (height, width):
         return pixels
+    if not (pixels.flags.c_contiguous and pixels.flags.writeable):
+        pixels = pixels.copy()
     # A whole batch of one, its channels last, is what torch's fast uint8 kernel takes as it is.
-    picture = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-    batch = picture[None].permute(0, 3, 1, 2)
+    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     squashed = interpolate(batch, (height, width), mode="bicubic", antialias=True)
     return np.ascontiguousarray(squashed[0].permute(1, 2, 0).numpy())

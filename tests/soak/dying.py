@@ -54,7 +54,7 @@ def is_part(path, *arguments):
 if __name__ == "__main__":
     if len(sys.argv) > 3:
         die_at(sys.argv[3], int(sys.argv[4]))
-    run(Path(sys.argv[1]), Path(sys.argv[2]), on_start=lambda done: print("ready", flush=True))
+    run(Path(sys.argv[1]), Path(sys.argv[2]), on_start=lambda *_: print("ready", flush=True))
 """
 
 
