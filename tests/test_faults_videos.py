@@ -176,6 +176,7 @@ def test_a_decoder_that_crashes_or_hangs_twice_costs_its_video_alone(good, alone
 
 def test_shards_whose_videos_all_failed_are_in_the_cache_too(good, tmp_path):
     """The last ones, which hold no rows for the writer to wait for."""
-    paths = good | {f"gone-{number}": tmp_path / f"{number}.mp4" for number in range(20)}
+    one = dict([next(iter(good.items()))])
+    paths = one | {f"gone-{number}": tmp_path / f"{number}.mp4" for number in range(8)}
     extract(manifest_of(paths), config(tmp_path / "cache", videos_per_shard=1))
     assert Cache.open(tmp_path / "cache").entries.keys() == paths.keys()
