@@ -14,7 +14,7 @@ from processes import reading, struck, workers_of
 
 from memfeat.decoding import DecodedFrames, DecodeSettings, Sampling, decode_ahead
 from memfeat.decoding import ahead as ahead_module
-from memfeat.decoding.frame_pool import CHUNK_FRAMES, MOST_BYTES, PoolShape
+from memfeat.decoding.frame_pool import CHUNK_FRAMES, MOST_BYTES, FramePool, PoolShape, attach
 from memfeat.errors import DecoderError
 from memfeat.manifest import VideoRecord
 from memfeat.video import read_frames, write_video
@@ -193,6 +193,13 @@ def test_the_pool_is_bounded_whatever_the_size_of_a_frame(size, decoders):
     assert shape.chunks >= 2 * decoders
     assert shape.num_bytes == shape.chunks * CHUNK_FRAMES * size * size * 3
     assert shape.num_bytes <= MOST_BYTES or shape.chunks == 2 * decoders
+
+
+def test_the_pool_is_shared_also_where_there_is_no_memfd(monkeypatch):
+    monkeypatch.delattr("os.memfd_create", raising=False)
+    pool = FramePool(PoolShape(2, 8))
+    attach(pool.descriptor, pool.shape)[1, 0] = 7
+    assert (pool.frames(1, 1, (8, 8)) == 7).all()
 
 
 def test_memory_that_cannot_be_had_is_told_of(clips):
