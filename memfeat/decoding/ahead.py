@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
+from socket import socketpair
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +62,9 @@ class DecodedVideo(NamedTuple):
     result: DecodeResult
 
 
+_Event = tuple[DecodedFrames | DecodedVideo | BaseException, int | None]  # and its chunk
+
+
 @dataclass
 class _OpenVideo:
     """A video that is being decoded; `received` frames of it came, of the file's `version`."""
@@ -75,7 +81,8 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
     """The frames of videos as they come, those of one video in order, and the end of each.
 
     A decoder that is free takes the next video, so the videos start in the order given, but a
-    short one may end before a long one that started earlier.
+    short one may end before a long one that started earlier. A thread keeps the decoders busy while
+    the consumer does something else, such as encode a batch.
 
     Attributes:
         waited: seconds spent waiting for frames.
@@ -98,28 +105,31 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
         self._decoders = decoders
         self._retiring: set[Decoder] = set()
         self._open: dict[Decoder, _OpenVideo] = {}
-        self._events: deque[tuple[DecodedFrames | DecodedVideo, int | None]] = deque()
+        self._events: SimpleQueue[_Event] = SimpleQueue()
         self._chunk: int | None = None  # of the event that the consumer has
+        self._returned: deque[int] = deque()  # chunks that the consumer has no more use for
         self._count = 0
+        self._closing = False
         self._selector = selectors.DefaultSelector()
+        self._wake, self._waker = socketpair()
+        self._selector.register(self._wake, selectors.EVENT_READ)
         for decoder in decoders:
             self._selector.register(decoder.pipe, selectors.EVENT_READ, decoder)
+        self._thread = Thread(target=self._keep_busy, name="decoders", daemon=True)
+        self._thread.start()
 
     def __next__(self) -> DecodedFrames | DecodedVideo:
-        if self._chunk is not None:
-            self._pool.free.append(self._chunk)
-            self._chunk = None
-        self._go_on()
-        while not self._events:
-            if not self._open:
-                raise StopIteration
-            started = time.perf_counter()
-            self._go_on(self._patience())
-            if any(decoder.is_ready for decoder in self._decoders):
-                self.waited += time.perf_counter() - started
-            else:
-                self.starting += time.perf_counter() - started
-        event, self._chunk = self._events.popleft()
+        self._give_back()
+        started = time.perf_counter()
+        was_ready = any(decoder.is_ready for decoder in self._decoders)
+        event, self._chunk = self._events.get()
+        if was_ready:
+            self.waited += time.perf_counter() - started
+        else:
+            self.starting += time.perf_counter() - started
+        if isinstance(event, BaseException):
+            self._events.put((event, None))  # for whoever asks again
+            raise event
         return event
 
     @property
@@ -130,21 +140,57 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
     @property
     def fill(self) -> float:
         """The share of the pool that holds frames not yet read, in [0, 1]."""
-        chunks = sum(chunk is not None for _, chunk in self._events)
-        return chunks / self._pool.shape.chunks
+        return min(1.0, self._events.qsize() / self._pool.shape.chunks)
 
     def close(self) -> list[Decoder]:
         """End the processes that are still decoding, and return the others."""
+        self._closing = True
+        self._fetcher.stop()
+        self._waker.send(b"!")
+        self._thread.join()
+        if self._chunk is not None:
+            self._pool.free.append(self._chunk)
         self._selector.close()
-        chunks = [self._chunk, *(chunk for _, chunk in self._events)]
-        self._pool.free += [chunk for chunk in chunks if chunk is not None]
+        self._wake.close()
+        self._waker.close()
+        self._take_back()
+        while not self._events.empty():
+            _, chunk = self._events.get()
+            if chunk is not None:
+                self._pool.free.append(chunk)
         for decoder in self._open:
             decoder.close()
         return [decoder for decoder in self._decoders if decoder not in self._open]
 
-    def _go_on(self, patience: float | None = 0.0) -> None:
-        """Handle what the decoders have sent, waiting for it if need be, and keep them busy."""
+    def _give_back(self) -> None:
+        """Return the chunk of the last event to the thread, and wake it."""
+        if self._chunk is not None:
+            self._returned.append(self._chunk)
+            self._chunk = None
+            self._waker.send(b"!")
+
+    def _take_back(self) -> None:
+        while self._returned:
+            self._pool.free.append(self._returned.popleft())
+
+    def _keep_busy(self) -> None:
+        """Keep the decoders busy until all videos have ended, or something goes wrong."""
+        end: BaseException = StopIteration()
+        try:
+            self._go_on(0.0)
+            while self._open and not self._closing:
+                self._go_on(self._patience())
+        except BaseException as error:
+            end = error
+        self._events.put((end, None))
+
+    def _go_on(self, patience: float | None) -> None:
+        """Handle what the decoders have sent, waiting for it if need be, and give them work."""
         for key, _ in self._selector.select(patience):
+            if key.data is None:
+                self._wake.recv(1 << 16)
+                self._take_back()
+                continue
             decoder: Decoder = key.data
             try:
                 self._handle(decoder)
@@ -184,7 +230,7 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
         oldest = min((video.number for video in self._open.values()), default=self._count)
         if self._most_open and self._count - oldest >= self._most_open:
             return None
-        while self._fetcher.is_ready or not (self._open or self._events):
+        while not self._closing and (self._fetcher.is_ready or not self._open):
             source = next(self._fetcher, None)
             if source is None:
                 return None
@@ -216,7 +262,7 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
             video.received += len(pts_seconds)
             pixels = self._pool.frames(message.chunk, len(pts_seconds), message.shape)
             frames = DecodedFrames(video.number, pixels, pts_seconds)
-            self._events.append((frames, message.chunk))
+            self._events.put((frames, message.chunk))
         elif isinstance(message, DecodeResult):
             self._end(video.number, video.source, message)
             del self._open[decoder]
@@ -229,7 +275,7 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
 
     def _end(self, number: int, source: FetchedVideo, result: DecodeResult) -> None:
         event = DecodedVideo(number, source.record, source.with_own_name(result))
-        self._events.append((event, None))
+        self._events.put((event, None))
         source.release()
 
     def _retry(self, decoder: Decoder, died: DecoderDiedError) -> None:

@@ -90,8 +90,12 @@ class Fetcher(Iterator[FetchedVideo]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
+        self.stop()
         self._stack.close()
+
+    def stop(self) -> None:
+        """Let downloads end; what has not been fetched fails."""
+        self._stop.set()
 
     def __next__(self) -> FetchedVideo:
         self._fill()

@@ -213,7 +213,7 @@ def pytest_in(tree: Path, tests: list[str], output: Path, cache: Path) -> None:
     os.setsid()
     os.chdir(tree)
     sys.path[0] = str(tree)
-    os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    os.environ["PYTHONPATH"] = str(tree)
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/mutations.json"))
     given = parser.parse_args()
     tree = given.tree.resolve()
+    os.environ["OMP_NUM_THREADS"] = "1"  # which torch reads when it is imported
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     made: list[Mutant] = []
     with ThreadPoolExecutor(given.jobs) as pool:
