@@ -142,6 +142,7 @@ def time_torchcodec(records: Sequence[VideoRecord], rounds: int, timings: Timing
         click.echo("torchcodec, or FFmpeg's libraries, are not installed: not measured")
         return
     sides = {"ours": decoded, "torchcodec": torchcodec_decoded}
+    decoded(records, PAPER_SIZE)  # starts the process
     for number in track(range(2 * rounds), "torchcodec", transient=True):
         order = list(sides)[:: 1 if number % 2 else -1]
         cpu = {
