@@ -161,11 +161,13 @@ def test_a_process_is_replaced_after_so_many_videos(clips, monkeypatch):
     monkeypatch.setattr(ahead_module, "VIDEOS_PER_PROCESS", 5)
     record = records({"b": clips["b"]})[0]
     before = set(workers_of(os.getpid()))
+    frames, pids = 0, set()
     with decode_ahead([record] * 40, DecodeSettings(32), decoders=2) as videos:
-        frames = sum(len(event.pts_seconds) for event in videos if hasattr(event, "pixels"))
-        pids = set(workers_of(os.getpid())) - before
+        for event in videos:
+            frames += len(event.pts_seconds) if isinstance(event, DecodedFrames) else 0
+            pids |= set(workers_of(os.getpid()))
     assert frames == 40 * FRAMES["b"]
-    assert len(pids) in (2, 3, 4)  # of those replaced none is left, but successors may be early
+    assert len(pids - before) >= 4  # two at a time, and in place of most one that came later
 
 
 def test_processes_are_used_again_and_a_dead_one_is_replaced(clips):

@@ -68,11 +68,6 @@ class FramePool:
         """Return the first `count` frames of a chunk, uint8 (count, *shape, 3)."""
         return self._chunks[chunk, :count, : shape[0], : shape[1]]
 
-    @property
-    def used(self) -> float:
-        """The share of it that is in use, in [0, 1]."""
-        return 1 - len(self.free) / self.shape.chunks
-
 
 def _unnamed() -> int:
     with tempfile.TemporaryFile() as file:

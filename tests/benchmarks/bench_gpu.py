@@ -20,7 +20,8 @@ from open_clip.transformer import QuickGELU
 from torch import nn
 
 from memfeat.config import ExtractConfig, TrainConfig
-from memfeat.devices import CPU, cpu_cores, device_names, resolve_device
+from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
+from memfeat.devices import CPU, device_names, resolve_device
 from memfeat.encoders import FrameEncoder, create_encoder
 from memfeat.extraction import extract
 from memfeat.manifest import Manifest
@@ -154,8 +155,17 @@ def time_extraction(
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device) / 1e9
             timings.add(**{f"extract_peak_gb_{kind}": peak})
-    per_decoder = timings.median("extract_frames_per_second_900") / max(1, cpu_cores() - 1)
-    timings.add(decoders_needed=best / per_decoder)
+    timings.add(decoders_needed=best / decoder_frames_per_second(paths[900], device, name))
+
+
+def decoder_frames_per_second(path: Path, device: torch.device, name: str) -> float:
+    """Return the rate of one decoder alone, at the encoder's size."""
+    size = create_encoder(name, "random", device=str(device)).image_size
+    with decode_ahead(records_of([path]), DecodeSettings(size), decoders=1) as videos:
+        next(videos)  # it has started
+        started = time.perf_counter()
+        frames = sum(len(event.pts_seconds) for event in videos if isinstance(event, DecodedFrames))
+        return frames / (time.perf_counter() - started)
 
 
 def time_epochs(device: torch.device, videos: int, home: Path, timings: Timings) -> None:
