@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 Pixels = NDArray[np.uint8]
+Matrix = tuple[int, int, int, int] | None  # a, b, c, d of a display matrix [a b u; c d v; x y w]
+TURNS: dict[int, Matrix] = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
 
 def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Pixels:
@@ -30,17 +32,29 @@ def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Pixels:
     return pixels
 
 
-def upright(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
-    """Apply the display matrix [a b u; c d v; x y w]: x' = a x + c y, y' = b x + d y."""
+def display_matrix(frame: av.VideoFrame) -> Matrix:
+    """Return a frame's display matrix; None without one.
+
+    PyAV's frame and its side data refer to each other, so a frame whose side data was looked at is
+    freed by the garbage collector alone, hundreds of frames later: look at few.
+    """
     try:
         matrix = cast(Mapping[str, Any], frame.side_data).get("DISPLAYMATRIX")
     except ValueError:
         # PyAV reads no side data beside a kind that it does not know, such as a photo's EXIF or the
         # view of a stereoscopic video; then it knows a turn, but not whether that is mirrored.
-        return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+        return TURNS.get(frame.rotation % 360)
+    if matrix is None:
+        return None
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def upright(pixels: Pixels, matrix: Matrix) -> Pixels:
+    """Apply a display matrix: x' = a x + c y, y' = b x + d y."""
     if matrix is None:
         return pixels
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    a, b, c, d = matrix
     if abs(b) > abs(a):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -19,7 +19,15 @@ from memfeat.config import MAX_PIXELS
 from memfeat.errors import ConfigError, VideoError
 from memfeat.video.header import counted_samples, promised_end
 from memfeat.video.opening import create_decoder, open_video, quoted, require_size, too_large
-from memfeat.video.pictures import Pixels, resize, squash, to_rgb, upright
+from memfeat.video.pictures import (
+    Matrix,
+    Pixels,
+    display_matrix,
+    resize,
+    squash,
+    to_rgb,
+    upright,
+)
 
 HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
@@ -112,6 +120,7 @@ class VideoReader:
         self._damaged_at: int | None = None  # counted in packets
         self._interval = self._longest_gap = 1 / float(self._stream.guessed_rate or FALLBACK_RATE)
         self._pts_seconds: float | None = None
+        self._turn: tuple[float, Matrix] | None = None
         self._frames = self._read()
         self.reason: str | None = None
         transfer = HDR.get(self._decoder.color_trc)
@@ -220,7 +229,7 @@ class VideoReader:
         except (av.FFmpegError, ValueError) as error:
             text = f"holds {frame.format.name} pixels that cannot be turned into RGB ({error})"
             raise VideoError("unreadable", f"{quoted(self._path)} {text}; convert it") from error
-        pixels = upright(pixels, frame)
+        pixels = upright(pixels, self._display_matrix(frame))
         if self._size is None:
             return pixels
         if self._keep_shape:
@@ -228,6 +237,13 @@ class VideoReader:
             scale = min(1.0, self._size / max(height, width))
             return squash(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
         return resize(pixels, self._size)
+
+
+    def _display_matrix(self, frame: av.VideoFrame) -> Matrix:
+        """Return a frame's display matrix, looked up only where the turn that it says changes."""
+        if self._turn is None or self._turn[0] != frame.rotation:
+            self._turn = frame.rotation, display_matrix(frame)
+        return self._turn[1]
 
 
 def read_frames(path: Path, *, size: int | None = None, max_frames: int | None = None) -> Frames:

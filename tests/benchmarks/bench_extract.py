@@ -19,6 +19,7 @@ from decoders import (
     fake_figures,
     has_torchcodec,
     longest_pause,
+    read_into_memory,
     records_of,
     start_and_private_mb,
     through_encoder,
@@ -141,10 +142,10 @@ def time_torchcodec(records: Sequence[VideoRecord], rounds: int, timings: Timing
     if not has_torchcodec():
         click.echo("torchcodec, or FFmpeg's libraries, are not installed: not measured")
         return
-    sides = {"ours": decoded, "torchcodec": torchcodec_decoded}
+    sides = {"ours": decoded, "reader": read_into_memory, "torchcodec": torchcodec_decoded}
     decoded(records, PAPER_SIZE)  # starts the process
     for number in track(range(2 * rounds), "torchcodec", transient=True):
-        order = list(sides)[:: 1 if number % 2 else -1]
+        order = [*list(sides)[number % 3 :], *list(sides)[: number % 3]]
         cpu = {
             side: cpu_ms_a_frame(partial(sides[side], records, PAPER_SIZE), times=2)
             for side in order
@@ -152,6 +153,7 @@ def time_torchcodec(records: Sequence[VideoRecord], rounds: int, timings: Timing
         timings.add(
             torchcodec_cpu_ms_per_frame_360p=cpu["torchcodec"],
             torchcodec_over_ours_decode_cpu=cpu["torchcodec"] / cpu["ours"],
+            torchcodec_over_reader_cpu=cpu["torchcodec"] / cpu["reader"],
         )
 
 
@@ -310,6 +312,7 @@ ROWS = {
     "longest_pause_seconds": ("longest pause over 1,200 clips: seconds", 3),
     "torchcodec_cpu_ms_per_frame_360p": ("torchcodec to 336 px, 360p: CPU ms a frame", 2),
     "torchcodec_over_ours_decode_cpu": ("torchcodec / ours", 2),
+    "torchcodec_over_reader_cpu": ("torchcodec / ours in one process", 2),
     "rss_20_mb": ("peak memory, 20 videos: MB", 0),
     "rss_400_mb": ("peak memory, 400 videos: MB", 0),
     "rss_400_over_20": ("400 videos / 20", 3),

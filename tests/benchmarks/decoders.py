@@ -8,15 +8,17 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from memfeat.decoding import DecodedFrames, DecodeSettings, ahead, decode_ahead, decoder
 from memfeat.decoding.decoder import Decoder
+from memfeat.decoding.frame_pool import CHUNK_FRAMES, PoolShape
 from memfeat.decoding.worker import DecodeResult, Opened, Ready, Worker
 from memfeat.encoders import FrameEncoder
 from memfeat.extraction.encoding import Batches
 from memfeat.manifest import VideoRecord
-from memfeat.video import Frame
+from memfeat.video import Frame, VideoReader
 from memfeat.workers import prepare_workers
 
 FAKES = 8
@@ -134,11 +136,28 @@ def has_torchcodec() -> bool:
     return True
 
 
+def pool_of_one(size: int) -> NDArray[np.uint8]:
+    """Memory like that which a single decoder fills."""
+    chunks = PoolShape.of_frames(size, 1).chunks
+    return np.zeros((chunks * CHUNK_FRAMES, size, size, 3), np.uint8)
+
+
+def read_into_memory(records: Sequence[VideoRecord], size: int) -> int:
+    """Decode and resize as a decoder does, in this process."""
+    pool, count = pool_of_one(size), 0
+    for record in records:
+        with VideoReader(record.path, size=size) as reader:
+            for frame in reader:
+                pool[count % len(pool)] = frame.pixels
+                count += 1
+    return count
+
+
 def torchcodec_decoded(records: Sequence[VideoRecord], size: int) -> int:
-    """Decode and resize with torchcodec and torch, up to where an encoder takes over."""
+    """Decode and resize with torchcodec and torch, into memory like that which ours fills."""
     from torchcodec.decoders import VideoDecoder  # noqa: PLC0415
 
-    into, count = np.empty((size, size, 3), np.uint8), 0
+    pool, count = pool_of_one(size), 0
     for record in records:
         frames = VideoDecoder(
             str(record.path), num_ffmpeg_threads=1, dimension_order="NHWC", seek_mode="exact"
@@ -146,6 +165,6 @@ def torchcodec_decoded(records: Sequence[VideoRecord], size: int) -> int:
         for frame in frames:
             batch = frame[None].permute(0, 3, 1, 2)
             picture = interpolate(batch, (size, size), mode="bicubic", antialias=True)
-            np.copyto(into, picture[0].permute(1, 2, 0).numpy())
+            pool[count % len(pool)] = picture[0].permute(1, 2, 0).numpy()
             count += 1
     return count
