@@ -7,13 +7,17 @@ test_fuzz.py, F2 and F14 in tests/soak/ alone.
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from bad_videos import noise
 from clips import numbered_clip, write_clip
 from extracting import ENCODER, config, extract_into, files, manifest, manifest_of
+from locks import ERRORS, lockless, needs_shim
 from mutating import mutants
 from processes import memfeat, start
 
@@ -84,3 +88,41 @@ def test_f12_every_mutant_of_a_video_is_accounted_for(tmp_path):
     extract(manifest_of({"whole": whole_clip}), alone)
     tables = [Cache.open(tmp_path / name).load(["whole"]) for name in ("cache", "alone")]
     np.testing.assert_array_equal(tables[0].values, tables[1].values)
+
+
+PART = "from memfeat.storage.files import part_name; print(part_name('shard-x.h5'), end='')"
+EXTRACT = "import sys; from pathlib import Path; from extracting import extract_into; "
+EXTRACT += "extract_into(*map(Path, sys.argv[1:]))"
+
+
+@needs_shim
+@pytest.mark.parametrize("error", ERRORS)
+def test_f15_caches_are_filled_by_two_at_once_and_repaired_whatever_locks_there_are(
+    tmp_path, error
+):
+    ids = [f"v{number}" for number in range(5)]
+    features = np.random.default_rng(0).standard_normal((5, 3, 8))
+    np.savez(tmp_path / "f.npz", video_ids=ids, features=features)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    part = subprocess.run([sys.executable, "-c", PART], check=True, capture_output=True, text=True)
+    (cache / part.stdout).touch()
+    command = [sys.executable, "-m", "memfeat", "cache"]
+    importing = [*command, "import", tmp_path / "f.npz", "--name", "x", "--cache", cache]
+    two = [subprocess.Popen(importing, env=lockless(error)) for _ in range(2)]
+    assert [process.wait() for process in two] == [0, 0]
+    (shard,) = cache.iterdir()
+    assert set(Cache.open(cache).entries) == set(ids)
+    (cache / part.stdout).touch()
+    subprocess.run([*command, "repair", cache], env=lockless(error), check=True)
+    assert list(cache.iterdir()) == [shard]
+    assert verify(cache) == {}
+
+
+@pytest.mark.soak
+@needs_shim
+def test_f15_two_extractions_at_once_without_locks_make_what_one_makes(clips, whole, tmp_path):
+    command = [sys.executable, "-c", EXTRACT, clips, tmp_path]
+    two = [subprocess.Popen(command, env=lockless("ENOLCK")) for _ in range(2)]
+    assert [process.wait() for process in two] == [0, 0]
+    assert files(tmp_path) == files(whole)

@@ -3,7 +3,7 @@
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -96,6 +96,8 @@ class SharedTable:
         """
         try:
             with self.path.open("rb") as file:
+                with suppress(OSError):  # so that other machines do not take it for left over
+                    os.utime(file.fileno())
                 return self.map(file, mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             raise CacheError(

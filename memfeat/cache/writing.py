@@ -145,7 +145,7 @@ def _write(part: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) ->
 
 
 def _reserve(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
+    descriptor = os.open(path, os.O_RDWR)  # where the system cannot reserve, libc also reads
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)

@@ -6,27 +6,29 @@ under a reader that has mapped the old one and fetches again what was just uploa
 file of `blockcache` has its full length, with zeros wherever nothing was read yet.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
 from memfeat.errors import RemoteError
-from memfeat.storage.files import atomic_replace, remove_stale_parts, user_cache, write_atomically
+from memfeat.storage.files import (
+    atomic_replace,
+    part_name,
+    remove_stale_parts,
+    user_cache,
+    write_atomically,
+)
 from memfeat.storage.locations import Location, Url
 from memfeat.storage.remote import FileInfo, fetch, list_files, move, upload
 
 FETCHERS = 8  # threads
 SHARDS = "shard-*.h5"
 RECENT_SECONDS = 60.0
-LOCK = ".lock"
 
 
 class Mirror:
@@ -164,7 +166,7 @@ def local_copy(location: Location) -> Iterator[Path]:
 def scratch_folder() -> Iterator[Path]:
     """Give a folder of this process alone, beside the copies; it is deleted with the context.
 
-    Those that killed processes left are deleted first: a living process holds a lock in its own.
+    Those that killed processes left are deleted first; see `remove_stale_parts`.
 
     Raises:
         RemoteError: this user has no cache.
@@ -172,21 +174,13 @@ def scratch_folder() -> Iterator[Path]:
     """
     parent = _cache_folder() / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
-    for path in parent.glob(f"*/{LOCK}"):
-        with suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.parent, ignore_errors=True)
-    while True:
-        folder = Path(tempfile.mkdtemp(dir=parent))
-        try:
-            with (folder / LOCK).open("xb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not os.fstat(lock.fileno()).st_nlink:
-                    continue  # another process removed it as stale before it was locked
-                yield folder
-                return
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    remove_stale_parts(parent)
+    folder = parent / part_name("scratch")
+    folder.mkdir(0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cache_folder() -> Path:

@@ -2,9 +2,13 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
+import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 PART_SUFFIX = ".part"
+STALE_SECONDS = 24 * 60 * 60.0  # since another machine has written to a part file
+# Machine, process, and when that started.
+_WRITER = re.compile(rf"\.([0-9a-f]{{8}})-(\d{{1,9}})-(\d*)-[0-9a-f]{{8}}{re.escape(PART_SUFFIX)}")
 
 
 @contextmanager
@@ -40,21 +47,25 @@ def atomic_replace(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_part(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """Give an empty `.NAME.*.part` file, deleted when the context ends unless it was renamed.
+    """Give an empty part file, deleted when the context ends unless it was renamed.
 
-    The lock on it says that its writer is alive; `remove_stale_parts` deletes those without.
+    It is locked, where the file system has locks.
     """
-    while True:
-        part = folder / f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
-        with part.open("x+b") as file:
-            try:
+    part = folder / part_name(name)
+    with part.open("x+b") as file:
+        try:
+            with contextlib.suppress(OSError):  # NFS and Lustre may have none
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # Another process may have removed it as stale before it was locked.
-                if os.fstat(file.fileno()).st_nlink:
-                    yield file
-                    return
-            finally:
-                part.unlink(missing_ok=True)
+            yield file
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def part_name(name: str) -> str:
+    """Return a new `.NAME.*.part`, which says what process of what machine writes it."""
+    process = os.getpid()
+    writer = f"{_machine()}-{process}-{_start_of(process)}-{uuid.uuid4().hex[:8]}"
+    return f".{name}.{writer}{PART_SUFFIX}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -64,17 +75,75 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_stale_parts(folder: Path) -> int:
-    """Delete the part files that killed writers left in `folder`; return how many.
+    """Delete the part files, and folders, that killed writers left in `folder`; return how many.
 
-    A part file whose writer is alive is locked, and stays.
+    What is locked stays, and what a living process of this machine writes. What another machine
+    writes stays until nothing was written to it for a day: its processes are not known here, and
+    NFS and Lustre can be mounted without locks, or with locks that other machines do not see.
     """
     removed = 0
     for part in folder.glob(f".*{PART_SUFFIX}"):
-        with contextlib.suppress(BlockingIOError, FileNotFoundError), part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
-            removed += 1
+        with contextlib.suppress(OSError):  # it has just gone, or is not ours to delete
+            if _is_stale(part):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+                removed += 1
     return removed
+
+
+def _is_stale(part: Path) -> bool:
+    writer = _WRITER.search(part.name)
+    is_folder = part.is_dir()
+    locked = None if is_folder else _is_locked(part)
+    if locked or (is_folder and writer is None):
+        return False
+    if writer and writer[1] == _machine():
+        return not _is_running(int(writer[2]), writer[3])
+    is_old = time.time() - part.stat().st_mtime > STALE_SECONDS
+    return is_old or (writer is None and locked is False)
+
+
+def _is_locked(part: Path) -> bool | None:
+    """Whether another process has locked a part file; None where that cannot be known."""
+    # NFS locks no file that is open for reading alone.
+    with part.open("r+b" if os.access(part, os.W_OK) else "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            return None
+    return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a mark of the machine, or of the container, that this process's number counts in."""
+    space = Path()
+    with contextlib.suppress(OSError):
+        space = Path("/proc/self/ns/pid").readlink()
+    return hashlib.sha256(f"{os.uname().nodename} {space}".encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int, start: str) -> bool:
+    """Whether a process runs that started then; a later one may have its number."""
+    now = _start_of(pid)
+    if start and now:
+        return start == now
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started, `Z` if it only waits to be reaped, empty if nothing tells."""
+    with contextlib.suppress(OSError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return state if state == "Z" else fields[18]
+    return ""
 
 
 def write_json(path: Path, value: Any) -> None:
