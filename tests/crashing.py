@@ -1,6 +1,7 @@
-"""Decoders that crash at some videos, as a codec library may."""
+"""Decoders that crash or hang at some videos, as a codec library may."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -11,12 +12,14 @@ from memfeat.workers import prepare_workers
 
 
 def serve(pipe: Connection) -> None:
-    """Decode as a decoder does, but end at any file whose name begins with `crash`."""
+    """Decode as a decoder does, but end or stand still at a file named `crash*` or `hang*`."""
     decode = worker.decode
 
     def crash_or_decode(job: worker.Job, to: worker.Worker) -> worker.DecodeResult:
         if job.path.name.startswith("crash"):
             os._exit(7)
+        if job.path.name.startswith("hang"):
+            os.kill(os.getpid(), signal.SIGSTOP)
         return decode(job, to)
 
     worker.decode = crash_or_decode
@@ -25,10 +28,11 @@ def serve(pipe: Connection) -> None:
 
 @contextmanager
 def crashing_decoders() -> Iterator[None]:
-    """Let all decoders that are started meanwhile be such."""
+    """Let all decoders that are started meanwhile be such, and wait less for them than usual."""
     close_idle()
     prepare_workers("memfeat.decoding.worker")  # for what a fork server can import itself
-    with patch.object(decoder, "serve", serve):
+    defaults = ahead.decode_ahead.__wrapped__.__kwdefaults__
+    with patch.object(decoder, "serve", serve), patch.dict(defaults, time_limit=1.0):
         yield
     close_idle()
 

@@ -1,4 +1,4 @@
-"""A video that crashes its decoder costs each command that video alone."""
+"""A video that crashes or hangs its decoder costs each command that video alone."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from memfeat.prediction import frames_at
 from memfeat.report.worst import worst_videos
 from memfeat.runs import Predictions
 
-NAMES = ("a", "crash", "b")
+NAMES = ("a", "crash", "hang", "b")
+REASONS = {"crash": "crash", "hang": "timeout"}
 
 
 @pytest.fixture(scope="module")
@@ -31,40 +32,44 @@ def records(tmp_path_factory) -> list[VideoRecord]:
 
 def test_plan_counts_it_as_unreadable(records):
     with crashing_decoders():
-        lengths, found = sample_lengths(Manifest(Path("m.csv"), tuple(records)), headers=3)
-    assert sorted(lengths) == [0, 20, 20]
-    assert found["headers"]["unreadable"] == {"crash": "crash"}
+        lengths, found = sample_lengths(Manifest(Path("m.csv"), tuple(records)), headers=4)
+    assert sorted(lengths) == [0, 0, 20, 20]
+    assert found["headers"]["unreadable"] == REASONS
 
 
 def test_report_shows_the_others(records):
     predictions = Predictions(
         video_id=NAMES,
-        split=("dev",) * 3,
-        score=np.array([0.5] * 3),
-        prediction=np.array([0.9, 0.8, 0.7]),
+        split=("dev",) * 4,
+        score=np.array([0.5] * 4),
+        prediction=np.array([0.9, 0.8, 0.75, 0.7]),
     )
     with crashing_decoders():
         worst = worst_videos(predictions, "dev", {each.video_id: each for each in records})
     assert [(each.video_id, bool(each.picture), each.missing) for each in worst] == [
         ("a", True, ""),
         ("crash", False, "crash"),
+        ("hang", False, "timeout"),
         ("b", True, ""),
     ]
 
 
-def test_a_timeline_says_so(records):
-    with crashing_decoders(), pytest.raises(VideoError, match=r"crash\.mp4.*exit code 7"):
-        frames_at(records[1].path, [0.0])
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [(1, r"crash\.mp4.*exit code 7"), (2, r"hang\.mp4.*no frame came of it for 1")],
+)
+def test_a_timeline_says_so(records, at, message):
+    with crashing_decoders(), pytest.raises(VideoError, match=message):
+        frames_at(records[at].path, [0.0])
 
 
 def test_finetuning_leaves_it_out(records):
     with crashing_decoders():
         checks = check_videos(records, None, 2, lambda *_: None)
-        clips = [clip for _, clip in clips_at(records, [0, 0, 4], 160, 2)]
+        clips = [clip for _, clip in clips_at(records, [0, 0, 0, 4], 160, 2)]
         scored = {number for number, _ in clips_in_order(records, 160, None, 2)}
-    assert {name: check.reason for name, check in checks.items()} == dict.fromkeys(NAMES, "") | {
-        "crash": "crash"
-    }
-    assert isinstance(clips[1], VideoError)
-    assert [numbers_in(clips[n])[0] for n in (0, 2)] == [0, 4]
-    assert scored == {0, 2}
+    found = {name: check.reason for name, check in checks.items()}
+    assert found == dict.fromkeys(NAMES, "") | REASONS
+    assert [clips[n].reason for n in (1, 2)] == ["crash", "timeout"]
+    assert [numbers_in(clips[n])[0] for n in (0, 3)] == [0, 4]
+    assert scored == {0, 3}
