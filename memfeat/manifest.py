@@ -335,15 +335,28 @@ def _warnings_within(
         yield f"{row.split}: {len(missing)} missing files, the first {short_repr(str(missing[0]))}"
 
 
-def _warnings_across(records: Iterable[VideoRecord]) -> Iterator[str]:
-    files: dict[str, str] = {}
-    groups: dict[str, str] = {}
+def _warnings_across(records: Sequence[VideoRecord]) -> Iterator[str]:
+    files: dict[str, list[str]] = {}
     for record in records:
-        first = files.setdefault(str(record.path), record.video_id)
-        if first != record.video_id:
-            yield f"{short_repr(first)} and {short_repr(record.video_id)} are one file"
-        split = groups.setdefault(record.group, record.split) if record.group else record.split
-        if split != record.split:
-            where = f"in {split} and, as {short_repr(record.video_id)}, in {record.split}"
-            group = short_repr(record.group)
-            yield f"group {group} is {where}: its videos may give each other away"
+        files.setdefault(str(record.path), []).append(record.video_id)
+    shared = [ids for ids in files.values() if len(ids) > 1]
+    if shared:
+        first = " and ".join(map(short_repr, shared[0][:2]))
+        yield f"{len(shared)} files are several videos each, {first} first"
+    yield from leaks("group", ((record.group, record) for record in records if record.group))
+
+
+def leaks(what: str, named: Iterable[tuple[str, VideoRecord]]) -> Iterator[str]:
+    """Warn in one line of names, such as of groups, whose videos are in more than one split."""
+    videos: dict[str, dict[Split, str]] = {}
+    for name, record in named:
+        videos.setdefault(name, {}).setdefault(record.split, record.video_id)
+    across = [splits for splits in videos.values() if len(splits) > 1]
+    if across:
+        where = " and ".join(
+            f"{short_repr(video)} in {split}" for split, video in across[0].items()
+        )
+        yield (
+            f"{len(across)} {what}{'s' * (len(across) > 1)} in more than one split, {where} first: "
+            "what is learnt of one video gives the others away"
+        )

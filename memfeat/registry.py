@@ -7,18 +7,20 @@ from typing import Generic, TypeVar
 from memfeat.errors import UnknownNameError
 
 T = TypeVar("T")
+# What `memfeat list` prints.
+LISTED = "encoders", "aggregators", "heads", "baselines", "formats", "settings"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that is not among `known`: the nearest, then the choices.
 
-    A list of more than a dozen choices is cut to the nearest few and a pointer to `memfeat list`.
+    Of more than a dozen choices that `memfeat list` prints, only the nearest are given.
     """
     choices = sorted(known)
     folded = {choice.lower(): choice for choice in choices}
     nearest = [folded[near] for near in difflib.get_close_matches(name.lower(), folded, n=3)]
     hint = f" Did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else ""
-    if len(choices) > 12:
+    if len(choices) > 12 and f"{kind}s" in LISTED:
         allowed = f"One of {len(choices)} names is allowed; `memfeat list {kind}s` prints them."
     else:
         allowed = f"Choose one of: {', '.join(choices)}."

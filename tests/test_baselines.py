@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 from made_up import config, dataset, held_out_srocc, records, splits, table
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
-from memfeat.errors import TrainingError, UnknownNameError
-from memfeat.runs import read_predictions
-from memfeat.training import Examples
+from memfeat.errors import RunError, TrainingError, UnknownNameError
+from memfeat.runs import Run, read_predictions
+from memfeat.training import Examples, evaluate_run, predict_run
 from memfeat.training.baselines import BASELINES, fit_baseline, run_baseline
 
 
@@ -99,8 +100,8 @@ def test_an_empty_split_and_an_unknown_name_are_refused():
 
 def test_a_baselines_run_folder_holds_scores_and_how_they_came_about(tmp_path):
     made, labels = dataset(30, 20, 20, rule=linear)
-    settings = config(tmp_path / "run")
-    run_baseline("ridge", Examples.join(made, labels), settings)
+    settings = config(tmp_path / "run", head="ridge")
+    run_baseline(Examples.join(made, labels), settings)
     fitted = fit_baseline("ridge", Examples.join(made, labels))
     predicted = read_predictions(tmp_path / "run" / "predictions.csv")
     np.testing.assert_array_equal(predicted.prediction, fitted.predictions.prediction)
@@ -110,14 +111,38 @@ def test_a_baselines_run_folder_holds_scores_and_how_they_came_about(tmp_path):
     assert metrics["test"]["srocc"] == pytest.approx(held_out_srocc(predicted))
 
 
+@pytest.mark.parametrize("name", ["ridge", "svr"])
+def test_a_kept_baseline_scores_as_scikit_learn_does(tmp_path, name):
+    made, labels = dataset(30, 20, 20, rule=linear)
+    examples = Examples.join([made, made], labels)
+    settings = config(tmp_path / "run", head=name, cache=["a", "b"], aggregator=["avg", "avg"])
+    run_baseline(examples, settings)
+    run = Run.load(settings.run)
+    (scored,) = predict_run(run, [made, made], labels)
+    expected = read_predictions(settings.run / "predictions.csv")
+    np.testing.assert_allclose(scored.prediction, expected.prediction, rtol=0, atol=1e-12)
+    found = evaluate_run(run, [made, made], labels)["test"]
+    assert found.srocc == run.metrics["test"]["srocc"]
+    assert "support" not in load_file(settings.run / "model.safetensors") or name == "svr"
+
+
+def test_a_kept_baseline_of_another_width_is_refused(tmp_path):
+    made, labels = dataset(30, 20, 20, rule=linear)
+    run_baseline(Examples.join(made, labels), config(tmp_path / "run", head="ridge"))
+    path = tmp_path / "run" / "cache_spec.json"
+    path.write_text(path.read_text().replace('"dim": 6', '"dim": 7'))
+    with pytest.raises(RunError, match=r"does not hold the ridge baseline on 7-d features"):
+        Run.load(tmp_path / "run").regressors()
+
+
 def test_a_finished_baseline_is_kept_until_its_data_change(tmp_path):
     made, labels = dataset(30, 20, 20, rule=linear)
-    settings = config(tmp_path / "run")
-    run_baseline("ridge", Examples.join(made, labels), settings)
+    settings = config(tmp_path / "run", head="ridge")
+    run_baseline(Examples.join(made, labels), settings)
     times = {path: path.stat().st_mtime_ns for path in settings.run.iterdir()}
-    run_baseline("ridge", Examples.join(made, labels), settings)
+    run_baseline(Examples.join(made, labels), settings)
     assert {path: path.stat().st_mtime_ns for path in settings.run.iterdir()} == times
     before = (settings.run / "predictions.csv").read_bytes()
     changed = [labels[0].model_copy(update={"score": 0.987}), *labels[1:]]
-    run_baseline("ridge", Examples.join(made, changed), settings)
+    run_baseline(Examples.join(made, changed), settings)
     assert (settings.run / "predictions.csv").read_bytes() != before

@@ -43,7 +43,8 @@ def test_status_counts_by_reason_and_names_the_commands(folder):
     assert result.exit_code == 3
     lines = result.stdout.splitlines()
     assert lines[0] == f"{folder}: 2 ok, 1 partial, 2 failed"
-    again = f"memfeat extract ... --cache {folder}"
+    flags = "--encoder toy --weights random --batch-size 4"
+    again = f"memfeat extract --manifest MANIFEST {flags} --cache {folder}"
     when = "when their files are mended"
     assert f"  2 failed (missing), {when}: {again} --retry-failed=missing" in lines
     out = "which training leaves out"
@@ -99,7 +100,8 @@ def test_status_of_what_is_left_when_every_shard_was_set_aside(folder):
     assert run("cache", "repair", folder).exit_code == 0
     result = run("status", folder)
     assert result.exit_code == 0
-    again = f"memfeat extract ... --cache {folder} && rm {folder}/shard-*.damaged"
+    extract = f"memfeat extract --manifest MANIFEST --encoder ENCODER --cache {folder}"
+    again = f"{extract} && rm {folder}/shard-*.damaged"
     assert f"2 shards set aside earlier, to be made again and deleted: {again}" in result.stdout
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -20,6 +21,8 @@ from processes import memfeat, start
 
 from memfeat.cli import COMMANDS, main, names
 from memfeat.cli.predict import _pictures
+from memfeat.cli.tables import print_ablation
+from memfeat.config import ExtractConfig, TrainConfig
 from memfeat.video import write_video
 
 ENCODER = ["--encoder", "efficientnet-lite0", "--weights", "random", "--batch-size", "8"]
@@ -149,6 +152,21 @@ def test_names_are_asked_for_once_and_then_known_without_torch(tmp_path, monkeyp
     for stale in ("{", "[]", json.dumps(json.loads(file.read_text()) | {"key": "", "names": {}})):
         file.write_text(stale)
         assert ok("list", "--json").stdout == expected
+
+
+def test_list_names_every_setting_of_a_pipeline_with_its_default():
+    settings = json.loads(ok("list", "settings", "--json").stdout)
+    printed = ok("list", "settings").stdout.split("\n\n")
+    assert [block.splitlines()[0] for block in printed] == [f"[{name}]" for name in settings]
+    for table, kind in (("extract", ExtractConfig), ("train", TrainConfig)):
+        assert list(settings[table]) == list(kind.model_fields)
+    assert settings["train"]["max_epochs"] == {
+        "required": False,
+        "default": 100,
+        "meaning": "epochs at most",
+    }
+    assert re.search(r"^max_epochs = 100 +# epochs at most$", "\n".join(printed), re.MULTILINE)
+    assert re.search(r"^manifest = \.\.\. +# videos, splits", "\n".join(printed), re.MULTILINE)
 
 
 def test_an_unknown_aggregator_is_a_usage_error_that_lists_the_choices(home):
@@ -300,11 +318,20 @@ def test_an_ablation_runs_resumes_and_reports(home, tmp_path):
     assert [failed["name"] for failed in table["failed"]] == ["gone avg+mlp", "gone avg+ridge"]
     assert f"--encoder gone --cache {home}/gone" in table["failed"][0]["error"]
     assert any("RANDOM WEIGHTS" in line for line in table["sources"])
+    refusal = refused(1, "ablation", grid, "--max-epochs", "3")
+    assert "max_epochs is 2 there and 3 here" in refusal
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "grid").rglob("model.safetensors")}
     again = ok("ablation", grid)
     assert "Tiny: test split, 4 videos" in again.stdout
     assert "RANDOM WEIGHTS" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in before} == before
+    ridge = tmp_path / "grid" / "cells" / "cache-avg+ridge"
+    ok("evaluate", ridge)
+    (predicted,) = json.loads(ok("predict", ridge, home / "v12.mp4", "--json").stdout)
+    rows = csv.DictReader((ridge / "predictions.csv").read_text().splitlines())
+    written = {row["video_id"]: float(row["prediction"]) for row in rows}
+    assert predicted["score"] == pytest.approx(written["v12"], abs=1e-5)
+    assert "avg + ridge" in Path(ok("report", ridge).stdout.strip()).read_text()
     page = Path(ok("report", tmp_path / "grid").stdout.strip())
     assert "RANDOM WEIGHTS" in page.read_text()
 
@@ -394,10 +421,11 @@ def test_two_caches_go_through_train_evaluate_predict_and_a_grid(home, tmp_path)
 def test_a_run_that_does_not_fit_the_cache_is_refused(home, tmp_path):
     row = ["v0", home / "v0.mp4", 0.5, "test"]
     few = write_manifest(tmp_path / "m.csv", [row], "video_id,path,score,split")
-    other = ["--manifest", few, "--cache", tmp_path / "cache"]
-    ok("extract", *other, *ENCODER[:-1], "4")
-    error = refused(1, "evaluate", home / "run", *other)
-    assert "batch_size is 4, not 8" in error
+    for name, settings in (("a", ["--batch-size", "4"]), ("b", ["--max-frames", "2"])):
+        ok("extract", "--manifest", few, "--cache", tmp_path / name, *ENCODER, *settings)
+    ok("evaluate", home / "run", "--manifest", few, "--cache", tmp_path / "a")
+    error = refused(1, "evaluate", home / "run", "--manifest", few, "--cache", tmp_path / "b")
+    assert "max_frames is 2, not None" in error
 
 
 # A shell's background job hands down that SIGINT is ignored; a user's terminal does not.
@@ -452,3 +480,29 @@ def test_a_missing_run_is_refused_without_importing_torch(tmp_path):
         done = in_a_process(*command, absent={"torch"})
         assert done.returncode == 1
         assert f"there is no run folder {tmp_path}/none" in done.stderr
+
+
+def test_a_table_fits_the_terminal_by_leaving_out_its_least_important_columns(monkeypatch, capsys):
+    figures = {"plcc": 0.5, "srocc": 0.6, "mse": 0.01, "srocc_interval": [0.4, 0.7]}
+    row = figures | {"kind": "model", "paper": None, "frames_kept": 1.0, "srocc_std": 0.1}
+    rows = [
+        row | {"name": "a system of a rather long name+mlp", "versus": None},
+        row | {"name": "other", "versus": {"srocc": -0.1, "interval": [-0.2, 0.0]}},
+    ]
+    table = {"title": "T", "split": "dev", "n": 4, "rows": rows, "reference": rows[0]["name"]}
+    table |= {"best": rows[0]["name"], "ceiling": None, "split_half": None}
+    table |= {"sources": [], "notes": [], "failed": []}
+    print_ablation(table)
+    whole = capsys.readouterr()
+    assert "MSE" in whole.out
+    assert "a system of a rather long name+mlp" in whole.out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns, gone in ((70, "MSE, PLCC"), (50, "MSE, PLCC, SROCC minus best")):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_ablation(table)
+        printed = capsys.readouterr()
+        lines = click.unstyle(printed.out).split("  mean ")[0].splitlines()
+        assert max(map(len, lines)) <= columns
+        assert "0.600 ±0.100 [0.400, 0.700]" in printed.out
+        said = printed.err.strip().rpartition(": ")[2].split(", ")
+        assert sorted(said) == sorted(gone.split(", "))

@@ -163,8 +163,7 @@ def test_every_documented_command_would_be_accepted():
 
 
 def test_every_command_target_and_flag_that_is_mentioned_is_there():
-    known = {*all_options(main), "--help"}
-    targets = set(re.findall(r"^([a-z0-9-]+):", Path("Makefile").read_text(), re.MULTILINE))
+    known, targets = {*all_options(main), "--help"}, make_targets()
     for page, code in MENTIONS:
         if code.startswith("memfeat "):
             check_flags(code.partition(" > ")[0])
@@ -172,6 +171,38 @@ def test_every_command_target_and_flag_that_is_mentioned_is_there():
             assert code.split()[1] in targets, f"{page}: {code}"
         elif re.match("--[a-z]", code):
             assert re.split("[ =]", code)[0] in known, f"{page}: {code}"
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+):", Path("Makefile").read_text(), re.MULTILINE))
+
+
+def test_commands_that_code_and_pipelines_name_are_there():
+    """In backquotes, or on a line of its own in a comment."""
+    targets = make_targets()
+    paths = [*Path("memfeat").rglob("*.py"), *Path("pipelines").glob("*.toml")]
+    found = [
+        (path, command)
+        for path in paths
+        for pair in re.findall(
+            r"`((?:make|memfeat) [^`{]+)|^# +((?:make|memfeat) \S.*)$", path.read_text(), re.M
+        )
+        for command in pair
+        if command
+    ]
+    assert len(found) > 20
+    for path, command in found:
+        words = command.split()
+        if words[0] == "make":
+            assert words[1] in targets, f"{path}: {command}"
+        else:
+            parent: click.Command = main
+            for word in words[1:]:
+                if not isinstance(parent, click.Group) or not re.fullmatch("[a-z]+", word):
+                    break
+                child = parent.get_command(click.Context(parent), word)
+                assert child, f"{path}: {command}"
+                parent = child
 
 
 def test_files_and_modules_that_are_named_exist():

@@ -17,7 +17,7 @@ from memfeat.cache import Cache, verify
 from memfeat.cache.shard import text_attribute
 from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders import create_encoder
-from memfeat.errors import CacheError, VideoError
+from memfeat.errors import CacheError, EncoderError, VideoError
 from memfeat.extraction import encode_video, extract
 from memfeat.manifest import VideoRecord
 from memfeat.video import read_frames, write_video
@@ -123,8 +123,18 @@ def test_limit_and_max_frames_bound_the_work(clips, tmp_path):
     ("changes", "field"), [({"batch_size": 8}, "batch_size"), ({"max_frames": 3}, "max_frames")]
 )
 def test_a_cache_made_otherwise_is_refused(clips, whole, changes, field):
-    with pytest.raises(CacheError, match=f"made differently; give another --cache: {field} is"):
+    message = rf"made differently; give another --cache, or .*--batch-size 4\): {field} is"
+    with pytest.raises(CacheError, match=message):
         extract(manifest(clips), config(whole, **changes))
+
+
+def test_an_encoder_that_cannot_be_had_is_told_from_the_caches_own(clips, whole):
+    made = Cache.open(whole).spec
+    changed = config(whole, encoder="i3d", weights="nowhere.pt")
+    with pytest.raises(
+        EncoderError, match=rf"nowhere\.pt.*was made with --encoder {made.encoder} "
+    ):
+        extract(manifest(clips), changed)
 
 
 def test_damaged_shards_are_set_aside_and_made_again(clips, whole, tmp_path):

@@ -287,9 +287,9 @@ def test_the_summary_warns_of_constant_scores_shared_files_and_groups_across_spl
     )
     warnings = Manifest(Path("m.csv"), records).summary().warnings
     assert [warning for warning in warnings if "missing" not in warning] == [
-        "'t0' and 't1' are one file",
-        "'t0' and 't2' are one file",
-        "group 'film' is in dev and, as 'e4', in test: its videos may give each other away",
+        "1 files are several videos each, 't0' and 't1' first",
+        "1 group in more than one split, 'd0' in dev and 'e4' in test first: what is learnt of one "
+        "video gives the others away",
         "train: every score is 0.5; correlations are undefined",
     ]
 

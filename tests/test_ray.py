@@ -204,6 +204,22 @@ def test_a_cluster_is_shared_out_so_that_all_workers_find_room(machines, workers
     made.require(share)
 
 
+@pytest.mark.parametrize(
+    ("machines", "workers", "gpu", "each"),
+    [
+        ([(16, 0), (4, 0)], 2, False, 4),
+        ([(16, 0), (4, 0)], 4, False, 2),
+        ([(32, 4), (6, 2), (64, 0)], 6, True, 3),
+        ([(32, 4), (6, 2)], 12, True, 1),
+    ],
+)
+def test_workers_reserve_no_more_cores_than_the_smallest_machine_has_for_them(
+    machines, workers, gpu, each
+):
+    made = Cluster(tuple({"CPU": float(c)} | ({"GPU": float(g)} if g else {}) for c, g in machines))
+    assert made.cpus_each(workers, gpu=gpu) == each
+
+
 def test_a_share_that_no_machine_has_is_refused():
     message = "needs 3 CPUs and 0 GPUs, and no machine of the Ray cluster has them: it has 2 CPUs"
     with pytest.raises(ConfigError, match=message), RayPool(work, [None], Resources(cpus=3)):

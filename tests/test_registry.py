@@ -26,9 +26,11 @@ def test_an_unknown_name_lists_the_choices_and_the_nearest_and_is_a_usage_error(
 
 
 def test_a_long_list_is_not_spelt_out():
-    message = str(unknown_name("model", "x9x", [f"name-{i}" for i in range(99)]))
+    names = [f"name-{i}" for i in range(99)]
+    message = str(unknown_name("encoder", "x9x", names))
     assert "99 names" in message
-    assert "memfeat list" in message
+    assert "memfeat list encoders" in message
+    assert "name-0, name-1" in str(unknown_name("row", "x9x", names))  # which it does not print
 
 
 def test_a_name_cannot_be_taken_twice():

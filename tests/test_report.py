@@ -337,7 +337,7 @@ def test_what_an_ablation_writes_is_what_the_report_reads(study, tmp_path):
     records = read_manifest(study / "clips.csv").records
     for cell in cells:
         if cell.kind == "baseline":
-            run_baseline(cell.config.head, Examples.join(features, records), cell.config)
+            run_baseline(Examples.join(features, records), cell.config)
         else:
             train(features, records, cell.config)
     result = table_of(grid, cells, {"avg+svr": "no such luck"})
@@ -357,6 +357,30 @@ def test_without_its_runs_a_table_still_has_its_page(tmp_path):
     assert len(page.table("System")) == 8
     assert "their settings cannot be shown" in page.words
     assert not page.of("img")
+
+
+def test_the_headline_names_a_baseline_that_does_better_and_a_ceiling_that_is_exceeded(tmp_path):
+    table = made_up_table()
+    (tmp_path / "ablation.json").write_text(json.dumps(table))
+    words = Page(write_report(tmp_path)).words
+    assert "the best model, linear-avg+linear, ranks videos with SROCC 0.62" in words
+    assert "The baseline ridge does better, with 0.70." in words
+    assert "A perfect model is expected to reach 0.92 here." in words
+    table["ceiling"]["srocc"] = 0.65
+    (tmp_path / "ablation.json").write_text(json.dumps(table))
+    words = Page(write_report(tmp_path)).words
+    assert "is expected to reach 0.65 here, which ridge exceeds: by luck" in words
+
+
+def test_a_grid_with_tables_of_two_splits_shows_the_one_asked_for(tmp_path):
+    table = made_up_table()
+    (tmp_path / "ablation.json").write_text(json.dumps(table))
+    (tmp_path / "ablation-test.json").write_text(json.dumps(table | {"split": "test"}))
+    assert "of the dev split" in Page(write_report(tmp_path)).words
+    assert "of the dev split" in Page(write_report(tmp_path, split="dev")).words
+    assert "of the test split" in Page(write_report(tmp_path, split="test")).words
+    with pytest.raises(RunError, match=r"there is no .*ablation-train\.json"):
+        write_report(tmp_path, split="train")
 
 
 def test_a_folder_that_is_no_result_is_refused(tmp_path):

@@ -169,8 +169,8 @@ def test_a_folder_trained_on_other_data_is_refused(tmp_path):
     other_spec = dataclasses.replace(made, spec=spec(6, weights_sha256="1" * 64))
     other_values = dataclasses.replace(made, values=made.values + np.float16(1))
     for table_, labels_, message in (
-        (made, changed, "its videos, splits, scores or features differ"),
-        (other_values, labels, "its videos, splits, scores or features differ"),
+        (made, changed, "its videos, scores or features of train and dev differ"),
+        (other_values, labels, "its videos, scores or features of train and dev differ"),
         (other_spec, labels, "its features are of made-up with RANDOM WEIGHTS"),
     ):
         with pytest.raises(RunError, match=message):

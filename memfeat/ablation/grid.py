@@ -43,6 +43,11 @@ class Cell:
     paper: PaperFigures | None = None
 
 
+def control_name(name: str) -> str:
+    """Return the name of the control of a row, which learns from shuffled scores."""
+    return f"{name} shuffled"
+
+
 def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
     """Return the cells of a grid: its rows, the product of its lists, its baselines and controls.
 
@@ -73,7 +78,7 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
         cells.append(_cell(config, recipe, row, f"{prefix}{row.name or row.system}"))
         if row.system in config.controls:
             control = row.model_copy(update={"train": {**row.train, "shuffle_labels": True}})
-            name = f"{cells[-1].name} shuffled"
+            name = control_name(cells[-1].name)
             cells.append(_cell(config, recipe, control, name, "control"))
     for cache, name in product(dict.fromkeys(row.cache for row in rows), config.baselines):
         BASELINES.get(name)

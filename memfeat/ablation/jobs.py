@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -138,6 +138,8 @@ def run_job(job: Job, gpu: str | None, send: Send) -> None:
     """
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first needed
+    if "," in job.config.device:  # of which the process sees one
+        job = replace(job, config=job.config.model_copy(update={"device": "cuda"}))
     torch.set_num_threads(1)
     error = None
     try:
@@ -154,7 +156,7 @@ def _run(job: Job, send: Send) -> None:
     if job.kind == "summary":
         finish(job.config, job.data.specs, job.data.facts)
     elif job.kind == "baseline":
-        run_baseline(job.config.head, _examples(job.data), job.config)
+        run_baseline(_examples(job.data), job.config)
     else:
         train_seed(_examples(job.data), job.config, on_epoch=send)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.ablation.grid import Cell
+from memfeat.cache import Cache
 from memfeat.config import AblationConfig, CacheRecipe, ExtractConfig, build
 from memfeat.errors import ConfigError
+from memfeat.manifest import read_manifest
 from memfeat.registry import unknown_name
 from memfeat.runs import FINETUNED
 from memfeat.storage import Location, shards_at
@@ -34,6 +36,13 @@ class CacheRequest:
     def exists(self) -> bool:
         """Whether the cache has any shard."""
         return bool(shards_at(self.extract.cache))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the cache knows of every video: what it has, or why it could not be had."""
+        own = self.extract
+        records = read_manifest(own.manifest, own.root).records[: own.limit]
+        return self.exists and Cache.open(own.cache).entries.keys() >= {r.video_id for r in records}
 
     @property
     def finetune_run(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.ablation.grid import Cell
+from memfeat.ablation.grid import Cell, control_name
 from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig, aggregator_names
 from memfeat.errors import MemfeatError, RunError
@@ -22,14 +22,17 @@ from memfeat.metrics import (
     split_half_ceiling,
 )
 from memfeat.runs import (
+    NO_SOURCE,
     PREDICTIONS,
     PROVENANCE,
+    Run,
     read_object,
     read_predictions,
     seed_folder,
 )
+from memfeat.training import select_records
 
-NONE: Mapping[str, str] = {}
+NONE: Mapping[Any, str] = {}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,11 @@ def table_of(
     manifest = read_manifest(cells[0].config.manifest)
     records = [record for record in manifest.of_split(config.split) if record.video_id in shared]
     features = dict.fromkeys(f"features: {s.describe()}" for each in scored for s in each.specs)
-    datasets = ", ".join(manifest.datasets) or "the manifest does not say"
+    datasets = ", ".join(manifest.datasets) or NO_SOURCE
+    every = [
+        Cache.open(cache) for cache in dict.fromkeys(c for e in scored for c in e.cell.config.cache)
+    ]
+    selected = dict.fromkeys(note for c in every for note in select_records(manifest, c).notes)
     return {
         "title": config.title,
         "split": config.split,
@@ -109,7 +116,11 @@ def table_of(
         ],
         **_ceilings(records, cells[0].config.bootstrap),
         "sources": [*features, f"scores: {datasets}"],
-        "notes": [*left_out, *_notes(rows)],
+        "notes": [
+            *left_out,
+            *(f"{note}." for note in selected),
+            *_notes(config, rows, scored, best),
+        ],
         "versions": dict(scored[0].provenance.get("versions", {})) if scored else {},
     }
 
@@ -203,8 +214,24 @@ def _row(config: AblationConfig, each: _Result, reference: _Result | None) -> di
     }
 
 
-def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _notes(
+    config: AblationConfig,
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[_Result],
+    best: _Result | None,
+) -> Iterator[str]:
     """Explain what a reader might overlook, or take for an error."""
+    if rows and config.split == "dev":
+        yield (
+            "The dev split chose each model's epoch and each baseline's hyperparameters, so its "
+            "figures are a little better than those of new videos."
+        )
+    if best is not None and config.reference in (None, best.cell.name) and len(rows) > 1:
+        yield (
+            f"{best.cell.name} was chosen as the best on these same videos, so differences from "
+            "it lean against the others."
+        )
+    yield from _training_notes(results)
     for row in rows:
         if row["srocc"] is None:
             yield f"{row['name']} has no correlation: {row['undefined']}."
@@ -222,6 +249,27 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             "from shuffled labels: the interval covers the choice of videos, not that of random "
             "weights. Its value shows how large a correlation can be by chance here."
         )
+
+
+def _training_notes(results: Sequence[_Result]) -> Iterator[str]:
+    """Tell of models that were not trained to the end, or learnt no more than from noise."""
+    named = {each.cell.name: each for each in results}
+    for each in results:
+        if each.cell.kind != "model":
+            continue
+        yield from (f"{each.cell.name}: {w}." for w in Run.load(each.cell.config.run).warnings())
+        control = named.get(control_name(each.cell.name))
+        if control is None:
+            continue
+        difference = paired_difference(
+            each.truth, each.predictions, control.predictions, bootstrap=each.cell.config.bootstrap
+        )
+        if difference.interval is not None and difference.interval[0] <= 0:
+            yield (
+                f"{each.cell.name} does no better than its control, trained on shuffled scores: "
+                f"the difference in SROCC is {difference.value:+.3f} "
+                f"[{difference.interval[0]:+.3f}, {difference.interval[1]:+.3f}]."
+            )
 
 
 def _includes_zero(row: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from memfeat.devices import cpu_cores, resolve_devices
 from memfeat.errors import MemfeatError
 from memfeat.storage import Location
 from memfeat.training import finish, resolve_options, training_device, unfinished
+from memfeat.training.baselines import baseline_is_there
 from memfeat.workers import Engine, Event, Message, Resources, WorkerPool, ray_cluster, worker_pool
 
 DIED = (
@@ -90,12 +91,15 @@ def local_slots(cells: Iterable[Cell], workers: int) -> list[str | None]:
     on_cpu = [_is_on_cpu(cell) for cell in cells]
     if all(on_cpu):
         return [None] * (workers or cpu_cores())
-    count = len(resolve_devices("auto"))
-    if count == 1 or not named <= {"auto", "cpu"}:  # a cell that names its GPU must see it
+    lists = {name for name in named if "," in name}
+    found = [device for name in lists or ("auto",) for device in resolve_devices(name)]
+    gpus = sorted({device.index or 0 for device in found if device.type == "cuda"})
+    if len(gpus) == 1 or not named <= {"auto", "cpu", *lists}:  # a cell must see what it names
         return [None] * (workers or (cpu_cores() if any(on_cpu) else 1))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    names = visible.split(",")
-    return [names[i % count] for i in range(workers or (cpu_cores() if any(on_cpu) else count))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if visible != [""] else list(map(str, range(max(gpus) + 1)))
+    slots = range(workers or (cpu_cores() if any(on_cpu) else len(gpus)))
+    return [names[gpus[i % len(gpus)]] for i in slots]
 
 
 def _is_on_cpu(cell: Cell) -> bool:
@@ -191,7 +195,8 @@ class _Scheduler:
         """Return a job for each unfinished model of a cell."""
         try:
             if cell.kind == "baseline":
-                configs = [cell.config]
+                there = baseline_is_there(cell.config, data.facts)
+                configs = [] if there else [cell.config]
             else:
                 config = resolve_options(cell.config)
                 if self._slots.engine == "local":

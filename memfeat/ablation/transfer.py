@@ -9,13 +9,16 @@ import numpy as np
 from memfeat.ablation.grid import Cell
 from memfeat.ablation.progress import OnProgress
 from memfeat.ablation.recipes import CacheRequest, missing_caches
+from memfeat.ablation.running import require_same_settings
 from memfeat.ablation.scheduler import train_cells
 from memfeat.cache import Cache
+from memfeat.cache.spec import ROUNDING
 from memfeat.config import ExtractConfig, TrainConfig, TransferConfig, TransferDataset, build
 from memfeat.errors import CacheError, ConfigError, MemfeatError
 from memfeat.manifest import Manifest, Split, read_manifest
 from memfeat.metrics import evaluate, fit_line
 from memfeat.runs import (
+    NO_SOURCE,
     PREDICTIONS,
     TRANSFER,
     Run,
@@ -23,6 +26,7 @@ from memfeat.runs import (
     mean_over_seeds,
     pair_folder,
 )
+from memfeat.runs.files import path_for_table
 from memfeat.storage import write_atomically, write_json
 from memfeat.training import Features, predict_run, read_features, resolve_options
 
@@ -81,8 +85,10 @@ def run_transfer(
 
     Raises:
         CacheError: the datasets' features were made with different settings.
+        RunError: the folder holds runs of other settings.
         OSError: a file cannot be written.
     """
+    require_same_settings(cells)
     without_cache = {c.name: why for c in cells if (why := missing_caches(_caches_of(c)))}
     datasets = [each for each in config.datasets if each.name not in without_cache]
     if datasets:
@@ -129,7 +135,7 @@ def run_transfer(
         "notes": list(_notes(config, rows, targets)),
         "versions": next((dict(run.provenance.get("versions", {})) for run in runs.values()), {}),
     }
-    write_json(config.run / TRANSFER, table)
+    write_json(path_for_table(config.run, TRANSFER, table), table)
     return table
 
 
@@ -156,9 +162,8 @@ def _require_same_specs(datasets: Iterable[TransferDataset]) -> None:
                 "many, in the same order"
             )
         for one, other in zip(first, caches, strict=True):
-            one.spec.require(
-                other.spec, f"{one.folder} and {other.folder} were not made alike, so no model fits"
-            )
+            what = f"{one.folder} and {other.folder} were not made alike, so no model fits"
+            one.spec.require(other.spec, what, ignored=ROUNDING)
 
 
 def _rows(
@@ -219,7 +224,7 @@ def _sources(runs: Mapping[str, Run], targets: Mapping[str, Target]) -> list[str
     features = [line for line in lines if line.startswith("features: ")]
     control = [line for line in lines if line.startswith("CONTROL: ")]
     scores = [
-        f"scores of {name}: {', '.join(target.manifest.datasets) or 'the manifest does not say'}"
+        f"scores of {name}: {', '.join(target.manifest.datasets) or NO_SOURCE}"
         for name, target in targets.items()
     ]
     return list(dict.fromkeys([*features, *scores, *control]))

@@ -1,14 +1,17 @@
 """What made a cache, so that caches of different making are never mixed up."""
 
+import shlex
+from collections.abc import Container
 from typing import Literal
 
 from pydantic import Field
 
-from memfeat.config import Printed, Settings, Tokens, count_tokens
+from memfeat.config import ExtractConfig, Printed, Settings, Tokens, count_tokens
 from memfeat.errors import CacheError
 
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"
+ROUNDING = {"batch_size"}  # fields that change last bits at most, which no model can tell
 
 
 class CacheSpec(Settings):
@@ -83,8 +86,26 @@ class CacheSpec(Settings):
             )
         return f"{self.encoder}, {self.weights} weights ({self.trained_on}), {how}"
 
-    def require(self, other: "CacheSpec", message: str) -> None:
-        """Refuse `other` unless it equals this spec.
+    @property
+    def flags(self) -> str:
+        """The flags of `memfeat extract` that make such embeddings, but for a checkpoint's path."""
+        values = {
+            "encoder": self.encoder,
+            "weights": self.weights if self.is_random else None,
+            "tokens": self.tokens,
+            "sampler": self.sampling,
+            "max_frames": self.max_frames,
+            "max_seconds": self.max_seconds,
+            "batch_size": self.batch_size,
+        }
+        return " ".join(
+            f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+            for name, value in values.items()
+            if name == "encoder" or value != ExtractConfig.model_fields[name].default
+        )
+
+    def require(self, other: "CacheSpec", message: str, *, ignored: Container[str] = ()) -> None:
+        """Refuse `other` unless it equals this spec in all fields but those `ignored`.
 
         Raises:
             CacheError: `message`, then every field that differs with both values.
@@ -92,7 +113,7 @@ class CacheSpec(Settings):
         differences = [
             f"{name} is {getattr(other, name)!r}, not {getattr(self, name)!r}"
             for name in type(self).model_fields
-            if getattr(self, name) != getattr(other, name)
+            if name not in ignored and getattr(self, name) != getattr(other, name)
         ]
         if differences:
             raise CacheError(f"{message}: {'; '.join(differences)}")

@@ -25,7 +25,7 @@ FLAGS = {
 
 
 class Task(NamedTuple):
-    """A problem and the command that solves it; `...` stands for the settings of the cache."""
+    """A problem and the command that solves it; `MANIFEST` and `SRC` are for the user to name."""
 
     problem: str
     command: str
@@ -75,9 +75,13 @@ class CacheStatus:
 
     def tasks(self) -> list[Task]:
         """Return the problems, the most urgent first."""
-        is_imported = self.cache is not None and self.cache.spec.is_imported
-        command = "memfeat cache import" if is_imported else "memfeat extract"
-        return list(self._tasks(f"{command} ... --cache {_quoted([self.folder])}"))
+        spec = self.cache.spec if self.cache else None
+        command = (
+            f"memfeat extract --manifest MANIFEST {spec.flags if spec else '--encoder ENCODER'}"
+        )
+        if spec and spec.is_imported:
+            command = f"memfeat cache import SRC --name {shlex.quote(spec.encoder)}"
+        return list(self._tasks(f"{command} --cache {_quoted([self.folder])}"))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""

@@ -56,7 +56,7 @@ def _say(summary: "FinetuneSummary", config: FinetuneConfig) -> None:
 
     figures = summary.as_dict()
     print_metrics(summary.metrics, "i3d", [f"trained on: {figures['trained_on']}"])
-    say(f"best epoch {figures['best_epoch']}; stopped because: {figures['stopped_because']}")
+    say(f"best epoch {figures['best_epoch'] + 1}; stopped because: {figures['stopped_because']}")
     if summary.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
         say(f"{len(summary.failures)} videos failed and were left out ({reasons})")

@@ -1,6 +1,7 @@
 """`memfeat ablation` and `memfeat transfer`: grids of systems, and of datasets, from caches."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,16 +14,21 @@ from memfeat.cli.options import (
     json_option,
     print_json,
     read_settings,
+    recipe_options,
     say,
     settings_options,
 )
-from memfeat.config import AblationConfig, FinetuneConfig, TransferConfig
+from memfeat.config import AblationConfig, FinetuneConfig, TrainConfig, TransferConfig
 from memfeat.errors import ExitCode, MemfeatError
 from memfeat.storage import Location
 
 if TYPE_CHECKING:
     from memfeat.ablation.grid import Cell
     from memfeat.ablation.recipes import CacheRequest
+
+
+# Settings of a system that the grid's own flags and rows decide.
+OWN_FLAGS = {"manifest", "cache", "aggregator", "head", "seeds", "run", "device"}
 
 
 @click.command(
@@ -34,11 +40,13 @@ if TYPE_CHECKING:
 @click.option("--device", help="Of both stages, instead of [extract] and [train] device.")
 @click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
 @settings_options(AblationConfig, "ablation", "GRID.toml")
+@recipe_options(TrainConfig, OWN_FLAGS)
 @json_option
 def ablation_command(
     *,
     config: AblationConfig,
     tables: dict[str, dict[str, Any]],
+    recipe: dict[str, Any],
     manifest: Location | None,
     device: str | None,
     extract: bool,
@@ -46,46 +54,54 @@ def ablation_command(
 ) -> int:
     """Train a grid of systems and compare them.
 
-    GRID.toml names the systems in its [ablation] table; its [train] table gives the recipe. Models
+    GRID.toml names the systems in its [ablation] table; its [train] table, and flags such as
+    --max-epochs, give the recipe of all. Models
     train in parallel; finished ones are kept, so the same command resumes. Rows whose cache is not
     there are listed with the command that makes it; --extract makes those that can be made, with
     the settings of the [extract] table. Exit code 1: a row failed.
     """
     own = given({"manifest": manifest, "device": device})
-    recipe, shared = (tables.get(name, {}) | own for name in ("train", "extract"))
+    settings = tables.get("train", {}) | own | given(recipe)
+    shared = tables.get("extract", {}) | own
 
     from memfeat.ablation import caches_of, plan_cells, run_ablation
     from memfeat.cli.tables import print_ablation
+    from memfeat.runs import ABLATION
 
-    cells = plan_cells(config, recipe)
-    if extract:
-        _make_caches(caches_of(config, cells, shared).values())
-    return _run(run_ablation, config, cells, None if as_json else print_ablation, "ablation.json")
+    cells = plan_cells(config, settings)
+    broken = _make_caches(caches_of(config, cells, shared).values()) if extract else {}
+    work = partial(run_ablation, broken=broken)
+    return _run(work, config, cells, None if as_json else print_ablation, ABLATION)
 
 
 @click.command("transfer", epilog="Example: memfeat transfer pipelines/table2.toml --seeds 0-2")
 @click.option("--device", help="Instead of [train] device.")
 @settings_options(TransferConfig, "transfer", "PIPELINE.toml")
+@recipe_options(TrainConfig, OWN_FLAGS)
 @json_option
 def transfer_command(
     *,
     config: TransferConfig,
     tables: dict[str, dict[str, Any]],
+    recipe: dict[str, Any],
     device: str | None,
     as_json: bool,
 ) -> int:
     """Train on each dataset and evaluate on all.
 
-    PIPELINE.toml names the datasets in its [transfer] table; its [train] table gives the recipe.
+    PIPELINE.toml names the datasets in its [transfer] table; its [train] table, and flags such as
+    --max-epochs, give the recipe.
     Reports correlations, bias, MSE, and MSE after a linear recalibration fitted on the target's
     training split. Finished models are kept, so the same command resumes. Pairs whose cache is
     missing are listed with the command that makes it. Exit code 1: a pair failed.
     """
     from memfeat.ablation.transfer import plan_transfer, run_transfer
     from memfeat.cli.tables import print_transfer
+    from memfeat.runs import TRANSFER
 
-    cells = plan_transfer(config, tables.get("train", {}) | given({"device": device}))
-    return _run(run_transfer, config, cells, None if as_json else print_transfer, "transfer.json")
+    flags = given({"device": device, **recipe})
+    cells = plan_transfer(config, tables.get("train", {}) | flags)
+    return _run(run_transfer, config, cells, None if as_json else print_transfer, TRANSFER)
 
 
 def _run(
@@ -93,21 +109,25 @@ def _run(
     config: AblationConfig | TransferConfig,
     cells: "Sequence[Cell]",
     show: Callable[[dict[str, Any]], None] | None,
-    table: str,
+    name: str,
 ) -> int:
     """Run cells, show the result, as JSON by default, and return the exit code."""
     from memfeat.cli.progress import progress_line
+    from memfeat.runs.files import path_for_table, table_path
 
     with progress_line("grid") as progress:
         result = work(config, cells, on_progress=progress.show_grid)
     (show or print_json)(result)
-    say(f"table: {config.run}/{table}")
+    path, whole = path_for_table(config.run, name, result), table_path(config.run, name)
+    kept = "" if path == whole else f" ({whole} is kept as it was)"
+    say(f"table: {path}{kept}")
     broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
     return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR
 
 
-def _make_caches(requests: Iterable["CacheRequest"]) -> None:
-    """Make or complete caches; one that cannot be made is named with the reason, and skipped."""
+def _make_caches(requests: Iterable["CacheRequest"]) -> dict[Location, str]:
+    """Make or complete caches; return why, for those that could not be and lack videos."""
+    broken: dict[Location, str] = {}
     for request in requests:
         own = request.extract
         say(f"cache {own.cache}")
@@ -117,5 +137,8 @@ def _make_caches(requests: Iterable["CacheRequest"]) -> None:
                 flags["run"] = request.finetune_run
                 finetune_weights(read_settings(FinetuneConfig, "finetune", request.finetune, flags))
             say_summary(fill_cache(own), own)
-        except MemfeatError as error:
+        except (MemfeatError, OSError, RuntimeError) as error:  # CUDA's are RuntimeErrors
             say(f"cannot make {own.cache}: {error}")
+            if request.exists and not request.is_whole:
+                broken[own.cache] = str(error)
+    return broken

@@ -13,7 +13,7 @@ import click
 
 import memfeat
 from memfeat.cli.options import json_option, print_json
-from memfeat.registry import unknown_name
+from memfeat.registry import LISTED, unknown_name
 from memfeat.storage import user_cache, write_json
 
 PAPER_WIDTH = 1024
@@ -24,7 +24,7 @@ LIBRARIES = ("open_clip_torch", "timm", "torch")  # which bring names, and take 
 @click.argument(
     "what",
     required=False,
-    type=click.Choice(["encoders", "aggregators", "heads", "baselines", "formats"]),
+    type=click.Choice(LISTED),
 )
 @click.option(
     "--width",
@@ -35,10 +35,17 @@ LIBRARIES = ("open_clip_torch", "timm", "torch")  # which bring names, and take 
 )
 @json_option
 def list_command(what: str | None, width: int, as_json: bool) -> None:
-    """Name encoders, aggregators, heads, and formats of labels.
+    """Name encoders, aggregators, heads, label formats and settings.
 
-    Without WHAT, also counts the parameters of each aggregator with each head.
+    Without WHAT, also counts the parameters of each aggregator with each head. Settings are those
+    of a pipeline file, by table, each with its default and meaning.
     """
+    if what == "settings":
+        settings = pipeline_settings()
+        print_json(settings) if as_json else click.echo(
+            "\n\n".join(map(_as_toml, settings.items()))
+        )
+        return
     names, parameters = _listed(width)
     if what:
         listed = names[what]
@@ -53,6 +60,42 @@ def list_command(what: str | None, width: int, as_json: bool) -> None:
     click.echo(f"\nparameters at {width}-d")
     for system, count in parameters.items():
         click.echo(f"  {system:<20} {count:>12,}")
+
+
+def pipeline_settings() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return each table's settings by name: whether one is `required`, `default` and `meaning`."""
+    from memfeat import config
+
+    kinds: dict[str, type[config.Settings]] = {
+        "extract": config.ExtractConfig,
+        "finetune": config.FinetuneConfig,
+        "train": config.TrainConfig,
+        "ablation": config.AblationConfig,
+        "transfer": config.TransferConfig,
+    }
+    return {
+        table: {
+            name: {
+                "required": field.is_required(),
+                "default": None
+                if field.is_required()
+                else field.get_default(call_default_factory=True),
+                "meaning": field.description or "",
+            }
+            for name, field in kind.model_fields.items()
+        }
+        for table, kind in kinds.items()
+    }
+
+
+def _as_toml(item: tuple[str, dict[str, dict[str, Any]]]) -> str:
+    """Return a table's settings as they would be written in a pipeline; those not set commented."""
+    lines = [f"[{item[0]}]"]
+    for name, field in item[1].items():
+        value = json.dumps(field["default"], default=str, ensure_ascii=False)
+        value = "..." if field["required"] else "" if field["default"] is None else value
+        lines.append(f"{name} = {value}".ljust(34) + f"  # {field['meaning']}".rstrip(" #"))
+    return "\n".join(lines)
 
 
 def check_name(kind: str, name: str) -> None:

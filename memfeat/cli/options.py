@@ -3,18 +3,32 @@
 import functools
 import json
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 import click
 from pydantic.fields import FieldInfo
 
 from memfeat.config import Settings, build, read_pipeline
 from memfeat.config.settings import FLAG_ALONE
-from memfeat.errors import ConfigError
-from memfeat.storage import Url, is_url
+from memfeat.errors import ConfigError, ManifestError
+from memfeat.storage import Location, Url, is_url
+
+if TYPE_CHECKING:
+    from memfeat.manifest import Manifest
+    from memfeat.runs import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
@@ -115,6 +129,28 @@ def settings_options(
     return decorate
 
 
+def recipe_options(settings: type[Settings], without: Container[str]) -> Callable[[F], F]:
+    """Add flags for the settings of a pipeline's other table, which a command gets as `recipe`.
+
+    Those of names in `without` are left out, for the command has such flags of its own.
+    """
+
+    def decorate(command: F) -> F:
+        names = [name for name in settings.model_fields if name not in without]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            return command(recipe={name: values.pop(name, None) for name in names}, **values)
+
+        for name in reversed(names):
+            option = _option(name, settings.model_fields[name], from_file=True)
+            if option is not None:
+                run = option(run)
+        return cast("F", run)
+
+    return decorate
+
+
 def read_settings(settings: type[S], table: str, pipeline: Path | None, flags: dict[str, Any]) -> S:
     """Merge a pipeline's table with the flags that were given, and validate.
 
@@ -129,6 +165,26 @@ def read_settings(settings: type[S], table: str, pipeline: Path | None, flags: d
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags that were given; one that can be repeated is empty if it was not."""
     return {name: value for name, value in flags.items() if value not in (None, ())}
+
+
+def manifest_of(run: "Run", manifest: Location | None) -> "Manifest":
+    """Read the manifest that was given, or else the one that a run was trained with.
+
+    Raises:
+        ManifestError: it cannot be read; of the run's own, which may have been trained elsewhere,
+            says how to give another.
+    """
+    from memfeat.manifest import read_manifest
+
+    try:
+        return read_manifest(manifest or run.config.manifest)
+    except ManifestError as error:
+        if manifest:
+            raise
+        raise ManifestError(
+            f"{error}. {run.folder} was trained with it; if it lies elsewhere here, give "
+            "--manifest, and --cache for its features"
+        ) from error
 
 
 def say(line: str) -> None:

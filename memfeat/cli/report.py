@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 
 from memfeat.cli.options import LOCAL_PATH
+from memfeat.manifest import SPLITS, Split
 
 
 @click.command("report", epilog="Example: memfeat report runs/demo -o demo.html")
 @click.argument("folder", type=LOCAL_PATH)
 @click.option("-o", "--output", type=LOCAL_PATH, help="Page to write [FOLDER/report.html].")
-def report_command(folder: Path, output: Path | None) -> None:
+@click.option("--split", type=click.Choice(SPLITS), help="Of a grid's tables, this split's.")
+def report_command(folder: Path, output: Path | None, split: Split | None) -> None:
     """Write a page of tables and plots.
 
     FOLDER is that of a run, an ablation or a transfer. The page is one self-contained HTML file
@@ -19,4 +21,4 @@ def report_command(folder: Path, output: Path | None) -> None:
     """
     from memfeat.report import write_report
 
-    click.echo(write_report(folder, output))
+    click.echo(write_report(folder, output, split))

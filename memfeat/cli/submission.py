@@ -7,6 +7,7 @@ import click
 from memfeat.cli.options import (
     LOCAL_PATH,
     json_option,
+    manifest_of,
     other_videos_options,
     print_json,
     say,
@@ -27,7 +28,8 @@ from memfeat.storage import Location
     "--layout",
     type=click.Choice(list(LAYOUTS)),
     required=True,
-    help="2018: video,score,confidence; 2021: id,score; 2026: a header, then video,mem_score.",
+    help="By the year that had it: 2018 (and 2019) video,score,confidence; 2021 id,score; 2026 a "
+    "header, then video,mem_score.",
 )
 @click.option("-o", "--output", type=LOCAL_PATH, required=True, help="The run file to write.")
 @other_videos_options
@@ -63,14 +65,15 @@ def submission_command(
     in [0, 1]. There is no official description of run files: the layouts are those of participants
     in 2018 and 2019, in 2021, and in 2026; the confidence in the first is always 1 (ours).
     """
-    from memfeat.manifest import read_manifest
     from memfeat.runs import Run, mean_over_seeds
 
     run = Run.load(run_folder)
-    found = read_manifest(manifest or run.config.manifest)
+    found = manifest_of(run, manifest)
     wanted = [record.video_id for record in found.records if record.split == split]
     if not wanted:
         raise ConfigError(f"{found.path} has no video in split {split!r}; give another --split")
+
+    import numpy as np
 
     from memfeat.datasets.submission import write_submission
     from memfeat.training import predict_run, read_features
@@ -78,7 +81,10 @@ def submission_command(
     features = read_features(found, caches or run.config.cache, split=split, partial=True)
     say_notes(features.notes)
     scored = mean_over_seeds(predict_run(run, features.tables, features.records))
-    predicted = dict(zip(scored.video_id, scored.prediction.tolist(), strict=True))
+    clipped = np.clip(scored.prediction, 0, 1)  # a baseline's may lie outside
+    if outside := int(np.sum(clipped != scored.prediction)):
+        say(f"note: {outside} predictions outside [0, 1] were set to the nearest of these")
+    predicted = dict(zip(scored.video_id, clipped.tolist(), strict=True))
     written = write_submission(
         output, layout, wanted, predicted, missing=missing, sources=run.sources()
     )

@@ -1,17 +1,25 @@
-"""Results as tables on stdout, each with the sources of its features and scores."""
+"""Results as tables on stdout, each with the sources of its features and scores.
 
+In a terminal a table loses its least important columns until it fits, and says so; in a file or a
+pipe it is whole.
+"""
+
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from shutil import get_terminal_size
+from typing import Any, NamedTuple
 
 import click
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from memfeat.cli.options import say
 
-WIDTH = 200  # lines longer than the terminal wrap instead of being cut
+WHOLE = 10_000  # columns: more than any table takes
+NARROWEST_NAME = 16  # columns, below which other columns go rather than fold names
 CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 
 
@@ -19,11 +27,12 @@ def print_metrics(
     metrics: Mapping[str, Mapping[str, Any]], title: str, sources: Sequence[str]
 ) -> None:
     """Print one line per split: PLCC, SROCC and MSE, with spread and interval."""
-    table = _table(title, "split", "videos", "PLCC", "SROCC", "MSE")
+    columns = [Column("split"), Column("videos", 3), Column("PLCC", 1), Column("SROCC")]
+    rows: list[Row] = []
     for split, values in metrics.items():
         figures = [_figure(values, metric) for metric in ("plcc", "srocc", "mse")]
-        table.add_row(split, str(values["n"]), *figures)
-    _print(table)
+        rows.append([split, str(values["n"]), *figures])
+    _print(title, [*columns, Column("MSE", 2)], rows)
     for split, values in metrics.items():
         if values.get("undefined"):
             click.echo(f"  {split}: no correlation: {values['undefined']}")
@@ -37,9 +46,10 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     sampled = any(row["frames_kept"] < 1 for row in result["rows"])
     reference = result["reference"]
     against = "best" if reference == result["best"] else reference
-    columns = ["PLCC", "SROCC", "MSE", f"SROCC minus {against}"]
-    columns += ["frames kept"] * sampled + ["paper PLCC", "SROCC"] * with_paper
-    table = _table(title, "system", *columns)
+    columns = [Column("system"), Column("PLCC", 3), Column("SROCC"), Column("MSE", 4)]
+    columns += [Column(f"SROCC minus {against}", 1)] + [Column("frames kept", 2)] * sampled
+    columns += [Column("paper PLCC", 5), Column("SROCC", 5)] * with_paper
+    rows: list[Row] = []
     for row in result["rows"]:
         name = row["name"] if row["kind"] == "model" else f"{row['name']} ({row['kind']})"
         figures = [_figure(row, metric) for metric in ("plcc", "srocc", "mse")]
@@ -49,13 +59,12 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         cells = [name, *figures, own if is_reference else _difference(row["versus"])]
         cells += [f"{row['frames_kept']:.1%}"] * sampled
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
-        table.add_row(*map(escape, cells))
+        rows.append(cells)
     ceilings = {name: result[key] for name, key in CEILINGS.items() if result[key]}
     for name, ceiling in ceilings.items():
         figures = [_figure(ceiling, metric) for metric in ("plcc", "srocc", "mse")]
-        table.add_section()
-        table.add_row(name, *map(escape, figures))
-    _print(table)
+        rows += [None, [name, *figures]]
+    _print(title, columns, rows)
     legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
     legend += [f"{name}: {ceiling['what']}" for name, ceiling in ceilings.items()]
     _print_lines([*legend, *result["sources"], *result["notes"]])
@@ -66,14 +75,16 @@ def print_ablation(result: Mapping[str, Any]) -> None:
 def print_transfer(result: Mapping[str, Any]) -> None:
     """Print a line for each pair of datasets and split, with the notes and the sources."""
     with_paper = any(row["paper"] for row in result["rows"])
-    columns = ["evaluated on", "split", "videos", "PLCC", "SROCC", "bias", "MSE", "recalibrated"]
-    columns += ["paper PLCC", "SROCC", "MSE"] if with_paper else []
-    table = _table(result["title"], "trained on", *columns)
+    columns = [Column("trained on"), Column("evaluated on"), Column("split"), Column("videos", 5)]
+    columns += [Column("PLCC", 4), Column("SROCC"), Column("bias", 3), Column("MSE", 2)]
+    columns += [Column("recalibrated", 1)]
+    columns += [Column(name, 6) for name in ("paper PLCC", "SROCC", "MSE") if with_paper]
+    rows: list[Row] = []
     before = None
     for row in result["rows"]:
         pair = row["trained_on"], row["evaluated_on"]
         if before not in (None, pair[0]):
-            table.add_section()
+            rows.append(None)
         before = pair[0]
         fitted, paper = row["recalibrated"] or {}, row["paper"] or {}
         cells = [*pair, row["split"], str(row["n"])]
@@ -82,8 +93,8 @@ def print_transfer(result: Mapping[str, Any]) -> None:
         if with_paper:
             cells += [_number(paper.get("plcc")), _number(paper.get("srocc"))]
             cells += [_number(paper.get("mse"), digits=4)]
-        table.add_row(*map(escape, cells))
-    _print(table)
+        rows.append(cells)
+    _print(result["title"], columns, rows)
     legend = [
         "mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos",
         "bias: mean of prediction minus score; its square is part of the MSE",
@@ -96,7 +107,19 @@ def print_transfer(result: Mapping[str, Any]) -> None:
         say(f"failed: {pair_name}: {failed['error']}")
 
 
-def _table(title: str, first: str, *others: str) -> Table:
+class Column(NamedTuple):
+    """A column of a table; of those with a `rank` the highest goes first where room is short."""
+
+    name: str
+    rank: int = 0
+
+
+Row = Sequence[str] | None  # None is a line between sections
+
+
+def _print(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    width = get_terminal_size().columns if sys.stdout.isatty() else WHOLE
+    kept = _that_fit(columns, rows, width)
     table = Table(
         title=escape(title),
         box=SIMPLE_HEAD,
@@ -105,17 +128,35 @@ def _table(title: str, first: str, *others: str) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False, width=WIDTH)
+    table.add_column(columns[0].name, overflow="fold", no_wrap=width == WHOLE)
+    for at in kept[1:]:
+        table.add_column(columns[at].name, justify="right", no_wrap=True)
+    for row in rows:
+        if row is None:
+            table.add_section()
+        else:
+            table.add_row(*(escape(row[at]) for at in kept if at < len(row)))
+    console = Console(highlight=False, width=width)
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    left_out = [column.name for at, column in enumerate(columns) if at not in kept]
+    if left_out:
+        say(f"left out, for the terminal has {width} columns: {', '.join(left_out)}")
+
+
+def _that_fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[int]:
+    """Return the indices of the columns that fit into `width`, the first one folded if need be."""
+
+    def needed(at: int) -> int:
+        cells = [columns[at].name, *(row[at] for row in rows if row and at < len(row))]
+        widest = max(map(cell_len, cells))
+        return 1 + (min(widest, NARROWEST_NAME) if at == 0 else widest)
+
+    kept = list(range(len(columns)))
+    while sum(map(needed, kept)) > width and any(columns[at].rank for at in kept):
+        kept.remove(max(reversed(kept), key=lambda at: columns[at].rank))
+    return kept
 
 
 def _print_lines(lines: Sequence[str]) -> None:

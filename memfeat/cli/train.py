@@ -8,6 +8,7 @@ from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     LOCAL_PATH,
     json_option,
+    manifest_of,
     other_videos_options,
     print_json,
     say,
@@ -58,6 +59,7 @@ def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
     say(f"training {config.system} on {device_names([device])[0]}")
     with progress_line("grid") as progress:
         run = train_seeds(config, workers, on_progress=progress.show_grid)
+    say_notes(run.warnings())
     if as_json:
         found = {"run": str(run.folder), "device": str(device)}
         print_json(found | {"sources": run.sources(), "metrics": run.metrics})
@@ -87,11 +89,10 @@ def evaluate_command(
     Scores cached videos with a trained run. Without options it repeats the run's own figures; with
     another dataset's manifest and cache it evaluates the run on that dataset.
     """
-    from memfeat.manifest import read_manifest
-    from memfeat.runs import Run
+    from memfeat.runs import NO_SOURCE, Run
 
     run = Run.load(run_folder)
-    found = read_manifest(manifest or run.config.manifest)
+    found = manifest_of(run, manifest)
 
     from memfeat.cli.tables import print_metrics
     from memfeat.training import evaluate_run, read_features
@@ -103,7 +104,7 @@ def evaluate_command(
         raise ConfigError(f"{found.path} has no scored video in {which} to compare with")
     evaluated = evaluate_run(run, features.tables, features.records)
     metrics = {name: value.as_dict() for name, value in evaluated.items()}
-    datasets = ", ".join(found.datasets) or "the manifest does not say"
+    datasets = ", ".join(found.datasets) or NO_SOURCE
     sources = [*run.sources(), f"evaluated on scores: {datasets}"]
     if as_json:
         print_json({"run": str(run_folder), "sources": sources, "metrics": metrics})

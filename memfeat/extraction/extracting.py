@@ -11,7 +11,7 @@ from typing import Any
 from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources
 from memfeat.config import EVERY_REASON, ExtractConfig
 from memfeat.decoding import Sampling, start_decoders
-from memfeat.errors import CacheError, ConfigError, RemoteError
+from memfeat.errors import CacheError, ConfigError, EncoderError, MemfeatError, RemoteError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
 from memfeat.extraction.pipeline import (
     OnRates,
@@ -152,7 +152,10 @@ def _extract(
         _require_shared(config, records)
     elif not shards_at(config.cache):  # there will be work
         start_decoders(decoders_beside(where.device, config, 1))
-    encoder = build_encoder(config, where.device)
+    try:
+        encoder = build_encoder(config, where.device)
+    except EncoderError as error:
+        raise EncoderError(f"{error}{_made_by_another(config)}") from error
     spec = build_spec(encoder, config)
     _require_writable(config.cache)
     if isinstance(config.cache, Path):
@@ -216,6 +219,18 @@ def _extract(
     )
 
 
+def _made_by_another(config: ExtractConfig) -> str:
+    """Say so, to end an error, if another encoder than the one asked for made the cache."""
+    try:
+        made = Cache.open(config.cache).spec
+    except (MemfeatError, OSError):
+        return ""
+    same = made.encoder == config.encoder
+    return (
+        "" if same else f". {config.cache} was made with {made.flags}: give these to go on with it"
+    )
+
+
 def _part_of(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
     """Return the videos of every N-th shard: the parts together make the same shards as one run."""
     share, _, count = (config.part or "1/1").partition("/")
@@ -266,7 +281,9 @@ def _frames_kept(cache: Cache, outcomes: Sequence[VideoOutcome]) -> int:
 def _done(cache: Cache, config: ExtractConfig, spec: CacheSpec) -> dict[str, str]:
     """Map the videos that need no work to why they failed, empty for those that did not."""
     cache.spec.require(
-        spec, f"{config.cache} holds embeddings made differently; give another --cache"
+        spec,
+        f"{config.cache} holds embeddings made differently; give another --cache, or what made "
+        f"them ({cache.spec.flags})",
     )
     named = set(config.retry_failed) - {EVERY_REASON}
     # Where nothing failed there is nothing to try again: the same command may run once more.

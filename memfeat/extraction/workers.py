@@ -91,7 +91,8 @@ def _on_cluster(config: ExtractConfig, cluster: Cluster) -> Placement:
         wanted = wanted or machines  # on a CPU one encoder uses all cores
     count, resources = cluster.divide(wanted, gpu=gpu)
     # Its decoders need cores too, which Ray would otherwise give to others.
-    resources = resources._replace(cpus=max(resources.cpus, cluster.cpus // count))
+    cpus = cluster.cpus_each(count, gpu=bool(resources.gpus))
+    resources = resources._replace(cpus=max(resources.cpus, cpus))
     device = "cuda:0" if resources.gpus else "cpu"  # the only GPU that Ray lets a worker see
     if config.precision == "auto" and resources.gpus:
         config = config.model_copy(update={"precision": "half"})

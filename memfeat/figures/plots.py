@@ -1,6 +1,6 @@
-"""Plots of results: truth against prediction, and a table's 95 % intervals."""
+"""Plots of results: truth against prediction, a table's 95 % intervals, learning curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from memfeat.figures.style import (
@@ -31,6 +32,7 @@ _LOOK = {  # marker, colour, whether it is filled
 }
 
 
+_CURVES = {"train": MUTED, "dev": BLUE}
 _CORNERS: dict[str, tuple[tuple[float, float], dict[str, Any]]] = {
     "top": ((0.03, 0.97), {"va": "top", "ha": "left"}),
     "bottom": ((0.97, 0.09), {"va": "bottom", "ha": "right"}),
@@ -90,6 +92,29 @@ def scatter(truth: ArrayLike, prediction: ArrayLike, *, title: str = "") -> Figu
         if title:
             name = drawable(title)
             axes.set_title(name, loc="left", fontsize=10, fontweight="bold", parse_math=False)
+    return figure
+
+
+def learning_curves(histories: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draw each seed's L1 error after each epoch, in train and dev, and the epoch that was kept.
+
+    `histories` have a line of `history.jsonl` for each epoch. The error in train is the mean over
+    the epoch, under dropout, while the model was learning.
+    """
+    with style():
+        figure, axes = _new_figure(3.7, 2.6)
+        axes.set(xlabel="epoch", ylabel="mean absolute error")
+        axes.grid(True)
+        for history in histories:
+            epochs = [line["epoch"] + 1 for line in history]
+            for name, colour in (("train_l1", MUTED), ("dev_l1", BLUE)):
+                axes.plot(epochs, [line[name] for line in history], color=colour, linewidth=0.9)
+            kept = [line for line in history if line["best"]][-1:]
+            axes.plot([k["epoch"] + 1 for k in kept], [k["dev_l1"] for k in kept], "o", color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        key = [Line2D([], [], color=colour, label=name) for name, colour in _CURVES.items()]
+        dot = Line2D([], [], color=INK, marker="o", linestyle="", label="kept")
+        figure.legend(handles=[*key, dot], loc="outside upper left", ncols=3, frameon=False)
     return figure
 
 

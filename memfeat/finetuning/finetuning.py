@@ -208,14 +208,14 @@ def _fit(
 ) -> None:
     """Run the epochs that are left, and save the state after each."""
     write_history(config.run, map(asdict, fitting.history))
-    news = f"epoch {len(fitting.history)}"
+    news = f"epoch {len(fitting.history) + 1}"
     while not fitting.stopped_because:
         progress.begin_epoch(len(fitting.history), news)
         report = fitting.run_epoch(progress.advance)
         folder.save_state(config, facts, {"seen": videos.as_json(), **fitting.state()})
         write_history(config.run, map(asdict, fitting.history))
         srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
-        news = f"epoch {report.epoch}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
+        news = f"epoch {report.epoch + 1}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}"
 
 
 def _predictions(fitting: Fitting, videos: UsableVideos, progress: _Progress) -> Predictions:

@@ -13,6 +13,7 @@ from memfeat.metrics.resampling import MIN_VIDEOS, Interval, Values, interval, m
 
 RANDOM_SPLITS = 10  # of the viewers, whose correlations are averaged
 _WHOLE = 0.1  # score * answers may differ by this much from a whole number, for rounding
+_FEW_INEXACT = 0.1  # of the scores may be no share of their answers
 _CORRELATIONS: tuple[Literal["plcc", "srocc"], ...] = ("plcc", "srocc")
 
 Halves = tuple[Values, Values]
@@ -36,8 +37,9 @@ class SplitHalf:
         n: videos with a score and at least two answers; the others are left out.
         left_out: videos with a score and fewer answers, or an unknown number.
         answers: the median number of answers.
-        inexact: videos whose score is not k / n for a whole k, such as a normalised one; it is
-            rounded to the nearest, so the ceiling is that of plain shares with this much noise.
+        inexact: videos whose score is not k / n for a whole k; it is rounded to the nearest. Where
+            these are more than a tenth, as of normalised scores, there is no ceiling, for the
+            number of answers does not tell their noise.
         half_plcc, half_srocc: mean correlation of halves, in [-1, 1]; None where undefined.
         reliability_plcc, reliability_srocc: extrapolated to all answers, in [0, 1], or None.
         plcc, srocc: the ceiling, in [0, 1], or None.
@@ -76,10 +78,10 @@ class SplitHalf:
             )
         if self.left_out:
             words += f"; {self.left_out} videos without a number of answers are left out"
-        if self.inexact:
+        if self.inexact and not self.undefined:
             words += (
                 f"; {self.inexact} scores are no whole number of answers and are taken for the "
-                "nearest, so this holds for plain shares as noisy as they are"
+                "nearest"
             )
         return words
 
@@ -127,6 +129,12 @@ def split_half_ceiling(
     if found.n < MIN_VIDEOS:
         few = f"{found.n} videos with two answers or more; a correlation needs {MIN_VIDEOS}"
         return replace(found, undefined=few)
+    if found.inexact > _FEW_INEXACT * found.n:
+        why = (
+            f"{found.inexact} of {found.n} scores are not a share of their number of answers, as "
+            "normalised ones are not; a manifest of the raw scores has a ceiling"
+        )
+        return replace(found, undefined=why)
     halves = list(_halves(seen, counts, np.random.default_rng(seed)))
     if any(not np.ptp(half) for pair in halves for half in pair):
         return replace(found, undefined=f"half the viewers score all {found.n} videos alike")

@@ -1,6 +1,7 @@
 """The models of stage 2: an aggregator, then a head (paper, section 2)."""
 
 from memfeat.models.aggregators import AGGREGATORS, Aggregated, Aggregator, SpatialAttention
+from memfeat.models.fitted import FittedRegressor
 from memfeat.models.heads import HEADS, Head
 from memfeat.models.regressor import (
     Padded,
@@ -17,6 +18,7 @@ __all__ = [
     "HEADS",
     "Aggregated",
     "Aggregator",
+    "FittedRegressor",
     "Head",
     "Padded",
     "Prediction",

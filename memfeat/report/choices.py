@@ -35,6 +35,7 @@ def our_choices(runs: Sequence[Run]) -> list[Choice]:
 
 def training_settings(runs: Sequence[Run]) -> list[Choice]:
     """List the training settings of the runs; `varies` where they differ."""
+    runs = [run for run in runs if not run.baseline]
     return [
         Choice(name, _shared(getattr(run.config, name) for run in runs), field.description or "")
         for name, field in TrainConfig.model_fields.items()
@@ -60,6 +61,8 @@ def _choices_of(run: Run) -> Iterator[Choice]:
         for name, why in _marked(ExtractConfig):
             if hasattr(spec, name):
                 yield Choice(f"features: {name}", in_words(getattr(spec, name)), why)
+    if run.baseline:
+        return
     for name, why in _marked(TrainConfig):
         yield Choice(f"training: {name}", in_words(getattr(config, name)), why)
     for name in config.aggregator:

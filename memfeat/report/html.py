@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 import memfeat
 from memfeat.figures.style import is_warning
+from memfeat.manifest import Split
 from memfeat.report import choices
 from memfeat.report.page import Page, page_of
 from memfeat.storage import write_atomically
@@ -16,10 +17,11 @@ from memfeat.storage import write_atomically
 _MINUS = "\N{MINUS SIGN}"
 
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
+def write_report(folder: Path, output: Path | None = None, split: Split | None = None) -> Path:
     """Write one self-contained HTML page.
 
-    By default it is `report.html` in the folder.
+    By default it is `report.html` in the folder. Of a grid it shows the table of `split`, which may
+    be left out where there is one.
 
     Returns:
         Where the page is.
@@ -29,7 +31,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         OSError: the page cannot be written.
     """
     output = folder / "report.html" if output is None else output
-    write_atomically(output, _render(page_of(folder)).encode())
+    write_atomically(output, _render(page_of(folder, split)).encode())
     return output
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from memfeat.config import aggregator_names
-from memfeat.figures.plots import IntervalRow, intervals, scatter
+from memfeat.errors import RunError
+from memfeat.figures.plots import IntervalRow, intervals, learning_curves, scatter
 from memfeat.figures.style import inline_svg
+from memfeat.manifest import Split
 from memfeat.report.choices import in_words
 from memfeat.report.results import PairRow, Pairs, Table, read_result
 from memfeat.report.worst import WorstVideo, known_records, worst_videos
@@ -24,6 +26,7 @@ from memfeat.runs import (
     pair_folder,
     read_predictions,
 )
+from memfeat.runs.files import table_path
 
 BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn
 WORST_OF_PAIR = 3  # videos
@@ -68,18 +71,21 @@ class Page:
     notes: tuple[str, ...] = ()
     overview: Picture | None = None
     scatters: tuple[Picture, ...] = ()
+    curves: tuple[Picture, ...] = ()
     worst: tuple[Gallery, ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
 
 
-def page_of(folder: Path) -> Page:
-    """Gather the page of a result folder.
+def page_of(folder: Path, split: Split | None = None) -> Page:
+    """Gather the page of a result folder; of a grid, the table of `split`, or its only one.
 
     Raises:
         RunError: it is no result, or incomplete or damaged.
     """
     if (folder / ABLATION).is_file():
-        return _page_of_grid(folder)
+        return _page_of_grid(folder, table_path(folder, ABLATION, split))
+    if split:
+        raise RunError(f"{folder} holds no grid, whose table of a split --split could choose")
     if (folder / TRANSFER).is_file():
         return _page_of_transfer(folder)
     return _page_of_run(Run.load(folder))
@@ -91,26 +97,35 @@ def _page_of_run(run: Run) -> Page:
     name = f"{aggregator_names(run.config.aggregator)} + {run.config.head}"
     versions = run.provenance.get("versions", {})
     others = {key: value for key, value in run.provenance.items() if key != "versions"}
+    best = others.pop("best_epoch", None)
+    if best is not None:
+        others["best epoch, from 1"] = [n + 1 for n in best] if isinstance(best, list) else best + 1
     return Page(
         title=f"{name} on {' + '.join(spec.encoder for spec in run.specs)}",
         sources=tuple(run.sources()),
         runs=(run,),
         splits={split: run.metrics[split] for split in splits},
-        notes=tuple(
-            f"{split}: no correlation, because {run.metrics[split]['undefined']}."
-            for split in splits
-            if run.metrics[split].get("undefined")
+        notes=(
+            *(
+                f"{split}: no correlation, because {run.metrics[split]['undefined']}."
+                for split in splits
+                if run.metrics[split].get("undefined")
+            ),
+            *(f"{warning[0].upper()}{warning[1:]}." for warning in run.warnings()),
         ),
         scatters=tuple(
             _scatter(predictions, split, f"{name}, {split} split", split) for split in splits
         ),
+        curves=_curves(run, name),
         worst=_worst_of(run, name, splits[0]) if splits else (),
         versions={key: in_words(value) for key, value in {**versions, **others}.items()},
     )
 
 
-def _page_of_grid(folder: Path) -> Page:
-    table = read_result(folder / ABLATION, Table)
+def _page_of_grid(folder: Path, path: Path) -> Page:
+    if not path.is_file():
+        raise RunError(f"there is no {path}; `memfeat ablation` with that --split writes it")
+    table = read_result(path, Table)
     runs = {
         row.name: Run.load(folder / row.run)
         for row in table.rows
@@ -131,6 +146,7 @@ def _page_of_grid(folder: Path) -> Page:
         notes=table.notes,
         overview=_overview(table),
         scatters=tuple(scatters),
+        curves=_curves(runs[best.name], best.name) if best and best.name in runs else (),
         worst=_worst_of(runs[best.name], best.name, table.split)
         if best and best.name in runs
         else (),
@@ -175,6 +191,18 @@ def _scatter(predictions: Predictions, split: str, name: str, key: str) -> Pictu
     figure = scatter(truth, predicted, title=name)
     description = f"Scatter plot of {name}: measured against predicted score of {len(truth)} videos"
     return Picture(Markup(inline_svg(figure, description, key)), name)  # noqa: S704
+
+
+def _curves(run: Run, name: str) -> tuple[Picture, ...]:
+    """Draw the errors of a run's models after each epoch; there are none of a baseline."""
+    histories = run.histories()
+    if not histories:
+        return ()
+    words = (
+        f"Learning curves of {name}: mean absolute error after each epoch of {len(histories)} seeds"
+    )
+    figure = learning_curves(histories)
+    return (Picture(Markup(inline_svg(figure, words, "curves")), name),)  # noqa: S704
 
 
 def _overview(table: Table) -> Picture:

@@ -23,6 +23,7 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
 ABLATION = "ablation.json"  # the table of a grid, in the folder above its runs
 TRANSFER = "transfer.json"  # the table of pairs of datasets
+NO_SOURCE = "no `dataset` column in the manifest says whose"  # in place of the scores' source
 STREAMS = "streams"  # key of SPEC's list, where there are several caches
 RECOVER = "restore it, or delete the run folder and train again"
 
@@ -35,6 +36,28 @@ def seed_folder(folder: Path, config: TrainConfig, seed: int) -> Path:
 def pair_folder(folder: Path, trained_on: str, evaluated_on: str) -> Path:
     """Return the folder of a pair's predictions, below that of `transfer.json`."""
     return folder / "pairs" / f"{trained_on}-to-{evaluated_on}".replace(" ", "-")
+
+
+def table_path(folder: Path, name: str, split: Split | None = None) -> Path:
+    """Return where a grid's table is or goes to: `name`, or one of its own for a second split."""
+    path = folder / name
+    if split is None or not path.is_file() or read_object(path).get("split") == split:
+        return path
+    return path.with_stem(f"{path.stem}-{split}")
+
+
+def path_for_table(folder: Path, name: str, table: Mapping[str, Any]) -> Path:
+    """Return where to write a grid's table: beside a whole one, if rows of this one failed.
+
+    It is the same path before and after the table was written.
+
+    Raises:
+        RunError: the table that is there is damaged.
+    """
+    path = table_path(folder, name, table.get("split"))
+    if table["failed"] and path.is_file() and not read_object(path).get("failed"):
+        return path.with_stem(f"{path.stem}-incomplete")
+    return path
 
 
 def is_complete(folder: Path) -> bool:
@@ -94,6 +117,30 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+class _Epoch(BaseModel):
+    """A line of HISTORY, as far as it is drawn."""
+
+    epoch: int
+    train_l1: float
+    dev_l1: float
+    best: bool
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read a run's epochs.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        return [
+            _Epoch.model_validate_json(line).model_dump() for line in read_text(path).splitlines()
+        ]
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        raise RunError(f"{path} is damaged: {why}; {RECOVER}") from error
+
+
 # One split's entry in METRICS: the fields of `Metrics`, and the seeds where there are several.
 _FIELDS: dict[str, Any] = {
     **{field.name: (field.type, ...) for field in fields(Metrics)},
@@ -110,9 +157,12 @@ class _Provenance(BaseModel):
 
     datasets: tuple[Printed, ...] = ()
     versions: dict[Printed, Printed] = {}
+    baseline: Printed | None = None
+    best_epoch: int | tuple[int, ...] | None = None
     parameters: int | None = None
     seconds: float | None = None
     data_sha256: str = ""
+    training_sha256: str = ""
     model_sha256: str = ""
 
 

@@ -5,16 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import numpy as np
 from safetensors import SafetensorError
 
 from memfeat.cache import CacheSpec
+from memfeat.cache.spec import ROUNDING
 from memfeat.config import Settings, TrainConfig, build
 from memfeat.errors import CacheError, ConfigError, RunError
 from memfeat.runs.files import (
+    ABLATION,
     CONFIG,
     FINETUNED,
+    HISTORY,
     METRICS,
     MODEL,
+    NO_SOURCE,
     PREDICTIONS,
     PROVENANCE,
     RECOVER,
@@ -22,6 +27,7 @@ from memfeat.runs.files import (
     STREAMS,
     is_complete,
     read_checked,
+    read_history,
     read_object,
     seed_folder,
 )
@@ -30,9 +36,10 @@ from memfeat.runs.predictions import Predictions, read_predictions
 if TYPE_CHECKING:  # torch takes seconds to import, and a run that is refused needs none of it
     from torch import Tensor
 
-    from memfeat.models import Regressor
+    from memfeat.models import FittedRegressor, Regressor
 
 S = TypeVar("S", bound=Settings)
+ALL_BUT_CONSTANT = 0.02  # of the scores' standard deviation
 
 
 class Run:
@@ -44,7 +51,9 @@ class Run:
         specs: the specification of each cache it was trained on.
         metrics: `metrics.json`: by split, then by metric.
         provenance: `provenance.json`.
-        members: one folder per seed, in the order of `config.seeds`; `(folder,)` for one seed.
+        baseline: its name if scikit-learn fitted it, or None.
+        members: one folder per seed, in the order of `config.seeds`; `(folder,)` for one seed, or
+            for a baseline.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +62,9 @@ class Run:
         self.specs = _read_specs(folder / SPEC, len(self.config.cache))
         self.metrics = read_checked(folder / METRICS)
         self.provenance = read_checked(folder / PROVENANCE)
-        self.members = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
+        self.baseline: str | None = self.provenance.get("baseline")
+        seeds = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
+        self.members = (folder,) if self.baseline else seeds
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -65,14 +76,20 @@ class Run:
         if not folder.is_dir():
             raise RunError(f"there is no run folder {folder}; `memfeat train --run` makes one")
         if (folder / "cells").is_dir():
-            raise RunError(f"{folder} holds a table of runs; name one of those in {folder}/cells")
+            raise RunError(
+                f"{folder} holds a table of runs; name one of those in {folder}/cells"
+                f"{_best_of(folder)}"
+            )
         if (folder / FINETUNED).is_file():
             raise RunError(
                 f"{folder} holds a finetuned I3D, which is an encoder: `memfeat extract --encoder "
                 f"i3d --weights {folder / FINETUNED}`, then `memfeat train` on that cache"
             )
         if is_complete(folder) and not (folder / CONFIG).is_file():
-            raise RunError(f"{folder} is a baseline's: it has scores, but no model to load")
+            raise RunError(
+                f"{folder} is a baseline's of an early version, which kept its scores alone; the "
+                "same `memfeat ablation` fits it again"
+            )
         if not is_complete(folder):
             raise RunError(
                 f"{folder} is not a complete run: it holds no {METRICS}. If its training was "
@@ -92,13 +109,63 @@ class Run:
         """
         return read_predictions(self.folder / PREDICTIONS)
 
-    def regressors(self) -> "list[Regressor]":
+    def histories(self) -> list[list[dict[str, Any]]]:
+        """Read each seed's `history.jsonl`, an object for each epoch; a baseline has none.
+
+        Raises:
+            RunError: one is missing or damaged.
+        """
+        return [] if self.baseline else [read_history(member / HISTORY) for member in self.members]
+
+    def warnings(self) -> list[str]:
+        """Return a line for each sign that its training did not work out.
+
+        Raises:
+            RunError: `predictions.csv` is missing or damaged.
+        """
+        best, most = self.provenance.get("best_epoch"), self.config.max_epochs
+        epochs = best if isinstance(best, list) else [best]
+        found = []
+        if (late := epochs.count(most - 1)) and most > 1:
+            found.append(
+                f"{late} of {len(epochs)} models were still improving in the last of {most} "
+                "epochs; train for more (max_epochs)"
+            )
+        predictions = self.predictions()
+        dev = predictions.scored("dev")
+        spread, own = np.std(predictions.score[dev]), np.std(predictions.prediction[dev])
+        if dev.any() and own < ALL_BUT_CONSTANT * spread:
+            found.append(
+                f"its predictions hardly differ from video to video: their standard deviation is "
+                f"{own:.2g} on dev, that of the scores {spread:.2g}"
+            )
+        return found
+
+    def regressors(self) -> "list[Regressor] | list[FittedRegressor]":
         """Build every seed's model with its trained weights, on the CPU, in evaluation mode.
+
+        A baseline has a single one.
 
         Raises:
             RunError: a checkpoint is missing, damaged, or of another model than `config.json`.
         """
+        if self.baseline:
+            return [self._fitted()]
         return [self._regressor(member) for member in self.members]
+
+    def _fitted(self) -> "FittedRegressor":
+        from memfeat.models import FittedRegressor  # noqa: PLC0415
+
+        path, dim = self.folder / MODEL, sum(spec.dim for spec in self.specs)
+        weights = _read_weights(path, self.provenance.get("model_sha256"))
+        try:
+            return FittedRegressor.of(weights, dim).eval()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise RunError(
+                f"{path} does not hold the {self.baseline} baseline on {dim}-d features; "
+                f"{RECOVER}. {reason}"
+            ) from error
 
     def _regressor(self, member: Path) -> "Regressor":
         import torch  # noqa: PLC0415
@@ -136,7 +203,7 @@ class Run:
             )
         for own, other in zip(self.specs, specs, strict=True):
             try:
-                own.require(other, f"{self.folder} does not fit this cache")
+                own.require(other, f"{self.folder} does not fit this cache", ignored=ROUNDING)
             except CacheError as error:
                 raise RunError(
                     f"{error}. Extract the videos as the run's own were, or train on this cache"
@@ -144,12 +211,22 @@ class Run:
 
     def sources(self) -> list[str]:
         """Return the lines on features and scores that belong under every table and figure."""
-        datasets = self.provenance.get("datasets") or ["the manifest does not say"]
+        datasets = self.provenance.get("datasets") or [NO_SOURCE]
         lines = list(dict.fromkeys(f"features: {spec.describe()}" for spec in self.specs))
         lines.append(f"scores: {', '.join(datasets)}")
         if self.config.shuffle_labels:
             lines.append("CONTROL: trained on shuffled scores, so that nothing could be learnt")
         return lines
+
+
+def _best_of(folder: Path) -> str:
+    """Name the best run of a grid's table, to follow the folder of its runs."""
+    try:
+        table = read_object(folder / ABLATION)
+        (best,) = [row["run"] for row in table["rows"] if row["name"] == table["best"]]
+    except (RunError, KeyError, TypeError, ValueError):
+        return ""
+    return f", such as {folder / best}, the best on {table['split']}"
 
 
 def _read_weights(path: Path, sha256: str | None) -> "dict[str, Tensor]":

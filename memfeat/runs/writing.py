@@ -31,7 +31,7 @@ from memfeat.runs.predictions import (
 from memfeat.storage import remove_stale_parts, write_atomically, write_json
 
 if TYPE_CHECKING:
-    from memfeat.models import Regressor
+    from memfeat.models import FittedRegressor, Regressor
 
 
 def begin_run(config: TrainConfig | FinetuneConfig, specs: Sequence[CacheSpec] = ()) -> None:
@@ -73,11 +73,11 @@ def write_history(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
 def finish_seed(
     config: TrainConfig,
     history: Iterable[Mapping[str, Any]],
-    regressor: "Regressor",
+    regressor: "Regressor | FittedRegressor",
     predictions: Predictions,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write the result of training one seed into `config.run`, which completes it.
+    """Write the result of training one seed, or of a baseline, into `config.run`: it is complete.
 
     The provenance is all that may differ between two runs of the same settings.
 
@@ -88,12 +88,28 @@ def finish_seed(
 
     folder = config.run
     weights = {name: value.contiguous() for name, value in regressor.state_dict().items()}
-    write_history(folder, history)
+    if epochs := list(history):
+        write_history(folder, epochs)
     model = save(weights)
     write_atomically(folder / MODEL, model)
     sha256 = {"model_sha256": hashlib.sha256(model).hexdigest()}
     write_json(folder / PROVENANCE, {**provenance, **sha256})
     write_scores(folder, predictions, bootstrap=config.bootstrap)
+
+
+def rewrite_scores(
+    config: TrainConfig, predictions: Predictions, provenance: Mapping[str, Any]
+) -> None:
+    """Replace the scores of a complete run of one seed, and what its settings say of them.
+
+    The provenance is written last: until then the run's data are those of before.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    write_scores(config.run, predictions, bootstrap=config.bootstrap)
+    write_json(config.run / CONFIG, config.model_dump(mode="json"))
+    write_json(config.run / PROVENANCE, provenance)
 
 
 def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
@@ -119,7 +135,7 @@ def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
 
 
 def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> None:
-    """Write `predictions.csv` and, last, `metrics.json`: all the results of a baseline.
+    """Write `predictions.csv` and, last, `metrics.json`.
 
     Raises:
         OSError: a file cannot be written.

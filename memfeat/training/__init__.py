@@ -13,6 +13,7 @@ from memfeat.training.fitting import (
 )
 from memfeat.training.reading import Features, read_features, select_records
 from memfeat.training.seeds import (
+    differences_in_settings,
     evaluate_run,
     finish,
     predict_run,
@@ -34,6 +35,7 @@ __all__ = [
     "Stream",
     "Tables",
     "Videos",
+    "differences_in_settings",
     "evaluate_run",
     "finish",
     "fit",

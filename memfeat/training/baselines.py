@@ -12,12 +12,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from memfeat.config import Monitor, TrainConfig
+from memfeat.models import FittedRegressor
 from memfeat.registry import Registry
-from memfeat.runs import METRICS, PROVENANCE, Predictions, is_complete, read_object, write_scores
-from memfeat.storage import write_json
+from memfeat.runs import (
+    MODEL,
+    PROVENANCE,
+    Predictions,
+    begin_run,
+    finish_seed,
+    is_complete,
+    read_object,
+)
 from memfeat.training import DevResult, Examples, versions
 
 if TYPE_CHECKING:
@@ -46,6 +55,11 @@ class Baseline(ABC):
     def regressor(**hyperparameters: float) -> Any:
         """Return scikit-learn's regressor, unfitted."""
 
+    @staticmethod
+    @abstractmethod
+    def arrays(regressor: Any) -> dict[str, Any]:
+        """Return a fitted regressor's numbers, by the names of `FittedRegressor`'s buffers."""
+
 
 BASELINES: Registry[type[Baseline]] = Registry("baseline")
 
@@ -63,6 +77,11 @@ class RidgeBaseline(Baseline):
 
         return Ridge(**hyperparameters)
 
+    @staticmethod
+    def arrays(regressor: Any) -> dict[str, Any]:
+        """Return the coefficients."""
+        return {"coefficients": regressor.coef_, "intercept": regressor.intercept_}
+
 
 @BASELINES.register("svr")
 class SvrBaseline(Baseline):
@@ -77,6 +96,16 @@ class SvrBaseline(Baseline):
 
         return SVR(**hyperparameters)
 
+    @staticmethod
+    def arrays(regressor: Any) -> dict[str, Any]:
+        """Return the support vectors, which are training videos' features, and the rest."""
+        return {
+            "support": regressor.support_vectors_,
+            "coefficients": regressor.dual_coef_[0],
+            "intercept": regressor.intercept_[0],
+            "gamma": regressor._gamma,  # `scale`, worked out for the training features
+        }
+
 
 @dataclass(frozen=True)
 class FittedBaseline:
@@ -85,10 +114,12 @@ class FittedBaseline:
     Attributes:
         predictions: of every video, in the records' order; not clipped to [0, 1].
         hyperparameters: those that did best on dev.
+        model: gives the same predictions.
     """
 
     predictions: Predictions
     hyperparameters: dict[str, float]
+    model: FittedRegressor
 
 
 def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> FittedBaseline:
@@ -106,18 +137,42 @@ def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> F
     examples.require_splits()
     train, dev = examples.labelled("train"), examples.labelled("dev")
     features, scores = np.hstack(examples.means), examples.scores
-    points: list[tuple[float, dict[str, float], NDArray[np.float64]]] = []
+    points: list[tuple[float, dict[str, float], NDArray[np.float64], Pipeline]] = []
     for point in ParameterGrid(dict(baseline.grid)):
         regressor = baseline.build(**point).fit(features[train], scores[train])
         predicted = np.asarray(regressor.predict(features), np.float64)
         gain = DevResult.of(scores[dev], predicted[dev]).gain(monitor)
-        points.append((gain, point, predicted))
-    _, hyperparameters, predicted = max(points, key=lambda point: point[0])
-    return FittedBaseline(examples.columns(predicted), hyperparameters)
+        points.append((gain, point, predicted, regressor))
+    _, hyperparameters, predicted, best = max(points, key=lambda point: point[0])
+    scaler = best[0]
+    arrays = {"mean": scaler.mean_, "scale": scaler.scale_, **baseline.arrays(best[-1])}
+    weights = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in arrays.items()}
+    model = FittedRegressor.of(weights, features.shape[1])
+    return FittedBaseline(examples.columns(predicted), hyperparameters, model)
 
 
-def run_baseline(name: str, examples: Examples, config: TrainConfig) -> None:
-    """Fit a baseline and write predictions, provenance and metrics to `config.run`.
+def baseline_is_there(config: TrainConfig, facts: Mapping[str, Any]) -> bool:
+    """Return whether `config.run` holds this baseline, fitted to these data (`Examples.facts`).
+
+    Raises:
+        RunError: the folder holds a damaged run.
+    """
+    if not (is_complete(config.run) and (config.run / MODEL).is_file()):
+        return False
+    return _identity(config, facts).items() <= read_object(config.run / PROVENANCE).items()
+
+
+def _identity(config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "baseline": config.head,
+        "monitor": config.monitor,
+        "bootstrap": config.bootstrap,
+        "data_sha256": facts["data_sha256"],
+    }
+
+
+def run_baseline(examples: Examples, config: TrainConfig) -> None:
+    """Fit the baseline `config.head` and write the run folder `config.run`.
 
     What is there already of the same baseline on the same data is kept.
 
@@ -126,16 +181,11 @@ def run_baseline(name: str, examples: Examples, config: TrainConfig) -> None:
         RunError: the folder holds a damaged run.
         OSError: the folder cannot be written to.
     """
-    wanted: dict[str, Any] = {
-        "baseline": name,
-        "monitor": config.monitor,
-        "bootstrap": config.bootstrap,
-        "data_sha256": examples.facts["data_sha256"],
-    }
-    if is_complete(config.run) and wanted.items() <= read_object(config.run / PROVENANCE).items():
+    wanted = _identity(config, examples.facts)
+    if baseline_is_there(config, examples.facts):
         return
     start = time.perf_counter()
-    fitted = fit_baseline(name, examples, monitor=config.monitor)
+    fitted = fit_baseline(config.head, examples, monitor=config.monitor)
     provenance = {
         **wanted,
         "hyperparameters": fitted.hyperparameters,
@@ -143,6 +193,5 @@ def run_baseline(name: str, examples: Examples, config: TrainConfig) -> None:
         "versions": versions() | {"scikit-learn": version("scikit-learn")},
         "seconds": round(time.perf_counter() - start, 3),
     }
-    (config.run / METRICS).unlink(missing_ok=True)
-    write_json(config.run / PROVENANCE, provenance)
-    write_scores(config.run, fitted.predictions, bootstrap=config.bootstrap)
+    begin_run(config, examples.specs)
+    finish_seed(config, (), fitted.model, fitted.predictions, provenance)

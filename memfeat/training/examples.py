@@ -90,24 +90,33 @@ class Examples:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Where the scores come from, and SHA-256s of all that training depends on but settings.
+        """Where the scores come from, and SHA-256s of what a run's files depend on but settings.
 
-        Every value of the table is read for it.
+        `data_sha256` is of all videos, `training_sha256` of those that training sees: in train and
+        dev, with a score. Every value of the table is read for it.
         """
-        labels = [[r.video_id, r.split, r.score] for r in self.records]
+        learnt = np.concatenate([self.labelled("train"), self.labelled("dev")])
+        return {
+            "datasets": self.datasets,
+            "manifest_sha256": Manifest(Path(), self.records).digest,
+            "data_sha256": self._digest(np.arange(len(self.records))),
+            "training_sha256": self._digest(learnt),
+        }
+
+    def _digest(self, videos: NDArray[np.int64]) -> str:
+        """Return the SHA-256 of ids, splits, scores and features of videos, given by index."""
+        chosen = [self.records[index] for index in videos]
+        labels = [[r.video_id, r.split, r.score] for r in chosen]
         content = hashlib.sha256(json.dumps(labels).encode())
-        for table, positions in zip(self.tables, self.positions, strict=True):
+        for table, every in zip(self.tables, self.positions, strict=True):
+            positions = every[videos]
             content.update(table.lengths[positions].tobytes())
             for position in positions.tolist():
                 content.update(np.ascontiguousarray(table.frames(position)).data)
             if (table.covers != 1).any():
                 for position in positions.tolist():
                     content.update(_covers(table, position).tobytes())
-        return {
-            "datasets": self.datasets,
-            "manifest_sha256": Manifest(Path(), self.records).digest,
-            "data_sha256": content.hexdigest(),
-        }
+        return content.hexdigest()
 
     def videos(
         self, device: torch.device, aggregators: Sequence[str], *, averaged: bool = False

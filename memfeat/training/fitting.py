@@ -16,7 +16,7 @@ from memfeat.config import FinetuneConfig, Monitor, TrainConfig
 from memfeat.devices import cpu_threads, seeded
 from memfeat.errors import TrainingError
 from memfeat.metrics import evaluate
-from memfeat.models import Regressor, regressor_of
+from memfeat.models import FittedRegressor, Regressor, regressor_of
 from memfeat.training.adam import Adam
 from memfeat.training.batches import Batch, Shuffle, Videos, epoch_batches
 from memfeat.training.examples import Examples
@@ -226,14 +226,14 @@ def _train_epoch(
     return float(total / videos)
 
 
-def score(regressor: Regressor, videos: Videos) -> NDArray[np.float64]:
+def score(regressor: Regressor | FittedRegressor, videos: Videos) -> NDArray[np.float64]:
     """Score videos with a regressor on the same device, without dropout.
 
     Videos of similar length are scored together; but for rounding (1e-6) a score depends on no
     other video.
 
     Returns:
-        (videos,), each in [0, 1].
+        (videos,), each in [0, 1], but for a baseline's.
     """
     by_length = np.argsort(videos.lengths, kind="stable")
     scores = np.empty(len(videos))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from memfeat.cache import Cache, FeatureTable
 from memfeat.config import Split
 from memfeat.errors import TrainingError
-from memfeat.manifest import Manifest, VideoRecord
+from memfeat.manifest import Manifest, VideoRecord, leaks
 from memfeat.storage import Location
 
 SHOWN = 3
@@ -22,7 +22,7 @@ class Selection:
 
     Attributes:
         records: those with features, in the manifest's order.
-        notes: a line for the user for each kind of video that goes unused.
+        notes: a line for the user for each kind of video that goes unused, or that splits share.
     """
 
     records: tuple[VideoRecord, ...]
@@ -44,7 +44,7 @@ def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) ->
     usable = set.intersection(*(set(cache.usable(partial=partial)) for cache in caches))
     notes = dict.fromkeys(note for cache in caches for note in _left_out(manifest, cache, usable))
     records = tuple(record for record in manifest.records if record.video_id in usable)
-    return Selection(records, tuple(notes))
+    return Selection(records, (*notes, *_leaks(records, caches)))
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,15 @@ def require_splits(records: Sequence[VideoRecord], what: str = "videos") -> None
 def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
     """Return the videos' scores, (videos,), NaN where they are withheld."""
     return np.array([np.nan if r.score is None else r.score for r in records], np.float64)
+
+
+def _leaks(records: Sequence[VideoRecord], caches: Sequence[Cache]) -> Iterator[str]:
+    """Warn of groups, and of video files with the same bytes, that are in several splits."""
+    yield from leaks("group", ((record.group, record) for record in records if record.group))
+    for cache in caches[:1]:
+        hashes = ((cache.entries[r.video_id].source_sha256, r) for r in records)
+        known = () if cache.spec.is_imported else hashes
+        yield from leaks("video file", ((sha256, r) for sha256, r in known if sha256))
 
 
 def _missing(manifest: Manifest, cache: Cache) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ import torch
 import memfeat
 from memfeat.cache import CacheSpec
 from memfeat.config import TrainConfig
-from memfeat.devices import CPU, cpu_threads, resolve_device
-from memfeat.errors import ConfigError, TrainingError
+from memfeat.devices import CPU, cpu_threads, resolve_devices
+from memfeat.errors import ConfigError, MemfeatError, RunError, TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.metrics import Metrics
 from memfeat.models import AGGREGATORS, HEADS, parameter_count, resolve_model_options
@@ -33,12 +33,13 @@ from memfeat.runs import (
     split_metrics,
 )
 from memfeat.runs.files import require_same_run
-from memfeat.runs.writing import write_summary
+from memfeat.runs.writing import rewrite_scores, write_summary
 from memfeat.training.examples import Examples, Tables
 from memfeat.training.fitting import OnEpoch, fit, score
 
-# Two runs are compared by the content of these, the data's digest and the cache's spec.
-PATHS = {"manifest", "cache", "run"}
+# What does not decide what a model learns: where things lie, where it is computed, and how its
+# scores are evaluated. Of manifest and cache it is the content that counts.
+NOT_LEARNT = {"manifest", "cache", "run", "device", "threads", "bootstrap"}
 
 
 def train(
@@ -50,9 +51,10 @@ def train(
 ) -> Run:
     """Train every seed of `config` and write the run folder `config.run`.
 
-    Seeds that are complete there, with the same settings and data, are kept. On one machine the
-    same arguments write the same bytes, but for `provenance.json`. With `shuffle_labels` the
-    history is of the shuffled scores; the metrics are against the true ones.
+    Seeds that are complete there, with the same settings and the same scored videos in train and
+    dev, are kept; where other videos, scores or `bootstrap` are new, they are scored anew. On one
+    machine the same arguments write the same bytes, but for `provenance.json`. With
+    `shuffle_labels` the history is of the shuffled scores; the metrics are against the true ones.
 
     Args:
         tables: the features, one table for each of `config.cache`; a single one may stand for
@@ -86,22 +88,23 @@ def train(
 def training_device(config: TrainConfig) -> torch.device:
     """Return where a model is trained: `auto` means the CPU for one that is faster there.
 
-    A step of a recurrent aggregator is hundreds of small kernels on a GPU, so an epoch takes about
-    as long there as on one CPU core with the C++ kernel, of which there are more.
+    Of a list it is the first, for a model uses one; a grid spreads its models over all. A step of a
+    recurrent aggregator is hundreds of small kernels on a GPU, so an epoch takes about as long
+    there as on one CPU core with the C++ kernel, of which there are more.
 
     Raises:
-        ConfigError: the device is not here, or is a list of several.
+        ConfigError: a device is not here.
     """
     recurrent = any(issubclass(AGGREGATORS.get(name), Recurrent) for name in config.aggregator)
     if config.device == "auto" and recurrent and kernel():
         return CPU
-    return resolve_device(config.device)
+    return resolve_devices(config.device)[0]
 
 
 def unfinished(
     config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]
 ) -> list[TrainConfig]:
-    """Return the seeds that `config.run` does not hold yet, each as a configuration of its own.
+    """Return the seeds to train, or to score anew, each as a configuration of its own.
 
     `config` has all options, from `resolve_options`; `facts` are those of `Examples`.
 
@@ -110,16 +113,40 @@ def unfinished(
         RunError: the folder holds a run of other settings or data, or a damaged one.
     """
     _require_tokens(config, specs)
-    _is_done(config, specs, facts)
-    alone = [
+    _find(config, specs, facts)
+    return [own for own in _alone(config) if _find(own, specs, facts) != "done"]
+
+
+def differences_in_settings(config: TrainConfig) -> str:
+    """Say in which settings the runs in `config.run` are others than this; empty if in none.
+
+    A run that cannot be read is not compared.
+    """
+    for own in (config, *_alone(config)):
+        try:
+            found = Run(own.run) if is_complete(own.run) else None
+        except MemfeatError:
+            found = None
+        if found is not None:
+            try:
+                _require_settings(found, own)
+            except RunError as error:
+                return str(error)
+    return ""
+
+
+def _alone(config: TrainConfig) -> list[TrainConfig]:
+    """Return each seed's run as a configuration of its own."""
+    return [
         config.model_copy(update={"seeds": (seed,), "run": seed_folder(config.run, config, seed)})
         for seed in config.seeds
     ]
-    return [own for own in alone if not _is_done(own, specs, facts)]
 
 
 def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | None = None) -> None:
     """Train a run of one seed and write its folder, `config.run`.
+
+    A model that is there, trained on the same data, only scores the videos anew.
 
     Raises:
         TrainingError: the loss is no longer a number, or GPU memory ran out.
@@ -127,6 +154,9 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
         RunError: the folder cannot be a run's.
         OSError: it cannot be written to.
     """
+    if _find(config, examples.specs, examples.facts) == "trained":
+        _score_again(examples, config)
+        return
     device = training_device(config)
     begin_run(config, examples.specs)
     fitted = fit(examples, config, device=device, on_epoch=on_epoch)
@@ -148,6 +178,20 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
     )
 
 
+def _score_again(examples: Examples, config: TrainConfig) -> None:
+    """Rewrite what a run of one seed says of the videos; its model stays."""
+    run = Run(config.run)
+    (regressor,) = run.regressors()
+    with cpu_threads(config.threads):
+        scores = score(regressor, examples.videos(CPU, config.aggregator))
+    changes = {name: getattr(config, name) for name in ("manifest", "cache", "bootstrap")}
+    rewrite_scores(
+        run.config.model_copy(update={**changes, "run": config.run}),
+        examples.columns(scores),
+        {**run.provenance, **examples.facts},
+    )
+
+
 def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> None:
     """Write the summary of several seeds into `config.run`, unless it is there.
 
@@ -157,7 +201,7 @@ def finish(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, 
         RunError: a seed's folder is damaged, or `config.run` cannot be written to.
         OSError: the disk is full, and so on; the run stays incomplete.
     """
-    if len(config.seeds) > 1 and not _is_done(config, specs, facts):
+    if len(config.seeds) > 1 and _find(config, specs, facts) != "done":
         write_summary(config, specs)
 
 
@@ -218,26 +262,37 @@ def evaluate_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> di
     return split_metrics(predict_run(run, tables, records), bootstrap=run.config.bootstrap)
 
 
-def _is_done(config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]) -> bool:
-    """Return whether `config.run` holds this very run.
+def _find(
+    config: TrainConfig, specs: Sequence[CacheSpec], facts: Mapping[str, Any]
+) -> Literal["absent", "trained", "done"]:
+    """Tell what `config.run` holds of this run: its models, and its scores as well.
 
     Raises:
         RunError: it holds another run; of several seeds, more or fewer make no other run.
     """
     if not is_complete(config.run):
-        return False
+        return "absent"
     found = Run(config.run)
-    both_several = min(len(found.config.seeds), len(config.seeds)) > 1
-    ignored = PATHS | ({"seeds"} if both_several else set())
-    there, here = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
+    own = found.provenance
+    same_data = own.get("data_sha256") == facts["data_sha256"]
     others = []
     if found.specs != tuple(specs):
         made = " and ".join(spec.describe() for spec in found.specs)
         others.append(f"its features are of {made}, or were made differently")
-    elif found.provenance.get("data_sha256") != facts["data_sha256"]:
-        others.append("its videos, splits, scores or features differ")
+    elif not same_data and own.get("training_sha256") != facts["training_sha256"]:
+        others.append("its videos, scores or features of train and dev differ")
+    _require_settings(found, config, *others)
+    same_seeds = found.config.seeds == config.seeds
+    done = same_data and same_seeds and found.config.bootstrap == config.bootstrap
+    return "done" if done else "trained"
+
+
+def _require_settings(found: Run, config: TrainConfig, *others: str) -> None:
+    """Refuse a run whose settings made it learn something else, or that differs in `others`."""
+    both_several = min(len(found.config.seeds), len(config.seeds)) > 1
+    ignored = NOT_LEARNT | ({"seeds"} if both_several else set())
+    there, here = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
     require_same_run(config.run, there, here, *others)
-    return found.config.seeds == config.seeds
 
 
 def _require_tokens(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:

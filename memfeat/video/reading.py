@@ -238,7 +238,6 @@ class VideoReader:
             return squash(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
         return resize(pixels, self._size)
 
-
     def _display_matrix(self, frame: av.VideoFrame) -> Matrix:
         """Return a frame's display matrix, looked up only where the turn that it says changes."""
         if self._turn is None or self._turn[0] != frame.rotation:

@@ -78,6 +78,20 @@ class Cluster:
         part = _rounded_down(1 / math.ceil(count / gpus)) if gpus else 0
         return count, Resources(_rounded_down(min(1, cpus / count)), part)
 
+    def cpus_each(self, workers: int, *, gpu: bool) -> int:
+        """Return the CPU cores of the worker that has the fewest, if all machines get their share.
+
+        A worker that reserves more has no room on the smallest machine, which would stay idle.
+
+        Args:
+            workers: how many there are on all machines.
+            gpu: whether they are where the GPUs are, as many as each machine has of them.
+        """
+        hosts = [m for m in self.machines if m.get("GPU", 0)] if gpu else self.machines
+        shares = [m.get("GPU", 0) / self.gpus if gpu else 1 / len(hosts) for m in hosts]
+        own = [math.ceil(workers * share) for share in shares]
+        return int(min(m.get("CPU", 0) // n for m, n in zip(hosts, own, strict=True)))
+
     def require(self, needed: Resources) -> None:
         """Check that some machine has room for one worker.
 
