@@ -2,6 +2,7 @@ import fcntl
 import os
 import resource
 from contextlib import ExitStack
+from dataclasses import replace
 
 import h5py
 import made_up
@@ -103,6 +104,27 @@ def test_a_retried_video_that_works_now_counts(folder):
     write_shard(folder, spec(), [video("b", 2)])
     assert Cache.open(folder).entries["b"].status == "ok"
     assert Cache.open(folder).load(["b"]).lengths.tolist() == [2]
+
+
+@pytest.mark.parametrize("other", range(6))
+def test_the_latest_attempt_counts_whatever_the_names_of_the_shards(tmp_path, other):
+    cut = {"status": "partial", "reason": "truncated"}
+    names = [
+        write_shard(tmp_path, spec(), [video("a", 3 + n, **cut, attempt=n), video(f"{other}{n}")])
+        for n in range(3)
+    ]
+    assert len(set(names)) == 3
+    assert Cache.open(tmp_path).entries["a"].num_frames == 5
+    write_shard(tmp_path, spec(), [replace(failed("a"), attempt=3)])
+    assert Cache.open(tmp_path).entries["a"].reason == "missing"
+
+
+def test_attempts_of_the_same_videos_are_different_shards(tmp_path):
+    paths = [write_shard(tmp_path, spec(), [video("a", attempt=n)]) for n in range(3)]
+    assert len(set(paths)) == 3
+    other = write_shard(tmp_path / "other", spec(), [video("a"), video("2")])
+    assert other.name not in {path.name for path in paths}
+    assert verify(tmp_path) == {}
 
 
 def test_embeddings_lie_contiguous_and_uncompressed(folder):

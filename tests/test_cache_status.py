@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 from commands import run, told
 from test_cache import failed, spec, video
@@ -13,6 +14,7 @@ from memfeat.cli.extract import extract_command
 from memfeat.config import ExtractConfig
 from memfeat.errors import ConfigError
 from memfeat.extraction.extracting import _done
+from memfeat.storage import Url, list_files, upload
 
 SHA = "ab" * 32
 
@@ -143,6 +145,43 @@ def test_repair_leaves_alone_what_was_made_differently(folder):
     done = repair(folder)
     assert (done.set_aside, list(done.left_alone)) == ({}, [folder / "shard-zz.h5"])
     assert run("cache", "repair", folder).exit_code == 1
+
+
+def superseding(folder) -> None:
+    """Add a later attempt of `cut`, and another one that failed of `b`, which does not count."""
+    write_shard(folder, spec(), [video("cut", 4, status="partial", reason="truncated", attempt=1)])
+    write_shard(folder, spec(), [failed("b"), video("new", 2)])
+
+
+def test_repair_drops_entries_that_do_not_count_here_and_in_remote_storage(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    superseding(folder)
+    url = Url("memory://superseded/cache")
+    for path in folder.glob("shard-*.h5"):
+        upload(path, url / path.name)
+    before = content(folder)
+    for where in (folder, url):
+        assert repair(where).superseded == 2
+        assert content(where) == before
+        assert repair(where).superseded == 0
+        assert verify(where) == {}
+    assert sorted(list_files(url)) == sorted(path.name for path in folder.iterdir())
+    remaining = [each for path in folder.iterdir() for each in read_ids(path)]
+    assert sorted(remaining) == ["a", "b", "cut", "late", "new", "twin"]
+
+
+def content(where) -> tuple:
+    cache = Cache.open(where)
+    entries = [(e.video_id, e.status, e.reason, e.attempt) for e in cache.entries.values()]
+    table = cache.load(sorted(cache.usable(partial=True)))
+    return sorted(entries), table.values.tobytes(), table.pts_seconds.tobytes()
+
+
+def read_ids(path) -> list[str]:
+    with h5py.File(path) as shard:
+        return shard["video_ids"].asstr()[:].tolist()
 
 
 def test_a_reason_without_videos_is_refused_with_those_there_are(folder):

@@ -11,7 +11,7 @@ from memfeat.cache.spec import CacheSpec
 from memfeat.cache.status import CacheStatus, Repair, repair, same_sources, status_of, verify
 from memfeat.cache.table import FeatureTable, SharedTable, shared_table
 from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
-from memfeat.cache.writing import Spool, SpooledRows, write_shard
+from memfeat.cache.writing import ShardTarget, Spool, SpooledRows, shard_target, write_shard
 
 __all__ = [
     "MOST_COVERED",
@@ -24,6 +24,7 @@ __all__ = [
     "ImportSummary",
     "Repair",
     "Rows",
+    "ShardTarget",
     "SharedTable",
     "Spool",
     "SpooledRows",
@@ -34,6 +35,7 @@ __all__ = [
     "import_features",
     "repair",
     "same_sources",
+    "shard_target",
     "shared_table",
     "status_of",
     "verify",

@@ -25,10 +25,11 @@ class Cache:
     Attributes:
         folder: where the shards lie; those of a URL are read from a copy.
         spec: what made all of them.
-        entries: by video id; where several shards hold a video, the one of the best status.
+        entries: by video id; where several shards hold a video, the one of its latest attempt, or
+            else of the best status.
         rows: each readable shard's frames, by its path.
         damaged: the other shards, each with what is wrong.
-        reasons: why videos failed or are partial, also of those that a later shard has whole.
+        reasons: why videos failed or are partial, also in earlier attempts.
     """
 
     folder: Location
@@ -94,7 +95,7 @@ class Cache:
             reasons.update(entry.reason for entry in found if entry.reason)
             for entry in found:
                 known = entries.setdefault(entry.video_id, entry)
-                if STATUSES.index(entry.status) < STATUSES.index(known.status):
+                if entry.rank < known.rank:
                     entries[entry.video_id] = entry
         if spec is None:
             return None, problems
@@ -239,6 +240,18 @@ def set_aside(folder: Location, path: Path) -> Location:
     if isinstance(folder, Path):
         return path.rename(path.with_name(f"{path.name}.damaged"))
     return Mirror(folder).set_aside(path.name)
+
+
+def delete_shard(folder: Location, path: Path) -> None:
+    """Delete a shard; of a remote cache `path` is the copy.
+
+    Raises:
+        RemoteError: a remote shard that cannot be deleted.
+    """
+    if isinstance(folder, Path):
+        path.unlink(missing_ok=True)
+    else:
+        Mirror(folder).delete(path.name)
 
 
 def shard_paths(folder: Location, *, anew: bool = False) -> list[Path]:

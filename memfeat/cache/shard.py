@@ -15,6 +15,8 @@ status, reason     (videos,) UTF-8     ok, partial or failed, and why
 source_bytes       (videos,) i8        size of the video file, -1 where it could not be read
 source_sha256      (videos,) UTF-8     hash of the video file
 frames_expected    (videos,) i8        what the container promises, -1 where it does not say
+attempt            (videos,) i8        how many entries of the video this one replaces, one after
+                                        another; absent where all are 0
 =================  ==================  ==========================================================
 
 Its attributes are `spec`, the `CacheSpec` as JSON, and `sha256`, over the spec and all datasets.
@@ -39,7 +41,7 @@ from pydantic import ValidationError
 
 from memfeat.cache.rows import FileIdentity, StoredRows, as_damage, damage
 from memfeat.cache.spec import SCHEMA_VERSION, CacheSpec
-from memfeat.cache.video import STATUSES, VideoEntry, blocks_of
+from memfeat.cache.video import STATUSES, EncodedVideo, VideoEntry, blocks_of
 from memfeat.errors import CacheError, short_repr
 from memfeat.manifest import check_id
 
@@ -55,7 +57,9 @@ NUMBERS = {
     "offsets": h5py.h5t.STD_I64LE,
     "source_bytes": h5py.h5t.STD_I64LE,
     "frames_expected": h5py.h5t.STD_I64LE,
+    "attempt": h5py.h5t.STD_I64LE,
 }
+OPTIONAL = {"attempt"}
 
 
 @dataclass(frozen=True)
@@ -86,24 +90,55 @@ class Shard:
             video_ids, statuses, reasons, sources = (
                 [text.decode() for text in self.datasets[name][()].tolist()] for name in TEXTS
             )
-            offsets, expected = (
-                self.datasets[name][()].tolist() for name in ("offsets", "frames_expected")
+            offsets, expected, sizes = (
+                self.datasets[name][()].tolist()
+                for name in ("offsets", "frames_expected", "source_bytes")
             )
+            given = self.datasets.get("attempt")
+            attempts = repeat(0) if given is None else given[()].tolist()
             covers = np.cumsum(self.datasets["covers"][()], dtype=np.int64)
             covered = np.concatenate([[0], covers])[offsets]
-            _check_texts(video_ids, statuses, reasons, sources)
+            check_texts(video_ids, statuses, reasons, sources)
             entries = list(
                 map(
                     VideoEntry,
                     *(video_ids, statuses, reasons),
                     *(offsets[:-1], offsets[1:], np.diff(covered).tolist()),
-                    *(expected, sources, repeat(self.path)),
+                    *(expected, sources, repeat(self.path), attempts, sizes),
                 )
             )
             for entry in entries:
                 if entry.contradiction:
                     raise ValueError(f"{entry.contradiction}: {entry.video_id!r}")
             return entries
+
+    def videos(self) -> list[EncodedVideo]:
+        """Return its videos, to be written to another shard; vectors are read as they are needed.
+
+        Raises:
+            DamagedShardError: they cannot be read.
+        """
+        at, shape = self.rows.embeddings_at, self.datasets["embeddings"].shape
+        with as_damage(self.path):
+            embeddings = (
+                np.memmap(self.path, "<f2", "r", at, shape) if shape[0] else np.empty(shape, "<f2")
+            )
+            pts_seconds, covers = (self.datasets[name][()] for name in ("pts_seconds", "covers"))
+        return [
+            EncodedVideo(
+                video_id=entry.video_id,
+                embeddings=embeddings[entry.start : entry.stop],
+                pts_seconds=pts_seconds[entry.start : entry.stop],
+                status=entry.status,
+                reason=entry.reason,
+                source_bytes=entry.source_bytes,
+                source_sha256=entry.source_sha256,
+                frames_expected=None if entry.frames_expected < 0 else entry.frames_expected,
+                covers=covers[entry.start : entry.stop],
+                attempt=entry.attempt,
+            )
+            for entry in self.entries()
+        ]
 
     def verify(self) -> None:
         """Read everything and check it.
@@ -186,22 +221,22 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     datasets = _contiguous_datasets(path, file, identity.size)
     frames, videos = len(datasets["embeddings"]), len(datasets["video_ids"])
     expected_shapes: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys((*TEXTS, "source_bytes", "frames_expected"), (videos,)),
+        **dict.fromkeys((*TEXTS, "source_bytes", "frames_expected", "attempt"), (videos,)),
         "embeddings": (frames, spec.width),
         "pts_seconds": (frames,),
         "covers": (frames,),
         "offsets": (videos + 1,),
     }
-    for name, shape in expected_shapes.items():
-        if datasets[name].shape != shape:
-            raise damage(path, f"{name} has shape {datasets[name].shape}, not {shape}")
+    for name, dataset in datasets.items():
+        if dataset.shape != expected_shapes[name]:
+            raise damage(path, f"{name} has shape {dataset.shape}, not {expected_shapes[name]}")
     for name in TEXTS:
         text = datasets[name].id.get_type()
         # Texts of variable length may all claim the same megabytes of the file.
         if not isinstance(text, h5py.h5t.TypeStringID) or text.is_variable_str():
             raise damage(path, f"{name} is not of texts of fixed length")
     for name, kind in NUMBERS.items():
-        if datasets[name].id.get_type() != kind:
+        if name in datasets and datasets[name].id.get_type() != kind:
             raise damage(
                 path, f"{name} is of type {datasets[name].dtype.str}, not {kind.dtype.str}"
             )
@@ -209,9 +244,10 @@ def _checked(path: Path, file: h5py.File) -> Shard:
     # Compared and not subtracted, for a difference may overflow.
     if offsets[0] != 0 or offsets[-1] != frames or np.any(offsets[1:] < offsets[:-1]):
         raise damage(path, f"offsets do not rise from 0 to {frames}")
-    covers = datasets["covers"][()]
-    if frames and not 1 <= covers.min() <= covers.max() <= MOST_COVERED:
-        raise damage(path, f"covers are not all from 1 to {MOST_COVERED}")
+    try:
+        check_covers(datasets["covers"][()])
+    except ValueError as error:
+        raise damage(path, str(error)) from error
     at = (datasets[name].id.get_offset() or 0 for name in ("embeddings", "pts_seconds", "covers"))
     sha256 = _text_attribute(path, file, "sha256")
     return Shard(path, datasets, spec, sha256, StoredRows(path, identity, *at))
@@ -219,8 +255,9 @@ def _checked(path: Path, file: h5py.File) -> Shard:
 
 def _contiguous_datasets(path: Path, file: h5py.File, size: int) -> dict[str, h5py.Dataset]:
     """Return the datasets of a file of `size` bytes, each of which lies in one piece of it."""
-    names = (*TEXTS, *NUMBERS)
-    if odd := sorted(set(file) ^ set(names)):
+    found = set(file)
+    names = [name for name in (*TEXTS, *NUMBERS) if name in found or name not in OPTIONAL]
+    if odd := sorted(found ^ set(names)):
         what = "is missing" if odd[0] in names else "does not belong in a shard"
         raise damage(path, f"{short_repr(odd[0])} {what}")
     datasets = {}
@@ -242,7 +279,17 @@ def _is_contiguous(dataset: h5py.Dataset) -> bool:
     return how.get_layout() == h5py.h5d.CONTIGUOUS and not how.get_external_count()
 
 
-def _check_texts(
+def check_covers(covers: NDArray[np.int32]) -> None:
+    """Refuse frames that stand for none, or for too many.
+
+    Raises:
+        ValueError: says which are allowed.
+    """
+    if len(covers) and not 1 <= covers.min() <= covers.max() <= MOST_COVERED:
+        raise ValueError(f"covers are not all from 1 to {MOST_COVERED}")
+
+
+def check_texts(
     video_ids: Sequence[str],
     statuses: Sequence[str],
     reasons: Sequence[str],

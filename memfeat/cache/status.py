@@ -3,14 +3,16 @@
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memfeat.cache.folder import Cache, damaged_among, set_aside, shard_paths
+from memfeat.cache.folder import Cache, damaged_among, delete_shard, set_aside, shard_paths
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES
+from memfeat.cache.writing import shard_target, write_shard
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.storage import Location, Url, remove_stale_parts, shards_at
 from memfeat.storage.copies import files_at
@@ -183,11 +185,13 @@ class Repair:
         set_aside: damaged shards under their new names, each with what is wrong.
         left_alone: shards of another version or other settings, each with how they differ.
         parts_removed: how many files of killed writers were deleted.
+        superseded: how many entries were dropped that a later attempt, or another shard, replaces.
     """
 
     set_aside: dict[Location, str]
     left_alone: dict[Path, str]
     parts_removed: int
+    superseded: int
 
 
 def verify(folder: Location) -> dict[Path, str]:
@@ -206,7 +210,8 @@ def verify(folder: Location) -> dict[Path, str]:
 def repair(folder: Location) -> Repair:
     """Verify every shard, and rename damaged ones, so that `extract` makes their videos again.
 
-    Only part files of killed writers are deleted; a damaged shard is renamed to `*.damaged`.
+    A damaged shard is renamed to `*.damaged`. Part files of killed writers are deleted, and entries
+    of videos of which another counts; see `VideoEntry.rank`.
 
     Raises:
         CacheError: `folder` holds no cache.
@@ -221,7 +226,31 @@ def repair(folder: Location) -> Repair:
         elif problem is not None:
             other[path] = str(problem)
     # Whether the writers of a remote folder's unfinished files are alive is not known.
-    return Repair(bad, other, remove_stale_parts(folder) if isinstance(folder, Path) else 0)
+    parts = remove_stale_parts(folder) if isinstance(folder, Path) else 0
+    return Repair(bad, other, parts, _drop_superseded(folder))
+
+
+def _drop_superseded(folder: Location) -> int:
+    """Write shards anew without the entries that do not count; return how many those were."""
+    cache, _ = Cache.scan(folder) if shards_at(folder) else (None, {})
+    if cache is None:
+        return 0
+    dropped, written = 0, set()
+    with shard_target(folder) as target:
+        for path in cache.shards:
+            # Another process may have dropped it.
+            with suppress(DamagedShardError), open_shard(path) as shard:
+                videos = shard.videos()
+                kept = [each for each in videos if cache.entries[each.video_id].shard == path]
+                if path.name in written or len(kept) == len(videos):
+                    continue
+                if kept:
+                    new = write_shard(target.folder, cache.spec, kept)
+                    written.add(new.name)
+                    target.put(new)
+                delete_shard(folder, path)
+                dropped += len(videos) - len(kept)
+    return dropped
 
 
 def _verified(folder: Location) -> Iterator[tuple[Path, CacheError | None]]:

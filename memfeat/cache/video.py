@@ -11,6 +11,7 @@ from typing_extensions import TypeVar  # with a default, which typing has from 3
 
 Status = Literal["ok", "partial", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+MOST_ATTEMPTS = 1 << 31
 
 
 class Rows(Protocol):
@@ -51,6 +52,7 @@ class EncodedVideo(Generic[R_co]):
         frames_expected: what the container promises, if it does.
         covers: int32 (frames,), how many decoded frames, or clips, each one stands for, itself
             included; None for one each.
+        attempt: how many entries of the video this one replaces, one after another.
     """
 
     video_id: str
@@ -62,6 +64,7 @@ class EncodedVideo(Generic[R_co]):
     source_sha256: str = ""
     frames_expected: int | None = None
     covers: NDArray[np.int32] | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,11 @@ class VideoEntry:
 
     `start` and `stop` are rows of its shard, which cover `num_covered` decoded frames, or clips;
     `frames_expected` is -1 where the container is silent, and `source_sha256` empty where the file
-    could not be read.
+    could not be read. Of several entries of a video, the one of the highest `attempt` counts.
     """
 
     video_id: str
-    status: str
+    status: Status
     reason: str
     start: int
     stop: int
@@ -82,11 +85,26 @@ class VideoEntry:
     frames_expected: int
     source_sha256: str
     shard: Path
+    attempt: int = 0
+    source_bytes: int = -1
 
     @property
     def num_frames(self) -> int:
         """Frames cached."""
         return self.stop - self.start
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Of several entries of a video, the one of the least rank counts."""
+        return -self.attempt, STATUSES.index(self.status)
+
+    def repeats(self, video: EncodedVideo[Any]) -> bool:
+        """Whether a video that was tried again came out as this entry says already."""
+        covered = len(video.embeddings) if video.covers is None else int(video.covers.sum())
+        expected = -1 if video.frames_expected is None else video.frames_expected
+        found = video.status, video.reason, video.source_sha256, len(video.embeddings)
+        known = self.status, self.reason, self.source_sha256, self.num_frames
+        return (*found, covered, expected) == (*known, self.num_covered, self.frames_expected)
 
     @property
     def contradiction(self) -> str:
@@ -99,4 +117,6 @@ class VideoEntry:
             return f"a video is {self.status}, and the reason is {self.reason!r}"
         if self.frames_expected < -1:
             return f"{self.frames_expected} frames are expected of a video"
+        if not 0 <= self.attempt < MOST_ATTEMPTS:
+            return f"{self.attempt} attempts are counted of a video"
         return ""

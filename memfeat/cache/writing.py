@@ -4,11 +4,11 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -18,7 +18,7 @@ from memfeat.cache.shard import TEXTS, checksum, open_shard, text_attribute
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import EncodedVideo, Rows, blocks_of
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.storage import atomic_replace
+from memfeat.storage import Location, Mirror, atomic_replace, scratch_folder
 
 SPOOL_MEMORY = 8 << 20  # bytes of rows kept in memory
 HEADER_BYTES = 1 << 16  # at most
@@ -27,8 +27,8 @@ HEADER_BYTES = 1 << 16  # at most
 def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Rows]]) -> Path:
     """Write one shard, whole or not at all, and return its path.
 
-    The name follows from the spec and the ids, and the bytes from the content, so the same shard
-    made twice, by anyone, is the same file.
+    The name follows from the spec, the ids and attempts, and the bytes from the content, so the
+    same shard made twice, by anyone, is the same file.
 
     Raises:
         CacheError: the folder holds shards of another making, or cannot be written to.
@@ -36,12 +36,31 @@ def write_shard(folder: Path, spec: CacheSpec, videos: Sequence[EncodedVideo[Row
     for other in _any_shard(folder):
         with suppress(DamagedShardError), open_shard(other) as shard:
             shard.spec.require(spec, f"{folder} was meanwhile given shards made differently")
-    ids = [video.video_id for video in videos]
-    key = hashlib.sha256("\0".join([spec.model_dump_json(), *ids]).encode()).hexdigest()
+    parts = [spec.model_dump_json(), *(video.video_id for video in videos)]
+    if any(video.attempt for video in videos):
+        parts += [f"/{video.attempt}" for video in videos]  # which are no ids
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     path = folder / f"shard-{key[:16]}.h5"
     with _write_errors(path), atomic_replace(path) as part:
         _write(part, spec, videos)
     return path
+
+
+class ShardTarget(NamedTuple):
+    """The folder that shards are written into, and what then puts each in place."""
+
+    folder: Path
+    put: Callable[[Path], None]
+
+
+@contextmanager
+def shard_target(cache: Location) -> Iterator[ShardTarget]:
+    """Write shards into the cache itself; or, if that is remote, into a folder to upload from."""
+    if isinstance(cache, Path):
+        yield ShardTarget(cache, lambda _: None)
+        return
+    with scratch_folder() as folder:
+        yield ShardTarget(folder, Mirror(cache).push)
 
 
 def _any_shard(folder: Path) -> Iterator[Path]:
@@ -166,6 +185,7 @@ def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
         for own, each in zip(rows, videos, strict=True)
     ]
     expected = [-1 if each.frames_expected is None else each.frames_expected for each in videos]
+    attempts = [video.attempt for video in videos]
     return {
         "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
         "covers": np.concatenate([np.empty(0, np.int32), *covers]),
@@ -176,6 +196,7 @@ def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
         "source_bytes": np.array([video.source_bytes for video in videos], np.int64),
         "source_sha256": _encoded([video.source_sha256 for video in videos]),
         "frames_expected": np.array(expected, np.int64),
+        **({"attempt": np.array(attempts, np.int64)} if any(attempts) else {}),
     }
 
 

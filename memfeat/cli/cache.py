@@ -75,8 +75,8 @@ def verify_command(folder: Location, as_json: bool) -> int:
 def repair_command(folder: Location, as_json: bool) -> int:
     """Verify every shard and set bad ones aside, so that the next `extract` makes them again.
 
-    Deletes what killed writers left. A shard of another version, or made with other settings, is
-    left alone and named; exit code 1 then.
+    Deletes what killed writers left, and entries of videos that a later attempt replaces. A shard
+    of another version, or made with other settings, is left alone and named; exit code 1 then.
     """
     from memfeat.cache import repair
 
@@ -88,6 +88,7 @@ def repair_command(folder: Location, as_json: bool) -> int:
                 "set_aside": {str(path): why for path, why in done.set_aside.items()},
                 "left_alone": {str(path): why for path, why in done.left_alone.items()},
                 "parts_removed": done.parts_removed,
+                "superseded": done.superseded,
             }
         )
     else:
@@ -97,7 +98,7 @@ def repair_command(folder: Location, as_json: bool) -> int:
             click.echo(f"left alone: {why}")
         say(
             f"{len(done.set_aside)} bad shards set aside, {done.parts_removed} unfinished files "
-            f"removed in {folder}"
+            f"removed, {done.superseded} superseded entries dropped in {folder}"
             + ("; `memfeat extract` makes their videos again" if done.set_aside else "")
         )
     return ExitCode.ERROR if done.left_alone else ExitCode.DONE

@@ -167,6 +167,8 @@ def _extract(
         pending[start : start + config.videos_per_shard]
         for start in range(0, len(pending), config.videos_per_shard)
     ]
+    held = cache.entries if cache else {}
+    earlier = {each.video_id: held[each.video_id] for each in pending if each.video_id in held}
     precision = f"{encoder.precision}, compiled," if encoder.compiled else encoder.precision
     on_start(
         len(manifest.records[: config.limit]) - len(pending),
@@ -190,13 +192,14 @@ def _extract(
             shards,
             encoder,
             config,
+            earlier=earlier,
             on_video=finished,
             on_shard=_ignore,
             on_rates=measured,
         )
     elif shards:
         del encoder
-        extract_in_pool(shards, where, on_video=finished, on_rates=measured)
+        extract_in_pool(shards, where, earlier=earlier, on_video=finished, on_rates=measured)
     seconds = time.perf_counter() - started
     if outcomes:
         cache = Cache.open(config.cache)

@@ -2,18 +2,27 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memfeat.cache import CacheSpec, EncodedVideo, Rows, Spool, SpooledRows, write_shard
+from memfeat.cache import (
+    CacheSpec,
+    EncodedVideo,
+    Rows,
+    ShardTarget,
+    Spool,
+    SpooledRows,
+    VideoEntry,
+    shard_target,
+    write_shard,
+)
 from memfeat.config import ExtractConfig, OnPartial
 from memfeat.decoding import (
     DecodedFrames,
@@ -37,7 +46,6 @@ from memfeat.extraction.encoding import (
 )
 from memfeat.extraction.rates import Rates
 from memfeat.manifest import VideoRecord
-from memfeat.storage import Location, Mirror, scratch_folder
 
 MOST_BYTES = 64 << 20  # of rows that the encoder is ahead of the disk, and again of shards
 CORES_PER_DECODER = 4  # on a CPU, which the encoder needs too
@@ -99,6 +107,7 @@ def make_shards(
     encoder: FrameEncoder,
     config: ExtractConfig,
     *,
+    earlier: Mapping[str, VideoEntry],
     workers: int = 1,
     on_video: OnVideo,
     on_shard: Callable[[int], None],
@@ -110,6 +119,7 @@ def make_shards(
         shards: the videos of each.
         encoder: which one.
         config: settings of stage 1.
+        earlier: what the cache says of those videos that are tried again, by id.
         workers: encoders that share this machine's CPU cores.
         on_video: called with each video as it is decoded.
         on_shard: called with the place in `shards` of each that is now in the cache, in another
@@ -140,8 +150,8 @@ def make_shards(
             decoders=decoders_beside(encoder.device, config, workers),
             time_limit=config.time_limit,
         ) as videos,
-        _target(config.cache) as target,
-        _writer(target, spec, sampling, on_shard) as writer,
+        shard_target(config.cache) as target,
+        _writer(target, spec, sampling, earlier, on_shard) as writer,
     ):
         batches = Batches(encoder, config.batch_size, writer.append)
         counter = _RateCounter(videos, batches, writer, on_rates)
@@ -306,16 +316,18 @@ class _Writer:
 
     def __init__(
         self,
-        target: "_Target",
+        target: ShardTarget,
         spec: CacheSpec,
         sampling: Sampling,
         on_shard: Callable[[int], None],
         threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
+        *,
+        earlier: Mapping[str, VideoEntry],
     ) -> None:
         self.written = 0
         self.waited = 0.0
         self.spools: set[Spool] = set()
-        self._target, self._spec, self._sampling = target, spec, sampling
+        self._target, self._spec, self._sampling, self._earlier = target, spec, sampling, earlier
         self._on_shard = on_shard
         self._rows, self._shards = map(_Queue, threads)
         self._last_rows: Future[None] | None = None
@@ -357,37 +369,35 @@ class _Writer:
             rows.result()
         with closing(shard.spool):
             videos = shard.encoded(self._sampling)
-            self._target.put(write_shard(self._target.folder, self._spec, videos))
+            new = list(self._numbered(videos))
+            if new:
+                self._target.put(write_shard(self._target.folder, self._spec, new))
         self.spools.remove(shard.spool)
         self.written += sum(len(video.embeddings) for video in videos)
         self._on_shard(shard.at)
 
-
-class _Target(NamedTuple):
-    """The folder that shards are written into, and what then puts each in place."""
-
-    folder: Path
-    put: Callable[[Path], None]
-
-
-@contextmanager
-def _target(cache: Location) -> Iterator[_Target]:
-    """Write shards into the cache itself; or, if that is remote, into a folder to upload from."""
-    if isinstance(cache, Path):
-        yield _Target(cache, lambda _: None)
-        return
-    with scratch_folder() as folder:
-        yield _Target(folder, Mirror(cache).push)
+    def _numbered(self, videos: Sequence[EncodedVideo[Rows]]) -> Iterator[EncodedVideo[Rows]]:
+        """Count the attempts of videos that were tried again; leave out what came out as before."""
+        for video in videos:
+            earlier = self._earlier.get(video.video_id)
+            if earlier is None:
+                yield video
+            elif not earlier.repeats(video):
+                yield replace(video, attempt=earlier.attempt + 1)
 
 
 @contextmanager
 def _writer(
-    target: _Target, spec: CacheSpec, sampling: Sampling, on_shard: Callable[[int], None]
+    target: ShardTarget,
+    spec: CacheSpec,
+    sampling: Sampling,
+    earlier: Mapping[str, VideoEntry],
+    on_shard: Callable[[int], None],
 ) -> Iterator[_Writer]:
     """Start the writer's threads; leaving the context stops them and drops queued jobs."""
     rows = ThreadPoolExecutor(1, thread_name_prefix="rows")
     shards = ThreadPoolExecutor(1, thread_name_prefix="shards")
-    writer = _Writer(target, spec, sampling, on_shard, (rows, shards))
+    writer = _Writer(target, spec, sampling, on_shard, (rows, shards), earlier=earlier)
     try:
         yield writer
     finally:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from memfeat.cache import VideoEntry
 from memfeat.config import ExtractConfig
 from memfeat.devices import CPU, device_names, resolve_devices
 from memfeat.encoders import FrameEncoder
@@ -101,7 +102,12 @@ def _on_cluster(config: ExtractConfig, cluster: Cluster) -> Placement:
 
 
 def extract_in_pool(
-    shards: Sequence[ShardRecords], where: Placement, *, on_video: OnVideo, on_rates: OnRates
+    shards: Sequence[ShardRecords],
+    where: Placement,
+    *,
+    earlier: Mapping[str, VideoEntry],
+    on_video: OnVideo,
+    on_rates: OnRates,
 ) -> None:
     """Make shards in a worker pool; a worker that dies costs the shard that it was making.
 
@@ -110,7 +116,7 @@ def extract_in_pool(
         EncoderError: workers died twice at the same shard; finished shards are kept.
     """
     queue = _Queue(shards, len(where.slots), on_video, on_rates)
-    slots = [(where.config, slot) for slot in where.slots]
+    slots = [(where.config, slot, earlier) for slot in where.slots]
     with worker_pool(where.config.engine, run_job, slots, where.resources) as pool:
         for job, event in pool.run(queue.next_job):
             if isinstance(event, Message):
@@ -181,14 +187,17 @@ def _encoder(config: ExtractConfig, device: str) -> FrameEncoder:
     return build_encoder(config, torch.device(device))
 
 
-def run_job(job: Job, slot: tuple[ExtractConfig, Slot], send: Send) -> None:
+def run_job(
+    job: Job, slot: tuple[ExtractConfig, Slot, Mapping[str, VideoEntry]], send: Send
+) -> None:
     """Make shards in a worker; send each video, the number of each finished shard, and rates."""
-    config, (device, workers) = slot
+    config, (device, workers), earlier = slot
     try:
         make_shards(
             [records for _, records in job],
             _encoder(config, device),
             config,
+            earlier=earlier,
             workers=workers,
             on_video=send,
             on_shard=lambda at: send(job[at][0]),

@@ -24,7 +24,7 @@ from memfeat.storage.files import (
     write_atomically,
 )
 from memfeat.storage.locations import Location, Url
-from memfeat.storage.remote import FileInfo, fetch, list_files, move, upload
+from memfeat.storage.remote import FileInfo, fetch, list_files, move, remove, upload
 
 FETCHERS = 8  # threads
 SHARDS = "shard-*.h5"
@@ -89,6 +89,15 @@ class Mirror:
     def drop(self, name: str) -> None:
         """Delete the copy of a shard, so that the next pull fetches it again."""
         (self.folder / name).unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """Delete a shard there, and its copy.
+
+        Raises:
+            RemoteError: it cannot be deleted.
+        """
+        remove(self._at(name))
+        self.drop(name)
 
     def set_aside(self, name: str) -> Url:
         """Rename a remote shard to `*.damaged`, drop its copy, and return its new URL.
