@@ -210,3 +210,78 @@ def test_paths_are_told_from_tags(tmp_path, monkeypatch):
     Path("here").touch()
     assert all(map(means_file, ["a.pt", "b.safetensors", "./openai", "x/y", "~/z", "here"]))
     assert not any(map(means_file, ["openai", "laion2b_s34b_b79k", "random", "v1"]))
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [
+        ("module.weight", "module.bias"),
+        ("_orig_mod.weight", "_orig_mod.bias"),
+        ("model.weight", "model.bias"),
+        ("module._orig_mod.weight", "module._orig_mod.bias"),
+        ("_orig_mod.module.module.weight", "_orig_mod.module.module.bias"),
+        ("model.module._orig_mod.weight", "model._orig_mod.module.bias"),
+        ("module.weight", "bias"),
+        ("model.weight", "module.bias"),
+    ],
+)
+def test_the_prefixes_of_wrappers_are_dropped_in_any_order(tmp_path, tensors, weight, bias):
+    names = {"weight": weight, "bias": bias}
+    torch.save({names[name]: value for name, value in tensors.items()}, tmp_path / "a.pt")
+    assert same(read_checkpoint(tmp_path / "a.pt"), tensors)
+
+
+def test_what_torchs_own_wrappers_save_is_read(tmp_path):
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    plain = net.state_dict()
+    torch.save(nn.DataParallel(net).state_dict(), tmp_path / "parallel.pt")
+    torch.save(torch.optim.swa_utils.AveragedModel(net).state_dict(), tmp_path / "averaged.pt")
+    compiled = {name.replace("0.", "0._orig_mod."): value for name, value in plain.items()}
+    torch.save({f"module.{n}": v for n, v in compiled.items()}, tmp_path / "compiled.pt")
+    for path in sorted(tmp_path.iterdir()):
+        assert same(read_checkpoint(path), plain), path.name
+
+
+def test_two_models_under_different_prefixes_are_refused(tmp_path, tensors):
+    both = {f"{prefix}{name}": v for prefix in ("model.", "module.") for name, v in tensors.items()}
+    torch.save(both, tmp_path / "a.pt")
+    with pytest.raises(EncoderError, match=r"a\.pt holds 'weight' twice, once as 'module\.weight'"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "teacher"])
+def test_the_only_state_dict_is_read_whatever_it_is_called(tmp_path, tensors, key):
+    layer = nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(2)).sum().backward()
+    optimizer.step()
+    content = {
+        "epoch": 3,
+        "optimizer": optimizer.state_dict(),
+        "scaler": {"scale": torch.tensor(2.0)},
+        "rng": torch.get_rng_state(),
+        key: {f"module.{name}": value for name, value in tensors.items()},
+    }
+    torch.save(content, tmp_path / "a.pt")
+    assert same(read_checkpoint(tmp_path / "a.pt"), tensors)
+
+
+@pytest.mark.parametrize(
+    "keys", [("teacher", "student"), ("model", "model_ema"), ("state_dict_ema", "state_dict")]
+)
+def test_of_several_state_dicts_none_is_taken_unless_it_is_the_librarys(
+    tmp_path, tensors, keys, caplog
+):
+    other = {name: value + 1 for name, value in tensors.items()}
+    for first, second in (keys, keys[::-1]):
+        torch.save({first: tensors, second: other}, tmp_path / "a.pt")
+        with pytest.raises(EncoderError, match=f"several state dicts, {first}, {second}, and"):
+            read_checkpoint(tmp_path / "a.pt")
+        assert not caplog.messages
+        assert same(read_checkpoint(tmp_path / "a.pt", ("none", first)), tensors)
+        assert same(read_checkpoint(tmp_path / "a.pt", (second, first)), other)
+        assert f"loading {second}" in caplog.messages[-1]
+        caplog.clear()
+    torch.save({**tensors, "ema": other}, tmp_path / "a.pt")
+    with pytest.raises(EncoderError, match="several state dicts, tensors, ema, and"):
+        read_checkpoint(tmp_path / "a.pt")

@@ -329,6 +329,26 @@ def test_the_description_that_open_clip_publishes_beside_a_file_tells(tiny, tmp_
         create_encoder(TINY, path)
 
 
+def test_of_several_state_dicts_the_one_is_loaded_that_open_clip_loads(tiny, tmp_path):
+    path = str(tmp_path / "several.pt")
+    models = [build(TINY, seed=seed) for seed in (1, 2)]
+    dicts = [{f"module.{n}": v for n, v in each.state_dict().items()} for each in models]
+    torch.save({"state_dict_ema": dicts[0], "state_dict": dicts[1], "epoch": 3}, path)
+    expected = build(TINY)
+    open_clip.load_checkpoint(expected, path)
+    pixels = frames(2, 32)
+    for _ in range(2):
+        encoder = create_encoder(TINY, path, activation="gelu")
+        assert_same(encoder.encode(pixels), pooled(expected, pixels))
+        torch.save({"model": dicts[1]}, path)
+    torch.save({"model": dicts[1], "model_ema": dicts[0]}, path)
+    with pytest.raises(EncoderError, match="several state dicts, model, model_ema, and"):
+        create_encoder(TINY, path, activation="gelu")
+    torch.save({**dicts[1], "ema.module.visual.proj": torch.zeros(48, 24)}, path)
+    with pytest.raises(EncoderError, match=r"several models, one with 'ema\.module\.visual\.proj'"):
+        create_encoder(TINY, path, activation="gelu")
+
+
 def test_a_file_of_another_architecture_is_refused_not_bent_to_fit(tiny, tmp_path):
     tensors = dict(tiny.state_dict())
     tensors["visual.positional_embedding"] = torch.zeros(17, 48)  # of a 64 pixel model

@@ -129,6 +129,36 @@ def test_a_file_of_another_model_is_refused_by_name_and_shape(resnet, tmp_path):
     assert "layer1.0.conv1.weight (64, 64, 1, 1) instead of (64, 64, 3, 3)" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("state_dict", "state_dict_ema"),
+        ("model", "model_ema"),
+        ("model_ema", "state_dict_ema"),
+        ("state_dict", "model"),
+        ("model", "state_dict"),
+        ("student", "model"),
+    ],
+)
+def test_of_several_state_dicts_the_one_is_loaded_that_timm_loads(keys, tmp_path):
+    models = [build("timm/test_vit", seed=seed) for seed in (1, 2)]
+    dicts = [{f"module.{n}": v for n, v in model.state_dict().items()} for model in models]
+    path = str(tmp_path / "several.pth")
+    torch.save({"epoch": 3, **dict(zip(keys, dicts, strict=True))}, path)
+    expected = build("timm/test_vit")
+    timm.models.load_checkpoint(expected, path)
+    encoder = create_encoder("timm/test_vit", path)
+    pixels = frames(2, encoder.image_size)
+    torch.testing.assert_close(encoder.encode(pixels), pooled(expected, pixels), atol=2e-6, rtol=0)
+
+
+def test_a_teacher_and_a_student_are_not_chosen_between(tmp_path):
+    tensors = build("timm/test_vit").state_dict()
+    torch.save({"teacher": tensors, "student": tensors}, tmp_path / "dino.pth")
+    with pytest.raises(EncoderError, match=r"several state dicts, teacher, student, .*save"):
+        create_encoder("timm/test_vit", str(tmp_path / "dino.pth"))
+
+
 def test_the_description_that_timm_publishes_beside_a_file_is_followed(resnet, tmp_path):
     model, path = resnet
     copy = tmp_path / "model.pth"

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
+import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # the name of an error, and nothing that reads a pickle
 from typing import Any
@@ -21,6 +23,11 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 STATEMENTS = "memfeat"  # the entry of a safetensors file's metadata that memfeat writes
 MOST_UNPACKED = 64 << 20  # bytes by which an archive may grow: TorchScript packs its code
 COUNTER = "num_batches_tracked"  # batch norm counts its training steps; no feature depends on it
+# Of data parallelism, torch.compile (of a part, too) and training frameworks.
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model)\.)+|(?<=\.)_orig_mod\.")
+AVERAGED = "n_averaged"  # a count, beside the averaged model that torch wraps as `module`
+
+_log = logging.getLogger(__name__)
 
 
 def means_file(weights: str) -> bool:
@@ -29,7 +36,7 @@ def means_file(weights: str) -> bool:
     return path.suffix in SUFFIXES or "/" in weights or path.is_file()
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, order: Sequence[str] = ()) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, by name, on the CPU.
 
     Three kinds are read: safetensors; what `torch.save` wrote, with `weights_only=True`, so that
@@ -40,10 +47,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     with few checks of its own: one that was damaged is refused here, one that was forged may still
     crash the process. Prefer safetensors from people you do not know.
 
-    A `state_dict` entry is unwrapped and the prefix `module.` of data-parallel training dropped.
+    The prefixes of wrappers such as data-parallel training are dropped.
+
+    Args:
+        path: the file.
+        order: of several state dicts in the file, such as a model's and that of its moving average,
+            the names of those that the model's own library loads, the first that is there.
 
     Raises:
-        EncoderError: no such file, not a checkpoint, or one that holds more than tensors.
+        EncoderError: no such file, not a checkpoint, one that holds more than tensors, or several
+            state dicts of which `order` names none.
     """
     if not path.is_file():
         raise EncoderError(f"there is no checkpoint file {path}; give the path of an existing one")
@@ -60,8 +73,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise EncoderError(
             f"{path} cannot be read as a checkpoint ({', '.join(SUFFIXES)}): {reason}"
         ) from error
-    content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = _unwrapped(path, _state_dict(path, content, order))
     if not tensors:
         raise EncoderError(f"{path} holds no tensors by name; save a model's state dict")
     for name, value in tensors.items():
@@ -71,8 +83,46 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             raise EncoderError(
                 f"{path}: {name!r} is not a plain tensor; save a dense one of numbers"
             )
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _state_dict(path: Path, content: Any, order: Sequence[str]) -> Mapping[str, Any]:
+    """Choose what to load of a file's content."""
+    if not isinstance(content, Mapping):
+        return {}
+    entries = {"tensors": content, **{k: v for k, v in content.items() if isinstance(v, Mapping)}}
+    found: dict[str, Mapping[str, Any]] = {}
+    for least in (2, 0):  # weights have two dimensions at least; counts and random states have not
+        found = found or {
+            name: entry
+            for name, entry in entries.items()
+            if any(isinstance(v, Tensor) and v.ndim >= least for v in entry.values())
+        }
+    if len(found) < 2:
+        return next(iter(found.values()), {})
+    chosen = next((name for name in order if name in found), None)
+    if chosen is None:
+        raise EncoderError(
+            f"{path} holds several state dicts, {', '.join(map(str, found))}, and which one is "
+            "meant is not known; save that to a file of its own, as by "
+            f"torch.save(torch.load({path.name!r})[{list(found)[-1]!r}], 'one.pt')"
+        )
+    _log.warning("%s: loading %s, as the model's library does, of %s", path, chosen, list(found))
+    return found[chosen]
+
+
+def _unwrapped(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors under the names that they have in the model itself."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, Tensor) and name != AVERAGED:
+            bare = WRAPPERS.sub("", name)
+            if bare in tensors:
+                raise EncoderError(
+                    f"{path} holds {bare!r} twice, once as {name!r}; save one model's state dict "
+                    "to a file of its own"
+                )
+            tensors[bare] = value
     return tensors
 
 

@@ -14,6 +14,7 @@ from memfeat.encoders.family import RANDOM, UNSTATED, UNTRAINED
 from memfeat.errors import EncoderError
 
 OPENAI_MARKS = {"input_resolution", "context_length", "vocab_size"}  # in its state dicts alone
+TOWER = "visual."  # what the names of the image tower's tensors begin with
 
 Channels = tuple[float, float, float]
 
@@ -96,13 +97,13 @@ def _from_tag(name: str, tag: str) -> Source:
         quick_gelu=bool(config.get("quick_gelu", silent)),
         evidence=f"open_clip's record of the weights {tag!r}",
         origin=f"the file of the weights {tag!r}",
-        load=lambda: _image_tensors(read_checkpoint(locate(name, tag) or _download(name, tag))),
+        load=lambda: _image_tensors(_read(locate(name, tag) or _download(name, tag))),
     )
 
 
 def _from_file(name: str, path: Path) -> Source:
     """Read a checkpoint, and look for evidence of how it was trained, the surest first."""
-    tensors = read_checkpoint(path)
+    tensors = _read(path)
     trained_on, quick_gelu, evidence = UNSTATED, None, ""
     mean, std = _normalisation(name)
     config = path.with_name("open_clip_config.json")
@@ -138,13 +139,26 @@ def _model_card(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from error
 
 
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint; of several state dicts the one that open_clip loads.
+
+    Raises:
+        EncoderError: as `read_checkpoint`; or it holds several image towers.
+    """
+    tensors = read_checkpoint(path, ("state_dict",))
+    other = next((name for name in tensors if f".{TOWER}" in name), None)
+    if other and any(name.startswith(TOWER) for name in tensors):
+        raise EncoderError(
+            f"{path} holds several models, one with {other!r}; save the right one's state dict to "
+            "a file of its own"
+        )
+    return tensors
+
+
 def _image_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keep the image tower's tensors; a file without any by that name may hold nothing else."""
-    prefix = "visual."
     image = {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
+        name.removeprefix(TOWER): value for name, value in tensors.items() if name.startswith(TOWER)
     }
     return image or dict(tensors)
 

@@ -28,7 +28,7 @@ from memfeat.encoders.family import (
     square_size,
 )
 from memfeat.encoders.patches import TimmPatches
-from memfeat.encoders.timm_weights import DEFAULT, PREFIX, Weights, library
+from memfeat.encoders.timm_weights import DEFAULT, PREFIX, STATE_DICTS, Weights, library
 from memfeat.errors import EncoderError
 
 
@@ -66,7 +66,8 @@ class Timm(EncoderFamily):
         _check_quick_gelu(name, found, built, activation)
         network = _without_classifier(name, _loaded(name, found, seed))
         if found.path is not None:
-            tensors = _without_tensors(found.record.classifier, read_checkpoint(found.path))
+            tensors = read_checkpoint(found.path, STATE_DICTS)
+            tensors = _without_tensors(found.record.classifier, tensors)
             fit(network, tensors, name, str(found.path))
         return Tower(
             name=name,

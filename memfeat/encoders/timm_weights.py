@@ -13,6 +13,7 @@ from memfeat.errors import EncoderError
 PREFIX = "timm/"  # many of timm's names are open_clip's too, or nearly
 DEFAULT = "default"
 FILES = ("model.safetensors", "pytorch_model.bin")  # in the order that timm tries them
+STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")  # likewise
 CLASSES = {
     "in1k": "ImageNet-1k",
     "in12k": "ImageNet-12k",
