@@ -15,11 +15,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 if TYPE_CHECKING:
     from memfeat.ablation import GridProgress
     from memfeat.extraction import Rates, VideoOutcome
 
+WIDE = 120  # columns of a terminal with room for a long bar
 SPEED_FROM_SECONDS = 3600.0  # there may be minutes between two epochs, and it takes several
 
 
@@ -77,15 +79,23 @@ class ProgressLine:
 @contextmanager
 def progress_line(what: str, total: int | None = None) -> Iterator[ProgressLine]:
     """Show steps done of `total`, the time left and a note; in percent if `total` is not known."""
+    console = Console(stderr=True)
+    whole = Column(no_wrap=True)
     bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn() if total is None else MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(40 if console.width > WIDE else 10),
+        TaskProgressColumn(table_column=whole)
+        if total is None
+        else MofNCompleteColumn(table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        TextColumn("left", table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        # What there is no room for is cut at the end, and no number before it.
+        TextColumn(
+            "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
+        console=console,
+        expand=True,
         speed_estimate_period=SPEED_FROM_SECONDS,
     )
     with bars:
