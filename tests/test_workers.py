@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,6 +61,18 @@ def fail(send, slot):
     raise ValueError("what a job raises")
 
 
+def shout(send, slot, size):
+    def repeat(number):
+        for _ in range(10):
+            send(bytes([number]) * size)
+
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def work(job, slot, send):
     """Do what the job says: step by step, each a function with its arguments."""
     for step, *given in job:
@@ -109,6 +123,12 @@ def test_no_more_processes_are_started_than_there_are_jobs():
 def test_a_job_of_any_size_arrives():
     data = bytes(20_000_000)
     assert [event for _, event in run([((length, data),)] * 2)] == [Message(len(data)), DONE] * 2
+
+
+def test_messages_that_threads_send_at_once_arrive_whole():
+    events = run([((shout, 300_000),)])
+    contents = Counter(event.content for _, event in events[:-1])
+    assert contents == {bytes([number]) * 300_000: 10 for number in range(4)}
 
 
 @pytest.mark.parametrize(
