@@ -240,6 +240,90 @@ def test_a_wrong_csv_is_named_and_nothing_is_written(text, message, tmp_path):
     assert refusal(source, tmp_path / "cache").startswith(f"{source}{message.format(source)}")
 
 
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        (",video_id,x", "''"),
+        ("video_id,x,", "''"),
+        ("Unnamed: 0,video_id,x", "'Unnamed: 0'"),
+        ("Unnamed: 0.1,id,x", "'Unnamed: 0.1'"),
+        ("id,video_id,x", "'id'"),
+        ("video,video_id,x", "'video'"),
+        ("video,id,x", "'id'"),
+        ("video_id,x,ID", "'ID'"),
+        ("id,Video ID,x", "'Video ID'"),
+        ("id,x,clipId", "'clipId'"),
+        ("id,youtube_id,x", "'youtube_id'"),
+        ("index,id,x", "'index'"),
+        ("id,level_0,x", "'level_0'"),
+        ("id,row_nr,x", "'row_nr'"),
+        ("#,id,x", "'#'"),
+    ],
+)
+def test_a_column_named_as_an_id_or_an_index_is_refused_by_name(header, named, tmp_path):
+    source = tmp_path / "f.csv"
+    id_column = next(name for name in ("video_id", "video", "id") if name in header.split(","))
+    rows = [
+        ",".join(f"v{n}" if name == id_column else f"0.{n}" for name in header.split(","))
+        for n in range(2)
+    ]
+    source.write_text("\n".join([header, *rows]) + "\n")
+    message = refusal(source, tmp_path / "cache", normalise="none")
+    assert message.startswith(f"{source}: the column {named} is named like an id or an index, ")
+    assert f"beside the id '{id_column}'; remove it, or give a feature a name of its own" in message
+
+
+@pytest.mark.parametrize(
+    "numbers", [range(3), range(1, 13), range(7, 20), [3, *range(3), *range(4, 12)]]
+)
+def test_a_column_that_counts_the_rows_is_refused_by_name(numbers, tmp_path):
+    numbers = list(numbers)
+    features = draw(len(numbers), 2).round(3)
+    rows = [f"v{n},{features[n, 0]},{k},{features[n, 1]}" for n, k in enumerate(numbers)]
+    source = tmp_path / "f.csv"
+    source.write_text("\n".join(["id,f0,f1,f2", *rows]) + "\n")
+    begin = ", ".join(map(str, numbers[:3]))
+    message = refusal(source, tmp_path / "cache")
+    assert message.startswith(f"{source}: the column 'f1' counts the rows ({begin}, ...)")
+    assert "remove it, or give the features as a .npz" in message
+
+
+def test_numbers_that_only_look_like_a_count_are_features(tmp_path):
+    columns = {
+        "hybrid": [0, 1, 3, 2],
+        "video_0": [0, 2, 4, 6],
+        "no_face": [9.0] * 4,
+        "identity": [5, 5, 5, 5],
+    }
+    source = tmp_path / "f.csv"
+    numbers = zip(*columns.values(), strict=True)
+    rows = [",".join(map(str, [f"v{n}", *row])) for n, row in enumerate(numbers)]
+    source.write_text("\n".join([",".join(["id", *columns]), *rows]) + "\n")
+    imported(source, tmp_path / "cache")
+    assert held(tmp_path / "cache").keys() == {"v0", "v1", "v2", "v3"}
+
+
+@pytest.mark.parametrize("normalise", ["l2", "none"])
+@pytest.mark.parametrize("filling", [0, -0.0, np.nan])
+@pytest.mark.parametrize("at", [slice(2, None), slice(0, 3)])
+def test_an_npz_filled_up_to_one_length_is_refused_and_offsets_advised(
+    normalise, filling, at, tmp_path
+):
+    features = draw(2, 5, DIM)
+    features[1, at] = filling
+    source = save_npz(tmp_path / "f.npz", video_ids=["a", "b"], features=features)
+    message = refusal(source, tmp_path / "cache", normalise=normalise)
+    assert message.startswith(f"{source}, video 1 ('b'): 3 of 5 steps are only 0 or NaN")
+    assert "total x dim, with offsets (N + 1,)" in message
+    assert "normalise" not in message
+    kept = np.ones((2, 5), bool)
+    kept[1, at] = False
+    save_npz(source, video_ids=["a", "b"], features=features[kept], offsets=[0, 5, 7])
+    imported(source, tmp_path / "cache", normalise=normalise)
+    found = held(tmp_path / "cache")
+    assert {name: len(steps) for name, steps in found.items()} == {"a": 5, "b": 2}
+
+
 class Bomb:
     """An object whose unpickling leaves a trace."""
 

@@ -225,7 +225,8 @@ def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.floa
 
     Raises:
         CacheError: features of another shape or width, values that are not finite or too large,
-            vectors that have no length to divide by, or that are too small for float16.
+            vectors that have no length to divide by, that fill up an array, or that are too small
+            for float16.
     """
     steps = _steps(video)
     if steps.shape[1] != spec.dim:
@@ -234,6 +235,12 @@ def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.floa
             "videos of a cache have the same"
         )
     values = steps.astype(np.float64)
+    fills = np.all((values == 0) | np.isnan(values), axis=1)
+    if video.unpadded and len(values) > 1 and (fills[0] or fills[-1]):
+        raise CacheError(
+            f"{video.where}: {fills.sum()} of {len(values)} steps are only 0 or NaN, as where a "
+            f"shorter video is filled up, and would be frames of it; {video.unpadded}"
+        )
     if not np.isfinite(values).all():
         raise _odd_value(video, values, ~np.isfinite(values), "is not a finite number")
     if spec.normalisation == "l2":
@@ -243,7 +250,7 @@ def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.floa
             step = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
             raise CacheError(
                 f"{video.where}, step {step}: a vector of length {lengths[step, 0]:g} has no "
-                "direction; give another, or import with --normalise none"
+                f"direction; {video.unpadded or 'leave it out, or import with --normalise none'}"
             )
         values /= np.where(np.abs(lengths - 1) < UNIT, 1, lengths)
     too_large = np.abs(values) > LARGEST

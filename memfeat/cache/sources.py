@@ -1,6 +1,7 @@
 """Features as other people hand them out: a `.npy` for each video, one CSV, or one NPZ."""
 
 import math
+import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -20,6 +21,20 @@ from memfeat.errors import CacheError, ManifestError, short_repr
 from memfeat.storage import read_rows
 
 ID_COLUMNS = ("video_id", "video", "id")
+# Names of columns that are no features: of ids, and of the index that pandas and others write.
+_NO_FEATURE = re.compile(
+    r"""
+    \W* | unnamed.* | level_\d+
+    | (row|line|sample|video|clip|old|orig|df)?[\W_]*(index|idx) | (row|line)?[\W_]*(no|nr)\W*
+    | rows? | (row|line)[\W_]*num(ber)?
+    | videos? | vid | clip | file([\W_]*name)? | name | path | uuid
+    | (.*[\W_]|video|clip|item|row|sample|file|u)?ids? | (?-i:.*[a-z]I[dD]s?)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+UNPADDED = "give the others as total x dim, with offsets (N + 1,)"
+FEWEST_COUNTED = 3  # rows, below which a column may hold such numbers by chance
+FEWEST_SHUFFLED = 10  # likewise, where they need not be in order
 ALLOWED = (
     "give a folder of .npy files, one for each video, a .csv with an id column, or a .npz with "
     "video_ids and features"
@@ -41,11 +56,14 @@ class SourceVideo:
         video_id: its id.
         where: file, and line or number, for messages.
         features: (time, dim), or (dim,) for a single step; of any type.
+        unpadded: how to give them without steps that only fill up an array in which all videos have
+            as many, in words; empty where they need not have.
     """
 
     video_id: str
     where: str
     features: NDArray[Any]
+    unpadded: str = ""
 
 
 class FeatureSource(ABC):
@@ -122,7 +140,7 @@ class CsvFile(FeatureSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._rows = list(self._read(path))
+        self._rows = list(self._read())
         if not self._rows:
             raise CacheError(f"{path} holds no videos; write a header and a line for each")
         self.ids = [(video.video_id, video.where) for video in self._rows]
@@ -131,22 +149,50 @@ class CsvFile(FeatureSource):
         """Yield each row; see `FeatureSource.videos`."""
         return (video for video in self._rows if video.video_id in wanted)
 
-    @staticmethod
-    def _read(path: Path) -> Iterator[SourceVideo]:
+    def _read(self) -> Iterator[SourceVideo]:
+        id_column, columns, values = None, [], []
         try:
-            for line, row in read_rows(path, (), None):
-                column = next((name for name in ID_COLUMNS if name in row), None)
-                if column is None:
-                    found = ", ".join(list(row)[:8])
-                    raise CacheError(
-                        f"{path}: no id column; call it one of {', '.join(ID_COLUMNS)}. The "
-                        f"columns found begin {found}"
-                    )
-                where = f"{path}, line {line}"
-                video_id = row.pop(column).strip()
-                yield SourceVideo(video_id, where, _values(where, row))
+            for line, row in read_rows(self._path, (), None):
+                id_column = id_column or self._id_column(list(row))
+                where = f"{self._path}, line {line}"
+                video_id = row.pop(id_column).strip()
+                columns = list(row)
+                values.append(_values(where, row))
+                yield SourceVideo(video_id, where, values[-1])
         except ManifestError as error:
             raise CacheError(str(error)) from error
+        if len(values) >= FEWEST_COUNTED:
+            self._refuse_counts(columns, np.stack(values))
+
+    def _id_column(self, columns: Sequence[str]) -> str:
+        """Return the column of the ids, of which there must be one, and nothing like another."""
+        found = next((name for name in ID_COLUMNS if name in columns), None)
+        if found is None:
+            raise CacheError(
+                f"{self._path}: no id column; call it one of {', '.join(ID_COLUMNS)}. The columns "
+                f"found begin {', '.join(columns[:8])}"
+            )
+        for name in columns:
+            if name != found and _NO_FEATURE.fullmatch(name.strip()):
+                raise CacheError(
+                    f"{self._path}: the column {short_repr(name)} is named like an id or an index, "
+                    f"and would be a feature beside the id {found!r}; remove it, or give a feature "
+                    "a name of its own"
+                )
+        return found
+
+    def _refuse_counts(self, columns: Sequence[str], values: NDArray[np.float64]) -> None:
+        """Refuse a column that counts the rows; `values` are (rows, columns)."""
+        ordered = np.sort(values, axis=0) if len(values) >= FEWEST_SHUFFLED else values
+        with np.errstate(invalid="ignore"):
+            counting = (np.diff(ordered, axis=0) == 1).all(axis=0)
+        for column in np.flatnonzero(counting)[:1]:
+            begin = ", ".join(f"{value:g}" for value in values[:3, column])
+            raise CacheError(
+                f"{self._path}: the column {short_repr(columns[column])} counts the rows ({begin}, "
+                "...), as an index does, and would be a feature; remove it, or give the features "
+                "as a .npz if it is one"
+            )
 
 
 class NpzFile(FeatureSource):
@@ -186,8 +232,9 @@ class NpzFile(FeatureSource):
             parts = self._parts(archive)
             for (video_id, where), rows in zip(self.ids, parts, strict=True):
                 if video_id in wanted:
-                    steps = rows[0] if rows.ndim == 3 else rows
-                    yield SourceVideo(video_id, f"{where} ({video_id!a})", steps)
+                    name = f"{where} ({video_id!a})"
+                    steps, unpadded = (rows[0], UNPADDED) if rows.ndim == 3 else (rows, "")
+                    yield SourceVideo(video_id, name, steps, unpadded)
 
     def _parts(self, archive: zipfile.ZipFile) -> Iterator[NDArray[Any]]:
         """Yield each video's rows, which NumPy's own loader would read all at once."""
