@@ -1,13 +1,14 @@
 """A cache's features in one NPZ: read by NumPy alone, and imported again."""
 
 import json
+import operator
 
 import made_up
 import numpy as np
 import pytest
 from commands import ok, run
 
-from memfeat.cache import Cache, CacheSpec, export_features, write_shard
+from memfeat.cache import Cache, CacheSpec, export_features, verify, write_shard
 from memfeat.cache.exporting import VIDEOS_AT_ONCE
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.manifest import VideoRecord, write_manifest
@@ -70,11 +71,43 @@ def test_what_is_exported_can_be_imported(cache, tmp_path):
     assert exported.stdout == f"{tmp_path}/f.npz\n"
     assert "4 videos, 11 rows" in exported.stderr
     assert "RANDOM WEIGHTS" in exported.stderr
-    arguments = ["--name", "toy", "--source", "a test", "--normalise", "none"]
-    ok("cache", "import", tmp_path / "f.npz", *arguments, "-o", tmp_path / "again")
-    before = Cache.open(cache).load(["c", "half", "b"])
-    after = Cache.open(tmp_path / "again").load(["c", "half", "b"])
-    np.testing.assert_array_equal(after.values, before.values)
+    for number, arguments in enumerate([[], ["--name", "other", "--normalise", "none"]]):
+        result = ok("cache", "import", tmp_path / "f.npz", *arguments, "-o", tmp_path / f"{number}")
+        assert ("'other' is not kept" in result.stderr) == bool(arguments)
+        before, after = (Cache.open(folder) for folder in (cache, tmp_path / f"{number}"))
+        assert after.spec == before.spec
+        one, other = (each.load(["c", "half", "b", "a@ü+1"]) for each in (before, after))
+        for name in ("values", "pts_seconds", "covers", "offsets"):
+            assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
+        of = operator.attrgetter("status", "reason", "source_sha256", "source_bytes")
+        assert {n: of(e) for n, e in after.entries.items()} == {
+            n: of(e) for n, e in before.entries.items() if n != "gone"
+        }
+        assert verify(after.folder) == {}
+    again = ok("cache", "import", tmp_path / "f.npz", "-o", tmp_path / "0")
+    assert "4 were there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("covers", np.zeros(9, np.int32), "covers are not all from 1 to"),
+        ("pts_seconds", np.zeros(3), "pts_seconds is float64 (3,)"),
+        ("status", np.array(["ok", "fine", "ok"]), "a status is 'fine', not one of ok"),
+        ("reason", np.array(["", "", "why not"]), "a reason is 'why not', which is not one word"),
+        ("reason", np.array(["", "", "missing"]), "a video is ok, and the reason is 'missing'"),
+        ("spec", np.array("{}"), "its spec is none of this memfeat's"),
+        ("features", np.ones((9, DIM), np.float16), "a vector's length is 2.82843, not 1"),
+    ],
+)
+def test_an_export_that_was_changed_is_refused(cache, tmp_path, name, value, message):
+    export_features(cache, tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as file:
+        np.savez(tmp_path / "changed.npz", **dict(file) | {name: value})
+    result = run("cache", "import", tmp_path / "changed.npz", "-o", tmp_path / "again")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "again").exists()
 
 
 def test_videos_of_the_manifest_without_features_are_named_with_exit_code_3(cache, tmp_path):

@@ -324,6 +324,27 @@ def test_an_npz_filled_up_to_one_length_is_refused_and_offsets_advised(
     assert {name: len(steps) for name, steps in found.items()} == {"a": 5, "b": 2}
 
 
+def test_features_meet_the_ids_that_a_manifest_made_of_the_videos_names(tmp_path):
+    videos = {"00216": draw(2, DIM), "clip.a.mp4": draw(3, DIM), "217": draw(4, DIM)}
+    source = save_npy(tmp_path / "in", **videos, more=draw(1, DIM))
+    manifest = manifest_of(tmp_path / "m.csv", ["216", "clip.a", "0217"], 1, np.ones(3) / 2)
+    arguments = ["import", source, "--name", "x", "-o", tmp_path / "cache", "--manifest", manifest]
+    result = ok("cache", *arguments)
+    assert "1 are not in the manifest: 1 videos: more" in result.stderr
+    found = held(tmp_path / "cache")
+    assert {name: len(steps) for name, steps in found.items()} == {"216": 2, "clip.a": 3, "0217": 4}
+    assert "3 were there already" in ok("cache", *arguments).stderr
+
+
+def test_features_that_may_be_either_of_two_videos_are_refused(tmp_path):
+    source = save_npy(tmp_path / "in", **{"0216": draw(2, DIM), "00216": draw(2, DIM)})
+    config = ImportConfig(name="x")
+    with pytest.raises(CacheError, match="'00216' and '0216' may both be the video '216'; remove"):
+        import_features(source, tmp_path / "cache", config, wanted=["216"])
+    import_features(source, tmp_path / "cache", config, wanted=["0216", "216"])
+    assert list(held(tmp_path / "cache")) == ["0216"]
+
+
 class Bomb:
     """An object whose unpickling leaves a trace."""
 

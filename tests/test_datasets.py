@@ -20,10 +20,11 @@ from made_up_datasets import (
 
 from memfeat.config import ConvertConfig
 from memfeat.datasets import FORMATS, Conversion, convert
-from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.folder import Folder
 from memfeat.datasets.splits import seeded_split
 from memfeat.errors import ConfigError, ManifestError, UnknownNameError
 from memfeat.manifest import Manifest, find_problems, read_manifest
+from memfeat.storage.names import stem
 
 MEDIAEVAL = "video_id,video_url,scores_normalized_short_term,scores_raw_short_term"
 VIDEOMEM = "video,short-term_memorability,nb_short-term_annotations"

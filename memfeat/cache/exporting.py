@@ -11,6 +11,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from memfeat.cache.folder import Cache
+from memfeat.cache.sources import PER_VIDEO
 from memfeat.errors import CacheError
 from memfeat.storage import Location, atomic_replace
 
@@ -55,11 +56,16 @@ def export_features(
     features           (rows, width) f2    as in the cache
     pts_seconds        (rows,) f8          presentation time of each row's frame
     covers             (rows,) i4          frames, or clips, that each stands for
+    status, reason     (videos,) text      as in the cache, and so are the following
+    source_sha256      (videos,) text
+    source_bytes       (videos,) i8
+    frames_expected    (videos,) i8
     spec               () text             what made them, as JSON
     made_by            () text             the same in a line
     =================  ==================  =====================================================
 
-    `numpy.load` reads it, and `import_features`. Few videos are in memory at a time.
+    `numpy.load` reads it, and `import_features`, which makes the same entries of it. Few videos are
+    in memory at a time.
 
     Args:
         folder: the cache.
@@ -91,6 +97,7 @@ def export_features(
             "offsets": offsets,
             "spec": np.array(cache.spec.model_dump_json()),
             "made_by": np.array(cache.spec.describe()),
+            **{n: np.array([getattr(cache.entries[v], n) for v in ids]) for n in PER_VIDEO},
         }
         for name, array in others.items():
             with _entry(archive, name) as stream:

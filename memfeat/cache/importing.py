@@ -1,8 +1,8 @@
 """Import of features made elsewhere; the cache records that it was made so."""
 
-import functools
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache.folder import Cache
+from memfeat.cache.shard import find_odd_vector
 from memfeat.cache.sources import FeatureSource, SourceVideo, open_source
 from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.video import EncodedVideo
 from memfeat.cache.writing import write_shard
 from memfeat.config import ImportConfig
-from memfeat.errors import CacheError
+from memfeat.errors import CacheError, ConfigError
 from memfeat.manifest import check_id, folded_id
-from memfeat.storage import Location, remove_stale_parts, sha256_of_file
+from memfeat.storage import Location, remove_stale_parts
+from memfeat.storage.names import stem_key
 
 VIDEOS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
@@ -36,7 +38,8 @@ class ImportSummary:
         already_done: videos wanted that the cache held, of the same file.
         steps: rows written now.
         missing: ids wanted that the source does not have.
-        unused: videos of the source that were not wanted.
+        unused: how many videos of the source were not wanted.
+        unused_ids: which.
         set_aside: shards that could not be read, under their new names; their videos were
             imported again.
         seconds: wall time.
@@ -48,6 +51,7 @@ class ImportSummary:
     steps: int
     missing: tuple[str, ...]
     unused: int
+    unused_ids: tuple[str, ...]
     set_aside: tuple[Location, ...]
     seconds: float
 
@@ -64,44 +68,47 @@ def import_features(
     """Import features that were made elsewhere into a cache.
 
     All are checked before the first is written. Each step is one row of the cache; the times of
-    the steps are not known, so their `pts_seconds` are 0, 1, 2 and so on. The same call again does
+    the steps are not known, so their `pts_seconds` are 0, 1, 2 and so on. A file that
+    `export_features` wrote makes the entries that the cache had. The same call again does
     nothing; more files may be added under the same name and source.
 
     Args:
         source: a folder of `.npy` files, a `.csv` or `.tsv`, or a `.npz`; see `cache.sources`.
         folder: the cache.
-        config: what the features are called, and whether vectors are divided by their length.
-        wanted: ids of the videos to take; by default all.
+        config: what the features are called, and whether vectors are divided by their length; of an
+            exported cache that stands in the file.
+        wanted: ids of the videos to take, whose names in the source may differ as those of files
+            may: `00216` is `216`; by default all.
         on_start: called once with the number of steps of the work, two for each new video.
         on_video: called with a video's id as it is checked, and again as it is written.
 
     Raises:
+        ConfigError: features without a name.
         CacheError: features of another shape, width or range, ids that are not sound or clash, or
             a cache of another making; names file, video, value and what is allowed.
     """
     started = time.perf_counter()
     features = open_source(source)
     found = _checked_ids(features)
-    named = set(found if wanted is None else wanted)
-    chosen = [video_id for video_id in found if video_id in named]
-    if not chosen:
+    names = dict(zip(found, found, strict=True)) if wanted is None else _matched(found, wanted)
+    if not names:
         raise CacheError(
             f"{source} has none of the {len(wanted or ())} videos wanted: it has {found[0]!r} and "
             f"so on, and {(wanted or ('none',))[0]!r} is the first wanted"
         )
-    first = next(features.videos({chosen[0]}))
-    spec = _spec(source, _steps(first).shape[1], config)
+    first = next(features.videos({next(each for each in found if each in names)}))
+    spec = features.spec or _spec(source, _steps(first).shape[1], config)
     remove_stale_parts(folder)
     cache, set_aside = Cache.open_whole(folder)
-    done = _done(cache, spec, features, chosen) if cache else frozenset()
-    pending = dict.fromkeys(video_id for video_id in chosen if video_id not in done)
+    done = _done(cache, spec, features, names) if cache else frozenset()
+    pending = {of: video_id for of, video_id in names.items() if video_id not in done}
     if on_start:
         on_start(2 * len(pending))
     progress = on_video or (lambda _: None)
     for video in features.videos(pending):
         _vectors(video, spec, first.where)
         progress(video.video_id)
-    steps, known = 0, set(found)
+    steps, matched = 0, set(names.values())
     for shard in _shards(features, pending, spec, first.where):
         write_shard(folder, spec, shard)
         for written in shard:
@@ -112,14 +119,42 @@ def import_features(
         imported=len(pending),
         already_done=len(done),
         steps=steps,
-        missing=tuple(video_id for video_id in wanted or () if video_id not in known),
-        unused=len(found) - len(chosen),
+        missing=tuple(video_id for video_id in wanted or () if video_id not in matched),
+        unused=len(found) - len(names),
+        unused_ids=tuple(each for each in found if each not in names),
         set_aside=set_aside,
         seconds=round(time.perf_counter() - started, 3),
     )
 
 
+def _matched(found: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """Map ids of the source to the ids wanted, by the rule by which label files name videos.
+
+    Raises:
+        CacheError: several may be one that is wanted.
+    """
+    present = set(found)
+    names = {video_id: video_id for video_id in wanted if video_id in present}
+    keys = Counter(map(stem_key, wanted))
+    left = {stem_key(each): each for each in wanted if each not in names}
+    matched: dict[str, str] = {}
+    for of in found:
+        key = stem_key(of)
+        if of not in names and key in left and keys[key] == 1:
+            other = matched.setdefault(left[key], of)
+            if other != of:
+                raise CacheError(
+                    f"{other!a} and {of!a} may both be the video {left[key]!a}; remove one of them"
+                )
+    return names | {of: video_id for video_id, of in matched.items()}
+
+
 def _spec(source: Path, dim: int, config: ImportConfig) -> CacheSpec:
+    if config.name is None:
+        raise ConfigError(
+            f"Missing option '--name': {source} does not say what made its features; give that a "
+            "name, which tables and pictures repeat"
+        )
     return CacheSpec(
         encoder=config.name,
         weights=IMPORTED,
@@ -156,43 +191,36 @@ def _checked_ids(features: FeatureSource) -> list[str]:
 
 
 def _done(
-    cache: Cache, spec: CacheSpec, features: FeatureSource, chosen: Sequence[str]
+    cache: Cache, spec: CacheSpec, features: FeatureSource, names: Mapping[str, str]
 ) -> frozenset[str]:
-    """Return which of the chosen videos the cache holds; all must be of the file at hand."""
+    """Return which of the videos named the cache holds; all must be of the file at hand."""
     cache.spec.require(
         spec, f"{cache.folder} holds embeddings made differently; give another --cache"
     )
-    done = frozenset(cache.entries.keys() & set(chosen))
-    digest = functools.cache(sha256_of_file)
-    for video_id in chosen:
-        file = features.file(video_id)
-        if video_id in done and cache.entries[video_id].source_sha256 != digest(file):
+    done = frozenset(cache.entries.keys() & set(names.values()))
+    for of, video_id in names.items():
+        if video_id in done and cache.entries[video_id].source_sha256 != features.sha256(of):
             raise CacheError(
                 f"{cache.folder} holds the features of video {video_id!r} from another file than "
-                f"{file}, or from an earlier version of it; give another --cache"
+                f"{features.file(of)}, or from an earlier version of it; give another --cache"
             )
     return done
 
 
 def _shards(
-    features: FeatureSource, pending: Container[str], spec: CacheSpec, first: str
+    features: FeatureSource, pending: Mapping[str, str], spec: CacheSpec, first: str
 ) -> Iterator[list[EncodedVideo]]:
     """Yield the pending videos in shards, of which one is in memory at a time."""
-    digest = functools.cache(sha256_of_file)
     shard: list[EncodedVideo] = []
     room = BYTES_PER_SHARD
     for video in features.videos(pending):
         embeddings = _vectors(video, spec, first)
-        file = features.file(video.video_id)
-        shard.append(
-            EncodedVideo(
-                video_id=video.video_id,
-                embeddings=embeddings,
-                pts_seconds=np.arange(len(embeddings), dtype=np.float64),
-                source_bytes=file.stat().st_size,
-                source_sha256=digest(file),
-            )
-        )
+        known = video.known or {
+            "pts_seconds": np.arange(len(embeddings), dtype=np.float64),
+            "source_bytes": features.file(video.video_id).stat().st_size,
+            "source_sha256": features.sha256(video.video_id),
+        }
+        shard.append(EncodedVideo(pending[video.video_id], embeddings, **known))
         room -= embeddings.nbytes
         if room <= 0 or len(shard) == VIDEOS_PER_SHARD:
             yield shard
@@ -229,11 +257,16 @@ def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.floa
             for float16.
     """
     steps = _steps(video)
-    if steps.shape[1] != spec.dim:
+    if steps.shape[1] != spec.width:
         raise CacheError(
-            f"{video.where}: {steps.shape[1]} values a step, but {first} has {spec.dim}; all "
+            f"{video.where}: {steps.shape[1]} values a step, but {first} has {spec.width}; all "
             "videos of a cache have the same"
         )
+    if video.known:
+        rows = steps.astype(np.float16)
+        if problem := find_odd_vector(rows, spec):
+            raise CacheError(f"{video.where}, step {problem[0]}: {problem[1]}; export it again")
+        return rows
     values = steps.astype(np.float64)
     fills = np.all((values == 0) | np.isnan(values), axis=1)
     if video.unpadded and len(values) > 1 and (fills[0] or fills[-1]):

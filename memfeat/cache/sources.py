@@ -5,9 +5,10 @@ import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
@@ -17,8 +18,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from memfeat.cache.shard import TEXTS, check_covers, check_texts
+from memfeat.cache.spec import CacheSpec
+from memfeat.cache.video import VideoEntry
 from memfeat.errors import CacheError, ManifestError, short_repr
-from memfeat.storage import read_rows
+from memfeat.storage import read_rows, sha256_of_file
 
 ID_COLUMNS = ("video_id", "video", "id")
 # Names of columns that are no features: of ids, and of the index that pandas and others write.
@@ -35,6 +39,12 @@ _NO_FEATURE = re.compile(
 UNPADDED = "give the others as total x dim, with offsets (N + 1,)"
 FEWEST_COUNTED = 3  # rows, below which a column may hold such numbers by chance
 FEWEST_SHUFFLED = 10  # likewise, where they need not be in order
+# Of each row, and of each video, in an exported cache: the kind of number, or text.
+PER_ROW = {"pts_seconds": "f", "covers": "i"}
+PER_VIDEO = {
+    **{"status": "U", "reason": "U", "source_sha256": "U"},
+    **{"source_bytes": "i", "frames_expected": "i"},
+}
 ALLOWED = (
     "give a folder of .npy files, one for each video, a .csv with an id column, or a .npz with "
     "video_ids and features"
@@ -56,6 +66,7 @@ class SourceVideo:
         video_id: its id.
         where: file, and line or number, for messages.
         features: (time, dim), or (dim,) for a single step; of any type.
+        known: what an exported cache says of it, for `EncodedVideo`; empty of other sources.
         unpadded: how to give them without steps that only fill up an array in which all videos have
             as many, in words; empty where they need not have.
     """
@@ -63,6 +74,7 @@ class SourceVideo:
     video_id: str
     where: str
     features: NDArray[Any]
+    known: Mapping[str, Any] = field(default_factory=dict)
     unpadded: str = ""
 
 
@@ -71,16 +83,23 @@ class FeatureSource(ABC):
 
     Attributes:
         ids: (video id, where it was read) in order; an id given twice is there twice.
+        spec: what made them, if the source is an exported cache.
     """
 
     ids: Sequence[tuple[str, str]]
+    spec: CacheSpec | None = None
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._digest = cache(sha256_of_file)
 
     def file(self, video_id: str) -> Path:  # noqa: ARG002
         """Return the file that a video's features are in."""
         return self._path
+
+    def sha256(self, video_id: str) -> str:
+        """Return the hash of the file that a video's features are of."""
+        return self._digest(self.file(video_id))
 
     @abstractmethod
     def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
@@ -198,7 +217,8 @@ class CsvFile(FeatureSource):
 class NpzFile(FeatureSource):
     """`video_ids` (N,) and `features`: N x dim, N x time x dim, or total x dim with `offsets`.
 
-    With offsets (N + 1,) video i has the rows offsets[i]:offsets[i + 1].
+    With offsets (N + 1,) video i has the rows offsets[i]:offsets[i + 1]. What `export_features`
+    wrote has more, and each video is as it was in the cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -213,6 +233,10 @@ class NpzFile(FeatureSource):
                     )
             ids = self._whole(archive, "video_ids")
             offsets = self._whole(archive, "offsets") if "offsets" in names else None
+            columns = {}
+            if names >= {"spec", "offsets", *PER_ROW, *PER_VIDEO}:
+                self.spec = self._exported_spec(self._whole(archive, "spec"))
+                columns = {name: self._whole(archive, name) for name in (*PER_ROW, *PER_VIDEO)}
             with archive.open("features.npy") as stream:
                 shape, _, _ = self._header(stream)
         if ids.ndim != 1 or ids.dtype.kind not in "USiu" or not len(ids):
@@ -225,6 +249,12 @@ class NpzFile(FeatureSource):
         ]
         self.ids = [(text, f"{path}, video {number}") for number, text in enumerate(texts)]
         self._counts = self._steps(shape, len(texts), offsets)
+        self._known = self._entries(texts, columns) if columns else {}
+
+    def sha256(self, video_id: str) -> str:
+        """Return the hash of the file that a video's features are of."""
+        known = self._known.get(video_id)
+        return known["source_sha256"] if known else super().sha256(video_id)
 
     def videos(self, wanted: Container[str]) -> Iterator[SourceVideo]:
         """Yield each video's part; see `FeatureSource.videos`."""
@@ -234,7 +264,49 @@ class NpzFile(FeatureSource):
                 if video_id in wanted:
                     name = f"{where} ({video_id!a})"
                     steps, unpadded = (rows[0], UNPADDED) if rows.ndim == 3 else (rows, "")
-                    yield SourceVideo(video_id, name, steps, unpadded)
+                    known = self._known.get(video_id, {})
+                    yield SourceVideo(video_id, name, steps, known, unpadded)
+
+    def _exported_spec(self, text: NDArray[Any]) -> CacheSpec:
+        try:
+            return CacheSpec.model_validate_json(str(text))
+        except ValueError as error:
+            raise CacheError(
+                f"{self._path}: its spec is none of this memfeat's; import it with the version "
+                "that exported it, or leave out `spec` and give --name"
+            ) from error
+
+    def _entries(
+        self, ids: Sequence[str], columns: Mapping[str, NDArray[Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Check what an exported cache says of its videos, and return it by id."""
+        bounds = np.cumsum([0, *self._counts]).tolist()
+        lengths = dict.fromkeys(PER_ROW, bounds[-1]) | dict.fromkeys(PER_VIDEO, len(ids))
+        known = {}
+        try:
+            for name, kind in (PER_ROW | PER_VIDEO).items():
+                column = columns[name]
+                if (column.dtype.kind, column.shape) != (kind, (lengths[name],)):
+                    raise ValueError(f"{name} is {column.dtype} {column.shape}")
+            check_covers(columns["covers"])
+            check_texts(ids, *(columns[name].tolist() for name in TEXTS[1:]))
+            for video_id, (start, stop), *said in zip(
+                ids, pairwise(bounds), *(columns[name].tolist() for name in PER_VIDEO), strict=True
+            ):
+                status, reason, sha256, _, expected = said
+                entry = VideoEntry(
+                    *(video_id, status, reason, start, stop, 0, expected, sha256), shard=self._path
+                )
+                if entry.contradiction:
+                    raise ValueError(f"{entry.contradiction}: {video_id!r}")
+                own = slice(start, stop)
+                known[video_id] = dict(zip(PER_VIDEO, said, strict=True)) | {
+                    "pts_seconds": columns["pts_seconds"][own].astype(np.float64),
+                    "covers": columns["covers"][own].astype(np.int32),
+                }
+        except ValueError as error:
+            raise CacheError(f"{self._path}: {error}; export it again") from error
+        return known
 
     def _parts(self, archive: zipfile.ZipFile) -> Iterator[NDArray[Any]]:
         """Yield each video's rows, which NumPy's own loader would read all at once."""

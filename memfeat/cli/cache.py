@@ -196,7 +196,10 @@ def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
         f"{summary.imported} videos imported, {summary.steps} rows, in {summary.seconds:.1f} s; "
         f"{summary.already_done} were there already"
         + (f", {summary.unused} are not in the manifest" if config.manifest else "")
+        + (f": {some(summary.unused_ids)}" if config.manifest and summary.unused else "")
     )
+    if config.name not in (None, summary.spec.encoder):
+        say(f"note: {config.name!r} is not kept, for the file says itself what made its features")
     for path in summary.set_aside:
         say(f"a damaged shard was set aside and made again: {path}")
     if summary.missing:

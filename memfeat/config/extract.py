@@ -146,8 +146,11 @@ class ConvertConfig(Settings):
 class ImportConfig(Settings):
     """Import of features made elsewhere: their name, source and normalisation."""
 
-    name: Printed = Field(
-        min_length=1, description="what made them, as tables and pictures name it"
+    name: Printed | None = Field(
+        None,
+        min_length=1,
+        description="what made them, as tables and pictures name it; what `memfeat cache export` "
+        "wrote says it itself",
     )
     source: Printed | None = Field(
         None, min_length=1, description="where they come from, in words [the file's name]"

@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from memfeat.config import ConvertConfig, Split
-from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.folder import Folder
 from memfeat.datasets.formats import FORMATS, ListedVideo
 from memfeat.datasets.splits import with_splits
 from memfeat.errors import ManifestError
 from memfeat.manifest import SPLITS, VideoRecord, explain, folded_id, write_manifest
 from memfeat.registry import unknown_name
+from memfeat.storage.names import stem
 from memfeat.storage.tables import SUFFIXES
 
 

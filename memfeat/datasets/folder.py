@@ -1,18 +1,12 @@
 """A dataset's folder: finds label files by name and videos by stem."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from memfeat.errors import ManifestError
-
-VIDEO_SUFFIXES = {
-    *(".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
-}
+from memfeat.storage.names import VIDEO_SUFFIXES, spellings, stem_key
 
 
 class Folder:
@@ -62,8 +56,8 @@ class Folder:
         Raises:
             ManifestError: several videos fit equally well.
         """
-        for spelling in (spelling for name in names for spelling in _spellings(name)):
-            found = self._by_stem.get(_key(spelling))
+        for spelling in (spelling for name in names for spelling in spellings(name)):
+            found = self._by_stem.get(stem_key(spelling))
             if found:
                 return _closest(spelling, found)
         return None
@@ -72,15 +66,8 @@ class Folder:
     def _by_stem(self) -> dict[str, list[Path]]:
         by_stem: dict[str, list[Path]] = {}
         for path in self.videos:
-            by_stem.setdefault(_key(path.name), []).append(path)
+            by_stem.setdefault(stem_key(path.name), []).append(path)
         return by_stem
-
-
-def stem(name: str) -> str:
-    """Return a name, path or URL without folders and without the suffix, if that is a video's."""
-    last = next(_spellings(name)).rstrip("/").rpartition("/")[2]
-    cut, suffix = os.path.splitext(last)  # noqa: PTH122 (for each of many thousand names)
-    return cut if suffix.lower() in VIDEO_SUFFIXES else last
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -91,21 +78,6 @@ def _walk(folder: Path) -> Iterator[Path]:
         if real not in seen:
             yield from (Path(parent, name) for name in names if name[0] != ".")
         seen.add(real)
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """Yield the path within a URL, then the same with its %-escapes undone."""
-    text = name.strip().replace("\\", "/")
-    if "://" in text:
-        text = text.partition("://")[2].partition("?")[0]
-    yield text
-    if "%" in text:
-        yield unquote(text)
-
-
-def _key(name: str) -> str:
-    text = unicodedata.normalize("NFC", stem(name))
-    return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else text
 
 
 def _closest(name: str, found: Sequence[Path]) -> Path:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from memfeat.config import Split
-from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.folder import Folder
 from memfeat.errors import ManifestError, short_repr
 from memfeat.registry import Registry
 from memfeat.storage import read_rows
+from memfeat.storage.names import stem
 
 
 @dataclass(frozen=True)

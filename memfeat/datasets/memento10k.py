@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from memfeat.config import Split
-from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.folder import Folder
 from memfeat.datasets.formats import (
     FORMATS,
     Format,
@@ -15,6 +15,7 @@ from memfeat.datasets.formats import (
     label_files,
 )
 from memfeat.errors import ManifestError
+from memfeat.storage.names import stem
 
 
 @FORMATS.register("memento10k")

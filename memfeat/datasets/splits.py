@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from memfeat.config import ConvertConfig, Split
-from memfeat.datasets.folder import stem
 from memfeat.datasets.formats import Format, Labels, ListedVideo, csv_rows
 from memfeat.errors import ConfigError, ManifestError
 from memfeat.manifest import SPLITS
+from memfeat.storage.names import stem
 
 SHARES = {"train": 14, "dev": 3, "test": 3}  # of MediaEval 2022: 7,000, 1,500 and 1,500 videos
 SPLIT_NAMES: Mapping[str, Split] = {

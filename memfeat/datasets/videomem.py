@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from memfeat.datasets.folder import Folder, stem
+from memfeat.datasets.folder import Folder
 from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo, csv_videos, label_files
 from memfeat.errors import ManifestError
+from memfeat.storage.names import stem
 
 LABELS = "ground-truth_dev-set.csv"
 TEST_LABELS = "ground-truth_test-set.csv"
