@@ -113,7 +113,13 @@ def encode_video(location: Location, encoder: FrameEncoder, spec: CacheSpec) -> 
     """
     record = VideoRecord(video_id="video", path=location, score=None, split="test")
     sampling = Sampling.parse(spec.sampling)
-    settings = DecodeSettings(encoder.image_size, sampling, spec.max_frames, spec.max_seconds)
+    settings = DecodeSettings(
+        encoder.image_size,
+        sampling,
+        spec.max_frames,
+        spec.max_seconds,
+        untagged_hd=spec.untagged_hd,
+    )
     rows = [np.empty((0, encoder.width), np.float16)]
     batches = Batches(encoder, spec.batch_size or 1, deliver)
     inputs = EncoderInputs(batches, rows.append)
