@@ -1,7 +1,8 @@
 """Stage 1: videos to a cache of embeddings."""
 
-from memfeat.extraction.encoding import Clips, VideoOutcome, encode_video
+from memfeat.extraction.encoding import Clips, VideoOutcome, encode_video, encode_videos
 from memfeat.extraction.extracting import ExtractionSummary, extract
+from memfeat.extraction.pipeline import usual_decoders
 from memfeat.extraction.rates import Rates
 
 __all__ = [
@@ -10,5 +11,7 @@ __all__ = [
     "Rates",
     "VideoOutcome",
     "encode_video",
+    "encode_videos",
     "extract",
+    "usual_decoders",
 ]

@@ -1,8 +1,9 @@
 """Encoding decoded frames in batches of one fixed shape, which run across videos."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from memfeat.storage import Location
 from memfeat.video import Pixels
 
 PIPELINED = 3  # batches on a GPU: one copied in, one encoded, one copied out
+VIDEOS_BEGUN = 2  # for each decoder, before the oldest of them has ended
 
 
 @dataclass(frozen=True)
@@ -105,36 +107,102 @@ class DecodedRows:
 
 
 def encode_video(location: Location, encoder: FrameEncoder, spec: CacheSpec) -> EncodedVideo:
-    """Decode and encode one video exactly as a cache of this spec would hold it.
+    """Decode and encode one video; see `encode_videos`.
 
     Raises:
         VideoError: the video cannot be had or used at all; a partial one is returned as such.
         RemoteError: nothing of its storage can be had.
     """
-    record = VideoRecord(video_id="video", path=location, score=None, split="test")
+    (found,) = encode_videos([location], encoder, spec)
+    if isinstance(found, VideoError):
+        raise found
+    return found
+
+
+def encode_videos(
+    locations: Iterable[Location],
+    encoder: FrameEncoder,
+    spec: CacheSpec,
+    *,
+    decoders: int = 1,
+    allow_images: bool = False,
+) -> Generator[EncodedVideo | VideoError, None, None]:
+    """Decode and encode videos exactly as a cache of this spec would hold them, in order.
+
+    They are decoded ahead, a few at a time, and share the encoder's batches. In place of a video
+    that cannot be had or used at all comes its error.
+
+    Args:
+        locations: which videos.
+        encoder: the one that the spec describes.
+        spec: how they are decoded, sampled and batched.
+        decoders: processes that decode; the result is the same with any number.
+        allow_images: whether an image is a video of one frame.
+
+    Raises:
+        RemoteError: nothing of a storage can be had.
+    """
+    records = (
+        VideoRecord(video_id="video", path=location, score=None, split="test")
+        for location in locations
+    )
     sampling = Sampling.parse(spec.sampling)
     settings = DecodeSettings(
         encoder.image_size,
         sampling,
         spec.max_frames,
         spec.max_seconds,
-        untagged_hd=spec.untagged_hd,
+        allow_images=allow_images,
     )
-    rows = [np.empty((0, encoder.width), np.float16)]
     batches = Batches(encoder, spec.batch_size or 1, deliver)
-    inputs = EncoderInputs(batches, rows.append)
-    with decode_ahead([record], settings, decoders=1) as videos:
-        for event in videos:
-            if isinstance(event, DecodedFrames):
-                inputs.add(event)
+    begun: dict[int, _BegunVideo] = {}
+    number = 0
+    most = VIDEOS_BEGUN * decoders
+    with decode_ahead(records, settings, decoders=decoders, most_open=most) as videos:
+        for event in chain(videos, [None]):
+            if event is None:
+                batches.flush()
             else:
-                decoded = inputs.end(event)
-    batches.flush()
-    if decoded.result.status == "failed":
-        raise VideoError(decoded.result.reason, decoded.result.message)
-    every = np.concatenate(rows)
-    kept, decoded = decoded.with_rows(every, sampling)
-    return decoded.encoded(every[kept])
+                if event.number not in begun:
+                    begun[event.number] = _BegunVideo(batches)
+                begun[event.number].take(event)
+            while number in begun and begun[number].is_encoded:
+                yield begun.pop(number).result(sampling)
+                number += 1
+
+
+class _BegunVideo:
+    """A video of which some frames were decoded, and its rows so far."""
+
+    def __init__(self, batches: "Batches") -> None:
+        self._batches = batches
+        self._rows = [np.empty((0, batches.encoder.width), np.float16)]
+        self._inputs = EncoderInputs(batches, self._rows.append)
+        self._decoded: DecodedRows | None = None
+        self._last_row = 0
+
+    def take(self, event: DecodedFrames | DecodedVideo) -> None:
+        """Take in its next frames, or its end."""
+        if isinstance(event, DecodedFrames):
+            self._inputs.add(event)
+        else:
+            self._decoded = self._inputs.end(event)
+            self._last_row = self._batches.added
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it has ended, and all of its rows have come."""
+        return self._decoded is not None and self._last_row <= self._batches.encoded
+
+    def result(self, sampling: Sampling) -> EncodedVideo | VideoError:
+        """Return the video, or why it cannot be used."""
+        decoded, every = self._decoded, np.concatenate(self._rows)
+        if decoded is None:
+            raise RuntimeError("the video has not ended")
+        if decoded.result.status == "failed":
+            return VideoError(decoded.result.reason, decoded.result.message)
+        kept, decoded = decoded.with_rows(every, sampling)
+        return decoded.encoded(every[kept])
 
 
 def deliver(encoding: Encoding, parts: Sequence[tuple[Sink, int]]) -> None:

@@ -98,6 +98,11 @@ def decoders_beside(device: torch.device, config: ExtractConfig, workers: int) -
     """Return how many decoders each of `workers` encoders on such devices gets, at least one."""
     if config.decoders:
         return max(1, config.decoders // workers)
+    return usual_decoders(device, workers)
+
+
+def usual_decoders(device: torch.device, workers: int = 1) -> int:
+    """Return how many decoders suit each of `workers` encoders on such devices, at least one."""
     fitting = cpu_cores() - workers if device.type == "cuda" else cpu_cores() // CORES_PER_DECODER
     return min(max(1, fitting // workers), MOST_DECODERS)
 

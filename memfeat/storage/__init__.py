@@ -17,20 +17,31 @@ from memfeat.storage.files import (
     write_atomically,
     write_json,
 )
-from memfeat.storage.locations import Location, Url, is_url, parse_location
+from memfeat.storage.locations import (
+    AnyLocation,
+    Location,
+    Url,
+    is_one,
+    is_url,
+    location_of,
+    parse_location,
+)
 from memfeat.storage.remote import fetch, list_files, read, remove, upload, write
 from memfeat.storage.tables import format_rows, read_rows
 
 __all__ = [
+    "AnyLocation",
     "Location",
     "Mirror",
     "Url",
     "atomic_replace",
     "fetch",
     "format_rows",
+    "is_one",
     "is_url",
     "list_files",
     "local_copy",
+    "location_of",
     "parse_location",
     "read",
     "read_rows",

@@ -9,6 +9,7 @@ in a URL is kept.
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,9 @@ from urllib.parse import quote
 
 from pydantic import BeforeValidator
 from pydantic_core import core_schema
+from typing_extensions import TypeIs  # which typing has from 3.13 on
+
+from memfeat.errors import ConfigError, short_repr
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PASSWORD = re.compile(r"[^/@]*:[^/]*@")
@@ -110,6 +114,9 @@ class Url:
         )
 
 
+AnyLocation = str | os.PathLike[str] | Url  # what functions for notebooks take
+
+
 def is_url(text: str) -> bool:
     """Return whether a text looks like a URL, valid or not."""
     return _URL.fullmatch(text) is not None
@@ -126,6 +133,26 @@ def parse_location(text: str) -> Path | Url:
     if not text or "\0" in text:
         raise ValueError("it is not a path; name a file or folder")
     return Path(text)
+
+
+def is_one(value: AnyLocation | Iterable[AnyLocation]) -> TypeIs[AnyLocation]:
+    """Return whether a value is to name one file or folder, and not several."""
+    return isinstance(value, str | bytes) or not isinstance(value, Iterable)
+
+
+def location_of(value: AnyLocation) -> Path | Url:
+    """Return a path, or its text, or a URL, as a path or URL.
+
+    Raises:
+        ConfigError: it is none, and so cannot name a file or folder.
+    """
+    if isinstance(value, Url):
+        return value
+    try:
+        return parse_location(os.fsdecode(value))
+    except (TypeError, ValueError) as error:
+        why = "give text or a path" if isinstance(error, TypeError) else str(error)
+        raise ConfigError(f"{short_repr(value)} names no file or folder: {why}") from error
 
 
 def _parsed(value: Any) -> Any:
