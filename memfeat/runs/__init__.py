@@ -1,21 +1,23 @@
 """The run folder: the result of one training, written and read back.
 
-=================  ===========================================================================
-file               content
-=================  ===========================================================================
-config.json        the `TrainConfig` used, with all options of the model
-cache_spec.json    the `CacheSpec` of the features; of several caches, a list under `streams`
-history.jsonl      a line per epoch
-model.safetensors  the best epoch's weights
-predictions.csv    video_id, split, score (empty if withheld), prediction
-provenance.json    versions, commit, data, time taken; all other files repeat byte for byte
-metrics.json       metrics by split; written last, so a folder with it is complete
-=================  ===========================================================================
+====================  ==============================================================================
+file                  content
+====================  ==============================================================================
+config.json           the `TrainConfig` used, with all options of the model
+cache_spec.json       the `CacheSpec` of the features; of several caches, a list under `streams`
+familiar.safetensors  what the training videos are like, see `FamiliarVideos`
+history.jsonl         a line per epoch
+model.safetensors     the best epoch's weights
+predictions.csv       video_id, split, score (empty if withheld), prediction
+provenance.json       versions, commit, data, time taken; all other files repeat byte for byte
+metrics.json          metrics by split; written last, so a folder with it is complete
+====================  ==============================================================================
 
 Several seeds are several such folders, `seed-0` and so on, in one without history and model: its
 predictions are the mean over seeds, its metrics their mean and standard deviation.
 """
 
+from memfeat.runs.familiar import FamiliarVideos, shown_seconds
 from memfeat.runs.files import (
     ABLATION,
     FINETUNED,
@@ -49,6 +51,7 @@ __all__ = [
     "PREDICTIONS",
     "PROVENANCE",
     "TRANSFER",
+    "FamiliarVideos",
     "Predictions",
     "Run",
     "begin_run",
@@ -60,6 +63,7 @@ __all__ = [
     "read_object",
     "read_predictions",
     "seed_folder",
+    "shown_seconds",
     "split_metrics",
     "write_scores",
 ]

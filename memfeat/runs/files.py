@@ -19,6 +19,7 @@ HISTORY = "history.jsonl"
 MODEL = "model.safetensors"
 FINETUNED = "i3d.safetensors"  # in a folder of `memfeat finetune`: an encoder's weights
 PREDICTIONS = "predictions.csv"
+FAMILIAR = "familiar.safetensors"  # what the training videos are like
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
 ABLATION = "ablation.json"  # the table of a grid, in the folder above its runs

@@ -12,6 +12,7 @@ from memfeat.cache import CacheSpec
 from memfeat.cache.spec import ROUNDING
 from memfeat.config import Settings, TrainConfig, build
 from memfeat.errors import CacheError, ConfigError, RunError
+from memfeat.runs.familiar import FamiliarVideos
 from memfeat.runs.files import (
     ABLATION,
     CONFIG,
@@ -140,6 +141,14 @@ class Run:
                 f"{own:.2g} on dev, that of the scores {spread:.2g}"
             )
         return found
+
+    def familiar(self) -> FamiliarVideos | None:
+        """Read what its training videos are like; None if an early version trained it.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return FamiliarVideos.read(self.members[0])
 
     def regressors(self) -> "list[Regressor] | list[FittedRegressor]":
         """Build every seed's model with its trained weights, on the CPU, in evaluation mode.

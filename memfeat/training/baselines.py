@@ -194,4 +194,5 @@ def run_baseline(examples: Examples, config: TrainConfig) -> None:
         "seconds": round(time.perf_counter() - start, 3),
     }
     begin_run(config, examples.specs)
+    examples.familiar.write(config.run)
     finish_seed(config, (), fitted.model, fitted.predictions, provenance)

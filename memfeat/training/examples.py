@@ -16,8 +16,9 @@ from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import Split
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.models import AGGREGATORS
-from memfeat.runs import Predictions
+from memfeat.runs import FamiliarVideos, Predictions, shown_seconds
 from memfeat.training.batches import Stream, Videos
+from memfeat.training.familiar import sum_up
 from memfeat.training.reading import require_splits, scores_of
 
 LABELS = 0x1ABE15  # keeps the permutation of scores apart from other uses of the same seed
@@ -87,6 +88,23 @@ class Examples:
             np.stack([_mean_frame(table, position) for position in positions.tolist()])
             for table, positions in zip(self.tables, self.positions, strict=True)
         )
+
+    @cached_property
+    def familiar(self) -> FamiliarVideos:
+        """What the scored videos of the train split are like, to tell others from them."""
+        train, dev = self.labelled("train"), self.labelled("dev")
+        features = np.hstack(self.means)
+        seconds, frames = np.array([self._length(video) for video in train.tolist()]).T
+        frames *= self.specs[0].clip_frames
+        rates = np.divide(frames, seconds, out=np.zeros_like(frames), where=seconds > 0)
+        return sum_up(features[train], features[dev], seconds, rates)
+
+    def _length(self, video: int) -> tuple[float, float]:
+        """Return how many seconds a video lasts, and its frames, or clips, in the first cache."""
+        table, position = self.tables[0], int(self.positions[0][video])
+        covers = _covers(table, position)
+        rows = slice(table.offsets[position], table.offsets[position + 1])
+        return shown_seconds(table.pts_seconds[rows], covers), float(covers.sum())
 
     @cached_property
     def facts(self) -> dict[str, Any]:

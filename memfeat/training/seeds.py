@@ -163,6 +163,7 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
     start = time.perf_counter()
     with cpu_threads(config.threads):
         scores = score(fitted.regressor, examples.videos(CPU, config.aggregator))
+        familiar = examples.familiar
     provenance = {
         **examples.facts,
         "versions": versions(),
@@ -173,6 +174,7 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
         "stopped_because": fitted.stopped_because,
         "seconds": round(fitted.seconds + time.perf_counter() - start, 3),
     }
+    familiar.write(config.run)
     finish_seed(
         config, map(asdict, fitted.history), fitted.regressor, examples.columns(scores), provenance
     )

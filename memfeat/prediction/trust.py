@@ -1,0 +1,160 @@
+"""How far to trust a score: its interval, its rank among known scores, and what is unusual."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfeat.runs import FamiliarVideos, Predictions
+from memfeat.runs.familiar import FACTOR, FEW
+
+COVERAGE = 90  # per cent of true scores that intervals are to hold
+EXTREME = 5.0  # per cent of the known scores at either end
+MOST_SHIFTS = 100  # pairings of the dev videos, to learn what differences are usual
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a run's own predictions teach about new ones.
+
+    Attributes:
+        errors: float64 (videos,), true score minus prediction on the dev split, which training did
+            not fit but stopped by.
+        learned: float64 (videos,), the train split's true scores, in increasing order.
+    """
+
+    errors: NDArray[np.float64]
+    learned: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, runs: Sequence[Predictions]) -> Self:
+        """Take the predictions of a run, or of several whose scores are averaged.
+
+        Of several, the errors are of the dev videos that all have in common.
+        """
+        splits = [_scored(predictions, "dev") for predictions in runs]
+        common = [name for name in splits[0] if all(name in split for split in splits)]
+        truth = [splits[0][name][0] for name in common]
+        predicted = [np.mean([split[name][1] for split in splits]) for name in common]
+        train = [_scored(predictions, "train") for predictions in runs]
+        known = {name: split[name][0] for split in train for name in split}
+        return cls(np.array(truth) - np.array(predicted), np.sort(list(known.values())))
+
+    @cached_property
+    def margin(self) -> float | None:
+        """How far the true score may be from a prediction; None with fewer than 9 dev videos.
+
+        Split conformal prediction (Vovk et al. 2005; Lei et al. 2018): if a new video is drawn
+        like the dev videos, its true score is this close with a probability of 90 % or more.
+        """
+        rank = _rank(len(self.errors))
+        return None if rank > len(self.errors) else float(np.sort(abs(self.errors))[rank - 1])
+
+    @cached_property
+    def difference_margin(self) -> float | None:
+        """The same for the difference of two videos; None with fewer than 18 dev videos.
+
+        Learned from the dev videos in pairs, in as many pairings as there are up to `MOST_SHIFTS`.
+        """
+        pairs = len(self.errors) // 2
+        rank = _rank(pairs)
+        if rank > pairs:
+            return None
+        shifts = range(1, min(pairs, MOST_SHIFTS) + 1)
+        differences = [abs(self.errors - np.roll(self.errors, shift)) for shift in shifts]
+        return float(np.quantile(differences, rank / pairs, method="inverted_cdf"))
+
+    def interval(self, score: float) -> tuple[float, float] | None:
+        """Return where the true score lies with a probability of 90 %, within [0, 1]."""
+        margin = self.margin
+        if margin is None:
+            return None
+        low, high = np.clip([score - margin, score + margin], 0.0, 1.0)
+        return float(low), float(high)
+
+    def percentile(self, score: float) -> float | None:
+        """Return which share of the learned scores is lower, in per cent; equal ones count half."""
+        if not len(self.learned):
+            return None
+        ends = [np.searchsorted(self.learned, score, side) for side in ("left", "right")]
+        return float(50 * sum(ends) / len(self.learned))
+
+
+def _rank(count: int) -> int:
+    """Return which of so many errors, by size, bounds a new one with the nominal probability."""
+    return -(-(count + 1) * COVERAGE // 100)
+
+
+def _scored(predictions: Predictions, split: str) -> dict[str, tuple[float, float]]:
+    """Return the truth and the prediction of a split's scored videos, by id."""
+    chosen = np.flatnonzero(predictions.scored(split))
+    columns = predictions.score[chosen].tolist(), predictions.prediction[chosen].tolist()
+    ids = [predictions.video_id[index] for index in chosen.tolist()]
+    return dict(zip(ids, zip(*columns, strict=True), strict=True))
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """How a video differs from those that a run was trained on.
+
+    Attributes:
+        familiarity: which share of familiar videos lies farther from what the run was trained on,
+            from 1 for the most typical to 0; None if an early version trained the run.
+        cautions: a line for each way in which the video differs, by a stable code: `unfamiliar`,
+            `extreme`, `length`, `frame_rate`.
+    """
+
+    familiarity: float | None
+    cautions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        familiar: FamiliarVideos | None,
+        features: NDArray[np.float64],
+        seconds: float,
+        frames_per_second: float,
+        percentile: float | None,
+    ) -> Self:
+        """Compare a video with what a run was trained on.
+
+        Args:
+            familiar: what that is like.
+            features: the video's own, (dim,).
+            seconds: how long it lasts.
+            frames_per_second: its frame rate, or 0 if it has none.
+            percentile: of its score among those that the run learned from.
+        """
+        if familiar is None:
+            return cls(None, {})
+        distance = float(familiar.distance(features[None])[0])
+        cautions = {}
+        if distance > familiar.limit:
+            cautions["unfamiliar"] = (
+                f"its features lie {distance / familiar.limit:.1f} times as far from those that "
+                f"the run learned from as those of {1 - FEW:.0%} of familiar videos; neither its "
+                "score nor the interval can be relied on"
+            )
+            if percentile is not None and not EXTREME < percentile < 100 - EXTREME:
+                cautions["extreme"] = (
+                    "an unfamiliar video has a score at the end of the known ones, which is more "
+                    "likely an error than a finding"
+                )
+        if known := _range_left(familiar.seconds, seconds):
+            cautions["length"] = f"it lasts {seconds:.1f} s, and the training videos {known} s"
+        rates = familiar.frames_per_second
+        if frames_per_second and (known := _range_left(rates, frames_per_second)):
+            own = f"{frames_per_second:.1f} frames/s"
+            cautions["frame_rate"] = f"it has {own}, and the training videos {known}"
+        return cls(familiar.share_beyond(distance), cautions)
+
+
+def _range_left(known: NDArray[np.float32], value: float) -> str:
+    """Name a range if a value lies far outside of it, or else nothing."""
+    low, high = known.tolist()
+    far = value > FACTOR * high or value < low / FACTOR
+    same = f"{low:.1f}" == f"{high:.1f}"
+    return (f"{low:.1f}" if same else f"{low:.1f} to {high:.1f}") if high and far else ""
