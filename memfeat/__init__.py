@@ -1,3 +1,51 @@
-"""Predict how memorable a video is: cached frame embeddings in, scores out."""
+"""Predict how memorable a video is: cached frame embeddings in, scores out.
+
+>>> import memfeat
+>>> memfeat.load("runs/mine").predict("clip.mp4").status
+'ok'
+
+What it gives is imported when it is first asked for, so that `import memfeat` itself is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from memfeat.errors import MemfeatError
+
+if TYPE_CHECKING:
+    from memfeat.api import embed, evaluate, extract, load, train
+    from memfeat.cache import Cache
+    from memfeat.prediction import Predictor, VideoPrediction
+    from memfeat.runs import Run
 
 __version__ = "0.1.0"
+__all__ = [
+    "Cache",
+    "MemfeatError",
+    "Predictor",
+    "Run",
+    "VideoPrediction",
+    "embed",
+    "evaluate",
+    "extract",
+    "load",
+    "train",
+]
+
+_PACKAGES = {
+    "Cache": "cache",
+    "Predictor": "prediction",
+    "Run": "runs",
+    "VideoPrediction": "prediction",
+    **dict.fromkeys(("embed", "evaluate", "extract", "load", "train"), "api"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PACKAGES:
+        raise AttributeError(f"module 'memfeat' has no attribute {name!r}")
+    return getattr(import_module(f"memfeat.{_PACKAGES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

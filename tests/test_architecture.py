@@ -67,7 +67,7 @@ def test_imports_point_down_the_levels_that_the_documentation_draws():
         f"{path} imports memfeat.{used}"
         for path in FILES
         for used in rooms_used(path)
-        if LEVEL[used] >= LEVEL[room(path)]
+        if LEVEL[used] >= LEVEL.get(room(path), MOST_LEVELS)  # what `import memfeat` gives
     ]
     assert wrong == []
 
@@ -107,4 +107,4 @@ def test_light_entry_points_import_no_torch(arguments):
     )
     loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
     assert "memfeat" in loaded
-    assert not loaded & {"torch", "av", "h5py", "open_clip", "scipy", "matplotlib"}
+    assert not loaded & {"torch", "numpy", "av", "h5py", "open_clip", "scipy", "matplotlib"}

@@ -20,7 +20,6 @@ from click.testing import CliRunner, Result
 from processes import memfeat, start
 
 from memfeat.cli import COMMANDS, main, names
-from memfeat.cli.predict import _pictures
 from memfeat.cli.tables import print_ablation
 from memfeat.config import ExtractConfig, TrainConfig
 from memfeat.video import write_video
@@ -281,12 +280,6 @@ def test_real_footage_is_decoded_whole_and_scored(home):
     (predicted,) = json.loads(ok("predict", home / "run", clip, "--json").stdout)
     assert (predicted["status"], predicted["num_frames"]) == ("ok", 120)
     assert 0 < predicted["score"] < 1
-
-
-def test_no_two_videos_share_a_picture():
-    videos = [Path(name) for name in ("a/x.mp4", "b/x.mp4", "x-2.mp4", "x.mkv", "y.mp4")]
-    names = [path.name for path in _pictures(videos, Path("drawn"))]
-    assert names == ["x.png", "x-2.png", "x-2-2.png", "x-3.png", "y.png"]
 
 
 def test_a_timeline_is_drawn(home, tmp_path):

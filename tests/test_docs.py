@@ -1,5 +1,6 @@
 """The documentation does what it says: commands run, flags and files exist, links lead on."""
 
+import doctest
 import importlib.util
 import re
 import runpy
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import memfeat.api
 from memfeat.cli import main
 from memfeat.config import AblationConfig, TrainConfig, build
 from memfeat.datasets import FORMATS
@@ -27,7 +29,8 @@ from memfeat.video import write_video
 
 # In an order in which what one page makes is there for the next.
 PAGES = (
-    *("docs/index.md", "docs/tutorial.md", "docs/how-to/own-videos.md", "README.md"),
+    *("docs/index.md", "docs/tutorial.md", "docs/how-to/own-videos.md"),
+    *("docs/how-to/predict.md", "README.md"),
     *("docs/how-to/choose-a-system.md", "docs/how-to/features-made-elsewhere.md"),
     *("docs/how-to/read-a-cache.md", "docs/how-to/mediaeval.md", "docs/how-to/papers-tables.md"),
     *("docs/how-to/cluster.md", "docs/reference/commands.md", "docs/reference/manifest.md"),
@@ -317,6 +320,9 @@ def test_the_documentation_does_what_it_says(home, monkeypatch):
     assert "hits.csv, line 2, column hit_rate: " in refused.output
     assert "colour-layout" in run("memfeat cache info cache/mine/colours", home)
     assert '"max"' in Path("runs/max/config.json").read_text()
+    for module in (memfeat, memfeat.api):
+        for example in doctest.DocTestFinder().find(module):
+            assert doctest.DocTestRunner().run(example).failed == 0, example.name
 
 
 def test_the_tutorial_counts_the_demos_clips():

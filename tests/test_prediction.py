@@ -4,7 +4,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from clips import write_clip
 
 from memfeat.cache import Cache
 from memfeat.config import ExtractConfig, TrainConfig
@@ -111,7 +110,9 @@ def test_a_clip_gets_the_score_that_the_run_gave_it_from_the_cache(runs, bigru):
 def test_score_and_spread_are_over_seeds_and_one_seed_has_no_spread(runs, bigru, avg):
     path = runs / "clip-0.mp4"
     found = bigru.predict(path)
-    scores = [float(each.scores[0]) for each in seed_scores(bigru.run, embeddings(runs, path.stem))]
+    scores = [
+        float(each.scores[0]) for each in seed_scores(bigru.runs[0], embeddings(runs, path.stem))
+    ]
     assert len(scores) == 3
     assert found.score == pytest.approx(np.mean(scores), abs=1e-6)
     assert found.score_std == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
@@ -128,23 +129,23 @@ def test_frames_times_and_duration_are_the_clips(runs, bigru):
 
 def test_weights_are_the_regressors_mean_over_seeds_and_none_without_attention(runs, bigru, avg):
     path = runs / "clip-0.mp4"
-    each = seed_scores(bigru.run, embeddings(runs, path.stem))
+    each = seed_scores(bigru.runs[0], embeddings(runs, path.stem))
     expected = np.mean([result.weights[0][0].numpy() for result in each], axis=0)
     assert np.ptp(expected) > 0
     assert bigru.predict(path).weights == pytest.approx(expected, abs=1e-6)
-    assert bigru.timeline(path).weights == pytest.approx(expected, abs=1e-6)
+    assert bigru.predict(path).timeline.weights == pytest.approx(expected, abs=1e-6)
     assert avg.predict(path).weights is None
-    assert avg.timeline(path).weights is None
+    assert avg.predict(path).timeline.weights is None
 
 
 def test_effect_equals_leaving_out_each_frame_one_by_one(runs, bigru):
     frames = embeddings(runs, "clip-3")
 
     def score(frames):
-        return np.mean([float(each.scores[0]) for each in seed_scores(bigru.run, frames)])
+        return np.mean([float(each.scores[0]) for each in seed_scores(bigru.runs[0], frames)])
 
     expected = [score(frames) - score(np.delete(frames, t, axis=0)) for t in range(len(frames))]
-    found = bigru.timeline(runs / "clip-3.mp4")
+    found = bigru.predict(runs / "clip-3.mp4").timeline
     assert np.abs(expected).max() > 1e-5
     assert found.effect == pytest.approx(expected, abs=1e-6)
     assert found.score == pytest.approx(score(frames), abs=1e-6)
@@ -153,46 +154,46 @@ def test_effect_equals_leaving_out_each_frame_one_by_one(runs, bigru):
 
 def test_effect_of_averaged_frames_follows_from_the_formula(runs, avg):
     frames = embeddings(runs, "clip-2").astype(np.float64)
-    head = avg.run.regressors()[0].head.linear
+    head = avg.runs[0].regressors()[0].head.linear
     weight, bias = (p.detach().double().numpy()[0] for p in (head.weight, head.bias))
     without = (frames.sum(0) - frames) / (len(frames) - 1)
     score, scores = (1 / (1 + np.exp(-(x @ weight + bias))) for x in (frames.mean(0), without))
     expected = score - scores
     assert np.ptp(expected) > 1e-6
-    assert avg.timeline(runs / "clip-2.mp4").effect == pytest.approx(expected, abs=3e-7)
+    assert avg.predict(runs / "clip-2.mp4").timeline.effect == pytest.approx(expected, abs=3e-7)
 
 
 def test_a_long_clip_loses_windows_of_frames_that_share_one_effect(runs, bigru, monkeypatch):
     monkeypatch.setattr("memfeat.prediction.clip.MAX_VARIANTS", 3)
     frames = embeddings(runs, "clip-3")
-    found = bigru.timeline(runs / "clip-3.mp4")
+    found = bigru.predict(runs / "clip-3.mp4").timeline
     assert found.window == 3  # 8 frames: windows of 3, 3 and 2
     for start, stop in [(0, 3), (3, 6), (6, 8)]:
         rest = np.delete(frames, range(start, stop), axis=0)
-        score = np.mean([float(each.scores[0]) for each in seed_scores(bigru.run, rest)])
+        score = np.mean([float(each.scores[0]) for each in seed_scores(bigru.runs[0], rest)])
         assert found.effect[start:stop] == pytest.approx(found.score - score, abs=1e-6)
 
 
 def test_batches_of_variants_change_nothing(runs, bigru, monkeypatch):
-    together = bigru.timeline(runs / "clip-0.mp4").effect
-    monkeypatch.setattr("memfeat.prediction.predictor._BATCH", 2)
-    assert bigru.timeline(runs / "clip-0.mp4").effect == pytest.approx(together, abs=1e-6)
+    together = bigru.predict(runs / "clip-0.mp4").timeline.effect
+    monkeypatch.setattr("memfeat.prediction.scorer._BATCH", 2)
+    assert bigru.predict(runs / "clip-0.mp4").timeline.effect == pytest.approx(together, abs=1e-6)
 
 
 def test_one_frame_has_a_score_but_no_effect_and_says_why(runs, bigru):
-    found = bigru.timeline(runs / "clip-6.mp4")
+    found = bigru.predict(runs / "clip-6.mp4").timeline
     assert 0 < found.score < 1
     assert found.effect is None
     assert "one frame" in found.effect_undefined
     assert len(found.weights) == 1
 
 
-def test_timeline_after_predict_encodes_nothing_again(runs, avg, monkeypatch):
-    path = runs / "clip-1.mp4"
-    fresh = avg.timeline(path)
-    avg.predict(path)
-    monkeypatch.setattr(avg.encoders[0], "encode", None)
-    assert np.array_equal(avg.timeline(path).effect, fresh.effect)
+def test_effects_are_found_on_first_use_and_encode_nothing_again(runs, avg, monkeypatch):
+    prediction = avg.predict(runs / "clip-1.mp4")
+    assert "timeline" not in vars(prediction)
+    monkeypatch.setattr(avg.encoders[0], "begin", None)
+    assert len(prediction.effects) == 5
+    assert prediction.effects is prediction.timeline.effect
 
 
 def test_an_unusable_video_is_an_entry_with_its_reason_and_the_next_is_scored(runs, avg, tmp_path):
@@ -205,7 +206,7 @@ def test_an_unusable_video_is_an_entry_with_its_reason_and_the_next_is_scored(ru
     assert all(each.score is None and str(each.path) in each.message for each in found)
     assert avg.predict(runs / "clip-1.mp4").score is not None
     with pytest.raises(VideoError, match=r"none\.mp4"):
-        avg.timeline(tmp_path / "none.mp4")
+        avg.predict(tmp_path / "none.mp4").timeline  # noqa: B018
 
 
 def test_a_truncated_video_is_scored_on_what_there_is_and_says_so(runs, avg, tmp_path):
@@ -235,28 +236,14 @@ def test_a_prediction_is_json_and_says_where_it_comes_from(runs, bigru):
 def test_a_run_of_another_encoder_is_refused_with_both_values(runs, tmp_path, field, value):
     built = json.loads((runs / "avg" / "cache_spec.json").read_text())[field]
     with pytest.raises(RunError) as caught:
-        Predictor(tampered(runs, tmp_path, **{field: value}), device="cpu")
+        Predictor(tampered(runs, tmp_path, **{field: value}), device="cpu").encoders  # noqa: B018
     assert f"{field} is {built!r}, not {value!r}" in str(caught.value)
-
-
-def test_a_run_made_before_untagged_hd_was_bt_709_reads_it_as_its_cache_did(runs, tmp_path, avg):
-    """Its features are those of the same pixels with a tag that says BT.601."""
-    pictures = [np.full((720, 64, 3), (220, 40 * number, 30), np.uint8) for number in range(4)]
-    untagged = write_clip(tmp_path / "untagged.mp4", pictures)
-    tagged = write_clip(tmp_path / "tagged.mp4", pictures, colorspace=6)
-    folder = tampered(runs, tmp_path)
-    spec = json.loads((folder / "cache_spec.json").read_text())
-    assert spec.pop("untagged_hd") == "BT.709"
-    (folder / "cache_spec.json").write_text(json.dumps(spec))
-    found = Predictor(folder, device="cpu").predict(untagged).score
-    assert found == avg.predict(tagged).score
-    assert found != avg.predict(untagged).score
 
 
 def test_a_run_of_a_checkpoint_file_asks_for_it_by_name(runs, tmp_path):
     folder = tampered(runs, tmp_path, weights="file:mine.safetensors")
     with pytest.raises(RunError, match=r"'mine\.safetensors'; give its path with --weights"):
-        Predictor(folder, device="cpu")
+        Predictor(folder, device="cpu").predict("clip.mp4")
 
 
 # A sampled clip: each third frame, standing for those after it
@@ -274,7 +261,7 @@ def test_a_sampled_clip_gets_the_score_and_weights_of_its_frames_repeated(runs, 
     found = sampled.predict(runs / "clip-3.mp4")
     kept = embeddings(runs, "clip-3")[::3]
     repeated = kept.repeat([3, 3, 2], axis=0)
-    (expected,) = seed_scores(sampled.run, repeated)
+    (expected,) = seed_scores(sampled.runs[0], repeated)
     assert found.score == pytest.approx(float(expected.scores[0]), abs=1e-6)
     assert found.num_frames == 8
     assert found.pts_seconds == pytest.approx([0.0, 0.3, 0.6])
@@ -285,11 +272,11 @@ def test_a_sampled_clip_gets_the_score_and_weights_of_its_frames_repeated(runs, 
 
 
 def test_leaving_out_a_kept_frame_leaves_out_all_that_it_stands_for(runs, sampled):
-    found = sampled.timeline(runs / "clip-3.mp4")
+    found = sampled.predict(runs / "clip-3.mp4").timeline
     repeated = embeddings(runs, "clip-3")[::3].repeat([3, 3, 2], axis=0)
     assert found.window == 1
     for row, gone in enumerate([range(3), range(3, 6), range(6, 8)]):
-        (rest,) = seed_scores(sampled.run, np.delete(repeated, gone, axis=0))
+        (rest,) = seed_scores(sampled.runs[0], np.delete(repeated, gone, axis=0))
         assert found.effect[row] == pytest.approx(found.score - float(rest.scores[0]), abs=1e-6)
 
 
@@ -311,14 +298,14 @@ def test_a_clip_gets_the_score_of_a_run_of_two_streams_from_both_its_encoders(ru
 
 def test_a_timeline_of_two_streams_leaves_out_stretches_of_time_in_both(runs, both):
     frames = embeddings(runs, "clip-3")
-    (model,) = both.run.regressors()
+    (model,) = both.runs[0].regressors()
 
     def score(*streams):
         padded = [(torch.from_numpy(each)[None], torch.tensor([len(each)])) for each in streams]
         with torch.no_grad():
             return float(model(*padded).scores)
 
-    found = both.timeline(runs / "clip-3.mp4")
+    found = both.predict(runs / "clip-3.mp4").timeline
     assert found.score == pytest.approx(score(frames, frames[:3]), abs=1e-6)
     assert found.window == 6
     assert np.ptp(found.effect) > 1e-6
@@ -330,14 +317,14 @@ def test_a_timeline_of_two_streams_leaves_out_stretches_of_time_in_both(runs, bo
 
 
 def test_a_clip_that_one_encoder_sees_as_one_has_no_effect_and_says_why(runs, both):
-    found = both.timeline(runs / "clip-6.mp4")
+    found = both.predict(runs / "clip-6.mp4").timeline
     assert found.effect is None
     assert found.effect_undefined.startswith("efficientnet-lite0 sees the clip as one")
 
 
 def test_checkpoints_that_no_encoder_takes_are_refused(runs):
     with pytest.raises(RunError, match=r"3 checkpoint files are given, and .* has 2 encoders"):
-        Predictor(runs / "both", device="cpu", weights=["a", "b", "c"])
+        Predictor(runs / "both", device="cpu", weights=["a", "b", "c"]).predict("clip.mp4")
 
 
 def test_frames_at_gives_the_pixels_of_those_frames(runs):

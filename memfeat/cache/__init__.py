@@ -9,7 +9,7 @@ from memfeat.cache.importing import ImportSummary, import_features
 from memfeat.cache.shard import MOST_COVERED
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.status import CacheStatus, Repair, repair, same_sources, status_of, verify
-from memfeat.cache.table import FeatureTable, SharedTable, shared_table
+from memfeat.cache.table import FeatureTable, SharedTable, VideoFeatures, shared_table
 from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
 from memfeat.cache.writing import ShardTarget, Spool, SpooledRows, shard_target, write_shard
 
@@ -30,6 +30,7 @@ __all__ = [
     "SpooledRows",
     "Status",
     "VideoEntry",
+    "VideoFeatures",
     "blocks_of",
     "export_features",
     "import_features",

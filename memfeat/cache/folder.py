@@ -1,7 +1,7 @@
 """A cache: a folder of shards, read as one."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from memfeat.cache.rows import Span, StoredRows
 from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
-from memfeat.cache.table import FeatureTable
+from memfeat.cache.table import FeatureTable, VideoFeatures
 from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.errors import CacheError, DamagedShardError
-from memfeat.storage import Location, Mirror, Url, shards_at
+from memfeat.storage import AnyLocation, Location, Mirror, Url, location_of, shards_at
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Cache:
         return tuple(self.rows)
 
     @classmethod
-    def open(cls, folder: Location, *, damaged_ok: bool = False) -> Self:
+    def open(cls, folder: AnyLocation, *, damaged_ok: bool = False) -> Self:
         """Read which videos the shards of `folder` hold; no embedding is read yet.
 
         Of a remote folder the shards that this machine has no copy of are fetched.
@@ -55,7 +55,7 @@ class Cache:
                 shard that cannot be read.
             RemoteError: a remote folder that cannot be fetched.
         """
-        cache, problems = cls.scan(folder)
+        cache, problems = cls.scan(location_of(folder))
         if cache is None:
             raise next(iter(problems.values()))
         for problem in problems.values():
@@ -132,6 +132,25 @@ class Cache:
         """Return the ids of the videos that may be trained on, sorted."""
         allowed = ("ok", "partial") if partial else ("ok",)
         return tuple(sorted(v for v, entry in self.entries.items() if entry.status in allowed))
+
+    def __getitem__(self, video_id: str) -> VideoFeatures:
+        """Read one video, `ok` or partial.
+
+        Raises:
+            CacheError: it is not cached, has no frames, or its shard cannot be read.
+        """
+        table = self.load([video_id])
+        return VideoFeatures(table.values, table.pts_seconds)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def table(self) -> FeatureTable:
+        """Read all videos that are `ok`, by id, as one flat array with offsets; see `load`."""
+        return self.load()
 
     def load(self, video_ids: Sequence[str] | None = None) -> FeatureTable:
         """Read the videos named, in that order, or else all that are `ok`, by id.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from memfeat.cache.folder import Cache
 
 ZEROS = bytes(1 << 20)
+
+
+class VideoFeatures(NamedTuple):
+    """One video's features, to be unpacked.
+
+    Attributes:
+        vectors: float16 (time, width), one row a frame.
+        pts_seconds: float64 (time,), when each frame appears.
+    """
+
+    vectors: NDArray[np.float16]
+    pts_seconds: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ COMMANDS = {  # to the module of each
     "ablation": "grids",
     "transfer": "grids",
     "predict": "predict",
+    "compare": "compare",
     "submission": "submission",
     "report": "report",
     "cache": "cache",

@@ -10,15 +10,20 @@ from memfeat.cli.extract import fill_cache, say_summary
 from memfeat.cli.finetune import finetune_weights
 from memfeat.cli.options import (
     LOCATION,
-    given,
     json_option,
     print_json,
-    read_settings,
     recipe_options,
     say,
     settings_options,
 )
-from memfeat.config import AblationConfig, FinetuneConfig, TrainConfig, TransferConfig
+from memfeat.config import (
+    AblationConfig,
+    FinetuneConfig,
+    TrainConfig,
+    TransferConfig,
+    given,
+    read_settings,
+)
 from memfeat.errors import ExitCode, MemfeatError
 from memfeat.storage import Location
 

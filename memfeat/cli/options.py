@@ -21,7 +21,7 @@ from typing import (
 import click
 from pydantic.fields import FieldInfo
 
-from memfeat.config import Settings, build, read_pipeline
+from memfeat.config import Settings, read_pipeline, read_settings
 from memfeat.config.settings import FLAG_ALONE
 from memfeat.errors import ConfigError, ManifestError
 from memfeat.storage import Location, Url, is_url
@@ -149,22 +149,6 @@ def recipe_options(settings: type[Settings], without: Container[str]) -> Callabl
         return cast("F", run)
 
     return decorate
-
-
-def read_settings(settings: type[S], table: str, pipeline: Path | None, flags: dict[str, Any]) -> S:
-    """Merge a pipeline's table with the flags that were given, and validate.
-
-    Raises:
-        ConfigError: see `memfeat.config.build`.
-    """
-    values = dict(read_pipeline(pipeline).get(table, {})) if pipeline else {}
-    values |= given(flags)
-    return build(settings, values, source=f"{pipeline} [{table}]" if pipeline else "options")
-
-
-def given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags that were given; one that can be repeated is empty if it was not."""
-    return {name: value for name, value in flags.items() if value not in (None, ())}
 
 
 def manifest_of(run: "Run", manifest: Location | None) -> "Manifest":

@@ -1,9 +1,11 @@
 """Progress on stderr: a live line on a terminal, its last state in a log."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -48,6 +50,13 @@ class ProgressLine:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._bars.console.print(escape(line), soft_wrap=True, highlight=False)
+
+    def show_data(self, line: str) -> None:
+        """Print a line on stdout; above the bar, if both are on a terminal."""
+        if self._bars.console.is_terminal and sys.stdout.isatty():
+            self.say(line)
+        else:
+            click.echo(line)
 
     def show_grid(self, progress: "GridProgress") -> None:
         """Show how far a grid has come; all is done if an earlier run left nothing to do."""
@@ -97,6 +106,7 @@ def progress_line(what: str, total: int | None = None) -> Iterator[ProgressLine]
         console=console,
         expand=True,
         speed_estimate_period=SPEED_FROM_SECONDS,
+        redirect_stdout=False,  # it would go to stderr
     )
     with bars:
         yield ProgressLine(bars, what, total)

@@ -8,7 +8,6 @@ field's description says "ours". A pipeline file is TOML with a table for each c
 from memfeat.config.extract import (
     EVERY_REASON,
     MAX_PIXELS,
-    UNTAGGED_HD,
     ConvertConfig,
     ExtractConfig,
     ImportConfig,
@@ -27,13 +26,16 @@ from memfeat.config.grids import (
     TransferDataset,
     TransferFigures,
 )
+from memfeat.config.predict import PredictConfig
 from memfeat.config.settings import (
     Printed,
     Seeds,
     Settings,
     build,
+    given,
     parse_seeds,
     read_pipeline,
+    read_settings,
 )
 from memfeat.config.train import (
     FinetuneConfig,
@@ -47,7 +49,6 @@ from memfeat.manifest import Split
 __all__ = [
     "EVERY_REASON",
     "MAX_PIXELS",
-    "UNTAGGED_HD",
     "AblationConfig",
     "AblationRow",
     "CacheRecipe",
@@ -59,6 +60,7 @@ __all__ = [
     "OnPartial",
     "PaperFigures",
     "PlanConfig",
+    "PredictConfig",
     "Printed",
     "Seeds",
     "Settings",
@@ -72,7 +74,9 @@ __all__ = [
     "build",
     "cache_names",
     "count_tokens",
+    "given",
     "parse_seeds",
     "read_pipeline",
+    "read_settings",
     "token_grid",
 ]

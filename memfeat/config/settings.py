@@ -151,3 +151,21 @@ def _name_of(part: str | int) -> str:
     """Return a part of a field's name, fit for a message of one line."""
     text = str(part)
     return text if text.isprintable() else repr(text)
+
+
+def read_settings(
+    settings: type[S], table: str, pipeline: str | Path | None, values: dict[str, Any]
+) -> S:
+    """Merge a pipeline's table with values that override it, and validate.
+
+    Raises:
+        ConfigError: as for `read_pipeline` and `build`.
+    """
+    found = dict(read_pipeline(Path(pipeline)).get(table, {})) if pipeline else {}
+    source = f"{pipeline} [{table}]" if pipeline else "options"
+    return build(settings, found | given(values), source=source)
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that were given; a flag that can be repeated is empty if it was not."""
+    return {name: value for name, value in values.items() if value not in (None, ())}

@@ -37,7 +37,10 @@ VARIABLES = {
 SMALL = 7.0  # points
 LINE = 0.145  # inches per line of small print
 
-_WARNING = re.compile(r"random weights|not from people|formula|simulat|shuffled", re.IGNORECASE)
+_WARNING = re.compile(
+    r"random weights|not from people|formula|simulat|shuffled|^(partial|unfamiliar|extreme):",
+    re.IGNORECASE,
+)
 _STYLE: dict[str, Any] = {
     "font.size": 9.0,
     "text.color": INK,
@@ -89,6 +92,19 @@ def picture_format(path: Path) -> str:
         allowed = ", ".join(f".{name}" for name in FORMATS)
         raise ConfigError(f"cannot draw {path}: end its name in one of {allowed}")
     return suffix
+
+
+def require_picture(path: Path) -> None:
+    """Refuse a picture's path that cannot be written to, before anything is drawn.
+
+    Raises:
+        ConfigError: the name ends in none of .png, .svg and .pdf, or it is a folder's.
+        OSError: its folder cannot be made.
+    """
+    picture_format(path)
+    if path.is_dir():
+        raise ConfigError(f"cannot draw {path}: it is a folder; name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def save(figure: Figure, output: Path | BinaryIO) -> None:

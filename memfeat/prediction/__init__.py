@@ -1,7 +1,19 @@
-"""Scores of new videos, and what each of their frames does to the score."""
+"""Scores of new videos, how far to trust them, and what each of their frames does to the score."""
 
 from memfeat.prediction.clip import frames_at
+from memfeat.prediction.comparison import Comparison, Difference
+from memfeat.prediction.inputs import Input, find_videos
 from memfeat.prediction.predictor import Predictor
-from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.results import ABOUT_WEIGHTS, FrameEffects, VideoPrediction
 
-__all__ = ["FrameEffects", "Predictor", "VideoPrediction", "frames_at"]
+__all__ = [
+    "ABOUT_WEIGHTS",
+    "Comparison",
+    "Difference",
+    "FrameEffects",
+    "Input",
+    "Predictor",
+    "VideoPrediction",
+    "find_videos",
+    "frames_at",
+]

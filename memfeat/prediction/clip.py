@@ -13,6 +13,7 @@ from memfeat.cache import EncodedVideo
 from memfeat.decoding import DecodedVideo, DecodeSettings, decode_ahead
 from memfeat.errors import VideoError
 from memfeat.manifest import VideoRecord
+from memfeat.runs import shown_seconds
 from memfeat.storage import Location
 
 LONGEST_SIDE = 480  # pixels of a picture
@@ -26,7 +27,7 @@ class Clip:
     Attributes:
         encoded: (rows, width) each.
         covers: int32 (rows,) each, how many frames a row stands for.
-        frames: float32 (time, dim) each, on the device, with a row repeated for each of its frames.
+        frames: float32 (time, width) each, on the device; a row for each frame it stands for.
     """
 
     encoded: tuple[EncodedVideo, ...]
@@ -34,17 +35,15 @@ class Clip:
     frames: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, encoded: Sequence[EncodedVideo], columns: Sequence[int], device: str) -> "Clip":
-        """Take the first `columns` numbers of each row, which the aggregators need."""
+    def of(cls, encoded: Sequence[EncodedVideo], device: str) -> "Clip":
+        """Take a video's rows to the device."""
         covers = [
             np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
             for each in encoded
         ]
         frames = [
-            torch.from_numpy(each.embeddings[:, :n].astype(np.float32).repeat(own, axis=0)).to(
-                device
-            )
-            for each, n, own in zip(encoded, columns, covers, strict=True)
+            torch.from_numpy(each.embeddings.astype(np.float32).repeat(own, axis=0)).to(device)
+            for each, own in zip(encoded, covers, strict=True)
         ]
         return cls(tuple(encoded), tuple(covers), tuple(frames))
 
@@ -77,11 +76,14 @@ class Clip:
     @property
     def duration_seconds(self) -> float:
         """How long the frames are shown; the last one for the median of the others."""
-        pts_seconds, covers = self.pts_seconds, self.covers[0]
-        if len(pts_seconds) < 2:
-            return 0.0
-        usual = np.median(np.diff(pts_seconds) / covers[:-1])
-        return float(pts_seconds[-1] - pts_seconds[0] + usual * covers[-1])
+        return shown_seconds(self.pts_seconds, self.covers[0])
+
+    def mean(self, stream: int, dim: int) -> NDArray[np.float64]:
+        """Return the mean over a stream's frames of their class tokens, (dim,)."""
+        rows = self.encoded[stream].embeddings[:, :dim].astype(np.float64)
+        covers = self.covers[stream]
+        mean: NDArray[np.float64] = covers @ rows / covers.sum()
+        return mean
 
 
 def frames_at(place: Location, pts_seconds: Collection[float]) -> dict[float, NDArray[np.uint8]]:
@@ -95,7 +97,7 @@ def frames_at(place: Location, pts_seconds: Collection[float]) -> dict[float, ND
     """
     wanted, found = set(pts_seconds), dict[float, NDArray[np.uint8]]()
     record = VideoRecord(video_id="video", path=place, score=None, split="test")
-    settings = DecodeSettings(LONGEST_SIDE, keep_shape=True, hashed=False)
+    settings = DecodeSettings(LONGEST_SIDE, keep_shape=True, hashed=False, allow_images=True)
     with decode_ahead([record], settings, decoders=1) as videos:
         for event in videos:
             if isinstance(event, DecodedVideo):

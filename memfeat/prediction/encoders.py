@@ -1,4 +1,4 @@
-"""Building the encoders that a run was trained on; any other is refused."""
+"""Building the encoders that runs were trained on; any other is refused."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ _CHOOSABLE = ("gelu", "quickgelu")  # what a checkpoint may leave open
 
 
 def build_encoders(
-    run: Run, device: str, weights: Sequence[str | Path]
+    runs: Sequence[Run], device: str, weights: Sequence[str | Path]
 ) -> tuple[FrameEncoder, ...]:
-    """Build the encoder that each of the run's specs describes.
+    """Build the encoder that each spec of the runs describes, each once, in order.
 
     `weights` are the checkpoint files of those encoders that came from one, in order.
 
@@ -24,13 +24,15 @@ def build_encoders(
             encoder comes out than the one that the run was trained on.
         EncoderError: an encoder's weights cannot be loaded.
     """
-    wanted = dict.fromkeys(run.specs)
-    for spec in wanted:
+    wanted: dict[CacheSpec, Run] = {}
+    for run in runs:
+        wanted |= {spec: run for spec in run.specs if spec not in wanted}
+    for spec, run in wanted.items():
         if spec.is_imported:
             raise RunError(
                 f"{run.folder} was trained on features that were made elsewhere "
                 f"({spec.trained_on}), and memfeat cannot make them for another video; import that "
-                "video's features, and use `memfeat evaluate`"
+                "video's features, and score them with --cache"
             )
     from_file = [spec for spec in wanted if spec.weights.startswith(_FILE)]
     # A single encoder may be given any weights: other ones are refused below, with both values.
@@ -38,16 +40,16 @@ def build_encoders(
     for spec in from_file:
         if spec not in given:
             raise RunError(
-                f"{run.folder} was trained on {spec.encoder} with the checkpoint file "
+                f"{wanted[spec].folder} was trained on {spec.encoder} with the checkpoint file "
                 f"{spec.weights.removeprefix(_FILE)!r}; give its path with --weights"
             )
     if len(weights) > len(given):
+        names = " with ".join(str(run.folder) for run in runs)
         raise RunError(
-            f"{len(weights)} checkpoint files are given, and {run.folder} has {len(given)} "
+            f"{len(weights)} checkpoint files are given, and {names} has {len(given)} "
             "encoders to load one; give --weights once for each"
         )
-    built = {spec: _build_encoder(run, spec, device, given.get(spec)) for spec in wanted}
-    return tuple(built[spec] for spec in run.specs)
+    return tuple(_build_encoder(run, spec, device, given.get(spec)) for spec, run in wanted.items())
 
 
 def _build_encoder(
@@ -69,8 +71,7 @@ def _build_encoder(
         max_seconds=spec.max_seconds,
         sampling=spec.sampling,
     )
-    as_made = {"compiled": spec.compiled, "untagged_hd": spec.untagged_hd}
-    built = made.model_copy(update=as_made)
+    built = made.model_copy(update={"compiled": spec.compiled})
     try:
         spec.require(built, f"{run.folder} was trained on another encoder than this one")
     except CacheError as error:

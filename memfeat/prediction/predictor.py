@@ -1,199 +1,151 @@
-"""A run's encoders and models, applied to new videos."""
+"""A run's encoders and models, or those of several runs, applied to new videos."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import cached_property, partial
 from pathlib import Path
+from typing import overload
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
+from memfeat.cache import EncodedVideo
 from memfeat.decoding import start_decoders
-from memfeat.devices import resolve_device
+from memfeat.encoders import FrameEncoder
 from memfeat.errors import VideoError
-from memfeat.extraction import encode_video
-from memfeat.models import AGGREGATORS, Padded
-from memfeat.prediction.clip import MAX_VARIANTS, Clip
+from memfeat.extraction import encode_videos, usual_decoders
+from memfeat.prediction.comparison import Comparison
 from memfeat.prediction.encoders import build_encoders
-from memfeat.prediction.results import FrameEffects, VideoPrediction
-from memfeat.runs import Run
-from memfeat.storage import Location
-
-_BATCH = 64  # variants of a clip scored at once
-_BATCH_FRAMES = _BATCH * MAX_VARIANTS  # and their frames, which bounds the memory
+from memfeat.prediction.inputs import Input
+from memfeat.prediction.results import VideoPrediction
+from memfeat.prediction.scorer import AnyRun, Scorer
+from memfeat.storage import AnyLocation, is_one, location_of
 
 
-class Predictor:
-    """A run's models, and the encoders that they were trained on.
+class Predictor(Scorer):
+    """A run's models, or those of several runs, and the encoders that they were trained on.
 
-    Attributes:
-        run: the run.
-        encoders: its frame encoders, one for each cache.
-        sources: lines naming encoders, weights and training scores.
+    It scores videos, which loads the encoders on first use, or the features that a cache holds
+    already, which does not.
     """
 
     def __init__(
         self,
-        run: Run | Path,
+        runs: AnyRun | Sequence[AnyRun],
         *,
         device: str = "auto",
         weights: str | Path | Sequence[str | Path] = (),
     ) -> None:
-        """Load the run and its encoders.
+        """Load the runs.
 
         Args:
-            run: a run, or its folder; of several seeds, the score is the mean over them.
+            runs: a run, or its folder, or several, whose scores are averaged; of several seeds, a
+                run's score is the mean over them.
             device: `auto`, `cpu` or `cuda:N`.
             weights: the checkpoint files of those encoders that came from one, in the order of
                 the run's caches.
 
         Raises:
-            RunError: the run is incomplete or damaged, needs a checkpoint file that was not
-                given, or was trained on an encoder other than the one that could be built.
+            RunError: a run is incomplete or damaged.
+            ConfigError: the device is not here.
+        """
+        super().__init__(runs, device=device)
+        self._weights = [weights] if isinstance(weights, str | Path) else list(weights)
+
+    @cached_property
+    def encoders(self) -> tuple[FrameEncoder, ...]:
+        """The frame encoders, one for each of `specs`.
+
+        Raises:
+            RunError: a run needs a checkpoint file that was not given, or was trained on an
+                encoder other than the one that could be built.
             EncoderError: an encoder's weights cannot be loaded, or the device not used.
         """
-        self.run = run if isinstance(run, Run) else Run.load(run)
         start_decoders(1)  # which takes as long as the encoders do
-        self.device = str(resolve_device(device))
-        files = [weights] if isinstance(weights, str | Path) else list(weights)
-        self.encoders = build_encoders(self.run, self.device, files)
-        self.sources = tuple(self.run.sources())
-        self._regressors = [model.to(self.device) for model in self.run.regressors()]
-        self._latest: tuple[Location, Clip] | None = None
+        return build_encoders(self.runs, self.device, self._weights)
 
-    def predict(self, path: Location) -> VideoPrediction:
-        """Score one video, given by path or URL.
+    @overload
+    def predict(  # type: ignore[overload-overlap] # a str is iterable, too
+        self, videos: AnyLocation, *, allow_images: bool = False
+    ) -> VideoPrediction: ...
+
+    @overload
+    def predict(
+        self, videos: Iterable[AnyLocation], *, allow_images: bool = False
+    ) -> list[VideoPrediction]: ...
+
+    def predict(
+        self, videos: AnyLocation | Iterable[AnyLocation], *, allow_images: bool = False
+    ) -> VideoPrediction | list[VideoPrediction]:
+        """Score a video, given by path or URL, or several, which are decoded ahead.
 
         A video that cannot be read gives a prediction with the reason, not an error.
 
-        Raises:
-            RemoteError: nothing of its storage can be had.
-        """
-        try:
-            clip = self._encode(path)
-        except VideoError as error:
-            return VideoPrediction(
-                path=path,
-                status="failed",
-                reason=error.reason,
-                message=str(error),
-                pts_seconds=np.empty(0),
-                sources=self.sources,
-            )
-        self._latest = (path, clip)
-        scores, weights = self._score([clip.frames])
-        worst, count = clip.worst, len(clip.frames[0])
-        partial = worst.status != "ok"
-        return VideoPrediction(
-            path=path,
-            score=float(scores.mean()),
-            score_std=_spread(scores[:, 0]),
-            num_frames=count,
-            duration_seconds=clip.duration_seconds,
-            status=worst.status,
-            reason=worst.reason,
-            message=f"{path}: {worst.reason}; scored on {count} frames" if partial else "",
-            weights=None if weights is None else clip.by_row(weights[:, 0].mean(0)),
-            pts_seconds=clip.pts_seconds,
-            sources=self.sources,
-        )
+        Args:
+            videos: one video, or several.
+            allow_images: whether an image is a video of one frame.
 
-    def timeline(self, path: Location) -> FrameEffects:
-        """Score one video without each of its frames in turn.
-
-        After `predict` of the same path, its embeddings are used again.
+        Returns:
+            The video's prediction; of several a list in their order.
 
         Raises:
-            VideoError: the video cannot be had or used.
-            RemoteError: nothing of its storage can be had.
+            RunError, EncoderError: see `encoders`.
+            ConfigError: what is given names no file.
+            RemoteError: nothing of a storage can be had.
         """
-        if self._latest is not None and self._latest[0] == path:
-            clip = self._latest[1]
-        else:
-            clip = self._encode(path)
-        scores, weights = self._score([clip.frames])
-        windows = clip.windows()
-        undefined = self._undefined(windows)
-        effect = None
-        if undefined is None:
-            effect = (scores.mean() - self._scores_without(clip, windows))[windows[0]]
-        return FrameEffects(
-            pts_seconds=clip.pts_seconds,
-            weights=None if weights is None else clip.by_row(weights[:, 0].mean(0)),
-            effect=effect,
-            effect_undefined=undefined,
-            window=int(np.bincount(windows[0]).max()),
-            score=float(scores.mean()),
-            score_std=_spread(scores[:, 0]),
-            sources=self.sources,
-        )
+        if is_one(videos):
+            (one,) = self.predict_each([videos], allow_images=allow_images)
+            return one
+        return list(self.predict_each(videos, allow_images=allow_images))
 
-    def _encode(self, path: Location) -> Clip:
-        encoded = [
-            encode_video(path, encoder, spec)
-            for encoder, spec in zip(self.encoders, self.run.specs, strict=True)
-        ]
-        columns = [
-            spec.width if AGGREGATORS.get(name).of_tokens else spec.dim
-            for name, spec in zip(self.run.config.aggregator, self.run.specs, strict=True)
-        ]
-        return Clip.of(encoded, columns, self.device)
-
-    def _undefined(self, windows: Sequence[NDArray[np.int64]]) -> str | None:
-        """Say why nothing can be left out, if a stream has all its rows in one window."""
-        if len(windows) == 1 and len(windows[0]) == 1:
-            return "the clip has one frame: without it there is nothing to score"
-        for rows, spec in zip(windows, self.run.specs, strict=True):
-            if rows[0] == rows[-1]:
-                return f"{spec.encoder} sees the clip as one: without it there is nothing to score"
-        return None
-
-    def _scores_without(
-        self, clip: Clip, windows: Sequence[NDArray[np.int64]]
-    ) -> NDArray[np.float64]:
-        """Score a clip without each window: (windows,)."""
-        count = 1 + max(int(rows[-1]) for rows in windows)
-        rows = sum(len(frames) for frames in clip.frames)
-        size = max(1, min(_BATCH, _BATCH_FRAMES // rows))
-        scores = []
-        for first in range(0, count, size):
-            batch = [
-                [
-                    frames[torch.from_numpy(np.repeat(window != left_out, n)).to(frames.device)]
-                    for frames, window, n in zip(clip.frames, windows, clip.covers, strict=True)
-                ]
-                for left_out in range(first, min(first + size, count))
-            ]
-            scores.append(self._score(batch)[0].mean(0))
-        return np.concatenate(scores)
-
-    @torch.inference_mode()
-    def _score(
-        self, clips: Sequence[Sequence[Tensor]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return scores (seeds, clips) and the first stream's weights (seeds, clips, time).
+    def predict_each(
+        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+    ) -> Iterator[VideoPrediction]:
+        """Yield the prediction of each video, in order, as soon as it is there.
 
         Args:
-            clips: each has for every stream its frames (time, dim).
+            videos: paths or URLs, or what `find_videos` found.
+            allow_images: whether an image is a video of one frame.
+
+        Raises:
+            RunError, EncoderError: see `encoders`.
+            ConfigError: what is given names no file.
+            RemoteError: nothing of a storage can be had.
         """
-        streams = [
-            Padded(
-                pad_sequence(list(stream), batch_first=True),
-                torch.tensor([len(frames) for frames in stream]),
-            )
-            for stream in zip(*clips, strict=True)
-        ]
-        predictions = [regressor(*streams) for regressor in self._regressors]
-        scores = np.stack([_numpy(prediction.scores) for prediction in predictions])
-        if predictions[0].weights[0] is None:
-            return scores, None
-        return scores, np.stack([_numpy(prediction.weights[0]) for prediction in predictions])
+        inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
+        if not inputs:
+            return
+        decoders = min(len(inputs), usual_decoders(self.encoders[0].device))
+        encode = partial(
+            encode_videos,
+            [own.path for own in inputs if own.path is not None],
+            decoders=decoders,
+            allow_images=allow_images,
+        )
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(closing(encode(encoder, spec)))
+                for encoder, spec in zip(self.encoders, self.specs, strict=True)
+            ]
+            for own, *encoded in zip(inputs, *streams, strict=True):
+                yield self._of_video(own, encoded)
 
+    def compare(
+        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+    ) -> Comparison:
+        """Tell which of several videos is more memorable, and which frames make it so.
 
-def _numpy(values: Tensor) -> NDArray[np.float64]:
-    return values.double().cpu().numpy()
+        Raises:
+            RunError, EncoderError: see `encoders`.
+            ConfigError: what is given names no file.
+            RemoteError: nothing of a storage can be had.
+        """
+        predictions = self.predict_each(videos, allow_images=allow_images)
+        return Comparison.of(predictions, self.calibration.difference_margin)
 
-
-def _spread(scores: NDArray[np.float64]) -> float | None:
-    return float(scores.std(ddof=1)) if len(scores) > 1 else None
+    def _of_video(
+        self, own: Input, encoded: Sequence[EncodedVideo | VideoError]
+    ) -> VideoPrediction:
+        errors = [each for each in encoded if isinstance(each, VideoError)]
+        if errors:
+            failed = errors[0].reason, str(errors[0])
+            return self.failure(own.path, own.video_id, *failed)
+        whole = [each for each in encoded if isinstance(each, EncodedVideo)]
+        return self.score(whole, own.path, own.video_id)

@@ -21,13 +21,60 @@ from memfeat.figures.style import (
     save,
     style,
 )
-from memfeat.prediction.results import FrameEffects
-from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges
+from memfeat.prediction.clip import frames_at
+from memfeat.prediction.results import ABOUT_WEIGHTS, FrameEffects, VideoPrediction
+from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges, strip_indices
 
 LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
 WIDTH = LEFT + STRIP_WIDTH + RIGHT
 HEADING, WEIGHTS, EFFECT = 0.72, 1.2, 1.55  # inches
 FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
+
+
+def draw_prediction(prediction: VideoPrediction, output: Path | BinaryIO) -> None:
+    """Draw a video's timeline with its thumbnails, and what there is to say about its score.
+
+    Args:
+        prediction: of a video; one that was scored from a cache has no thumbnails.
+        output: as for `draw_timeline`.
+
+    Raises:
+        VideoError: it failed, or cannot be decoded again.
+        ConfigError, OSError: as for `draw_timeline`.
+    """
+    found = prediction.timeline
+    said = [f"{prediction.status}: {prediction.message}"] if prediction.message else []
+    said += prediction.lines()
+    if found.weights is not None:
+        said.append(f"weights: {ABOUT_WEIGHTS}")
+    draw_timeline(
+        found,
+        thumbnails_of(prediction),
+        output,
+        title=title_of(prediction),
+        sources=[*said, *found.sources],
+    )
+
+
+def thumbnails_of(prediction: VideoPrediction) -> dict[int, NDArray[np.uint8]]:
+    """Decode the frames to show beneath a video's timeline, by index; none of a cached video.
+
+    Raises:
+        VideoError: the video cannot be decoded again.
+    """
+    if prediction.path is None:
+        return {}
+    found = prediction.timeline
+    times = {index: float(found.pts_seconds[index]) for index in strip_indices(found)}
+    pixels = frames_at(prediction.path, times.values())
+    return {index: pixels[time] for index, time in times.items()}
+
+
+def title_of(prediction: VideoPrediction) -> str:
+    """Return a video's name, fit for a heading, and whether it is whole."""
+    name = prediction.video_id if prediction.path is None else prediction.path.name
+    short = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
+    return short if prediction.status == "ok" else f"{short} ({prediction.status})"
 
 
 def draw_timeline(
@@ -67,7 +114,7 @@ def draw_timeline(
             if panel == WEIGHTS:
                 _draw_weights(axes, timeline, edges)
             else:
-                _draw_effect(axes, timeline, edges)
+                draw_effect(axes, timeline, edges)
             top -= GAP
         _draw_heading(figure, timeline, title)
         strip_axes = figure.add_axes(_rectangle(figure, lines.height, strip.height), zorder=-1)
@@ -84,7 +131,6 @@ def _rectangle(figure: Figure, bottom: float, height: float) -> tuple[float, flo
 def _draw_heading(figure: Figure, timeline: FrameEffects, title: str) -> None:
     height, left = figure.get_figheight(), LEFT / WIDTH
     name = drawable(title)
-    name = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
     spread = f" ± {timeline.score_std:.3f} over seeds" if timeline.score_std is not None else ""
     figure.text(
         left,
@@ -123,7 +169,8 @@ def _draw_weights(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]
     axes.locator_params(axis="y", nbins=4)
 
 
-def _draw_effect(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]) -> None:
+def draw_effect(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]) -> None:
+    """Draw each frame's effect as a bar between its edges, or say why there is none."""
     axes.set_ylabel("effect on score")
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.spines["bottom"].set_visible(False)

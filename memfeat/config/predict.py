@@ -1,0 +1,34 @@
+"""Settings of prediction: with which runs, of what, and where the results go."""
+
+from pydantic import Field
+
+from memfeat.config.settings import LocalPath, Settings
+from memfeat.storage import Location
+
+
+class PredictConfig(Settings):
+    """How new videos are scored, and what is written besides the scores."""
+
+    run: tuple[LocalPath, ...] = Field((), description="another run, averaged with RUN")
+    cache: tuple[Location, ...] = Field(
+        (),
+        description="score the videos of a cache, without decoding; of several streams one each",
+    )
+    retry_failed: bool = Field(
+        False, description="with --output: try videos again that failed before"
+    )
+    effects: LocalPath | None = Field(
+        None,
+        description="write a row a frame, .csv, .tsv or .jsonl: its time, effect and weight",
+    )
+    timeline: LocalPath | None = Field(
+        None,
+        description="draw each frame's effect and weight: name a picture, or a folder for several",
+    )
+    weights: tuple[str, ...] = Field(
+        (),
+        description="checkpoint of the encoder, if the run was made with a file; of several, in "
+        "their order",
+    )
+    allow_images: bool = Field(False, description="take an image as a video of one frame")
+    device: str = Field("auto", description="auto, cpu or cuda:N")

@@ -1,0 +1,321 @@
+"""A run's models, or those of several runs, applied to encoded videos."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from memfeat.cache import CacheSpec, EncodedVideo
+from memfeat.devices import resolve_device
+from memfeat.errors import RunError, VideoError
+from memfeat.models import AGGREGATORS, Padded
+from memfeat.prediction.cached import CachedVideos
+from memfeat.prediction.clip import MAX_VARIANTS, Clip
+from memfeat.prediction.inputs import Input
+from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.trust import Calibration, Unusual
+from memfeat.runs import Run
+from memfeat.storage import AnyLocation, Location, location_of
+
+_BATCH = 64  # variants of a clip scored at once
+_BATCH_FRAMES = _BATCH * MAX_VARIANTS  # and their frames, which bounds the memory
+
+AnyRun = Run | Path | str
+
+
+class Scorer:
+    """The models of a run, or of several whose scores are averaged; `Predictor` adds encoders.
+
+    Attributes:
+        runs: the runs.
+        specs: what made the features that they take, each once.
+        sources: lines naming encoders, weights and training scores.
+        calibration: what the runs' own predictions teach about new ones.
+        device: where the models compute.
+    """
+
+    def __init__(self, runs: AnyRun | Sequence[AnyRun], *, device: str = "auto") -> None:
+        """Load the runs.
+
+        Args:
+            runs: a run, or its folder, or several; of several seeds, a run's score is the mean
+                over them.
+            device: `auto`, `cpu` or `cuda:N`.
+
+        Raises:
+            RunError: a run is incomplete or damaged.
+            ConfigError: the device is not here.
+        """
+        several = [runs] if isinstance(runs, Run | Path | str) else list(runs)
+        if not several:
+            raise RunError("there is no run to predict with; name one or more")
+        self.runs = tuple(run if isinstance(run, Run) else Run.load(Path(run)) for run in several)
+        self.device = str(resolve_device(device))
+        self.specs = tuple(dict.fromkeys(spec for run in self.runs for spec in run.specs))
+        self.sources = tuple(dict.fromkeys(line for run in self.runs for line in run.sources()))
+        self.calibration = Calibration.of([run.predictions() for run in self.runs])
+        self._models = [_Models(run, self.specs, self.device) for run in self.runs]
+
+    def notes(self) -> list[str]:
+        """Return a line for each way in which the runs cannot say how far to trust a score."""
+        notes = [
+            f"{run.folder} was trained by an early version, so which videos are like those that it "
+            "was trained on is not known; train it again for that"
+            for run, models in zip(self.runs, self._models, strict=True)
+            if models.familiar is None
+        ]
+        if self.calibration.margin is None:
+            count = len(self.calibration.errors)
+            notes.append(
+                f"no intervals: {count} scored videos in dev are too few to learn them from"
+            )
+        return notes
+
+    @cached_property
+    def model_id(self) -> str:
+        """Twelve digits that differ between models, so that their scores are not mixed up."""
+        digest = hashlib.sha256()
+        for spec in self.specs:
+            digest.update(spec.model_dump_json().encode())
+        for models in self._models:
+            digest.update(models.digest())
+        return digest.hexdigest()[:12]
+
+    def score(
+        self, encoded: Sequence[EncodedVideo], path: Location | None, video_id: str
+    ) -> VideoPrediction:
+        """Score one video.
+
+        Args:
+            encoded: its features, made as each of `specs` says.
+            path: where it lies, if anywhere.
+            video_id: what it is called.
+        """
+        clip = Clip.of(encoded, self.device)
+        scores = self._score([clip.frames])
+        score, worst, count = float(scores.mean[0]), clip.worst, len(clip.frames[0])
+        percentile = self.calibration.percentile(score)
+        unusual = self._unusual(clip, percentile)
+        of_several = zip(self.runs, scores.run_means[:, 0].tolist(), strict=True)
+        partly = f"{worst.reason}; scored on {count} frames"
+        return VideoPrediction(
+            path=path,
+            video_id=video_id,
+            score=score,
+            score_std=scores.spread,
+            interval=self.calibration.interval(score),
+            percentile=percentile,
+            familiarity=unusual.familiarity,
+            cautions=unusual.cautions,
+            run_scores={str(r.folder): s for r, s in of_several} if len(self.runs) > 1 else {},
+            num_frames=count,
+            duration_seconds=clip.duration_seconds,
+            status=worst.status,
+            reason=worst.reason,
+            message="" if worst.status == "ok" else f"{path or video_id}: {partly}",
+            weights=None if scores.weights is None else clip.by_row(scores.weights),
+            pts_seconds=clip.pts_seconds,
+            sources=self.sources,
+            find_effects=partial(self._effects, tuple(encoded)),
+        )
+
+    def predict_cached(
+        self, videos: CachedVideos, wanted: Iterable[Input] | None = None
+    ) -> Iterator[VideoPrediction]:
+        """Yield the predictions of cached videos, those `wanted` or all, as they are read.
+
+        They are what `predict` gives for the same videos, to the last digit.
+
+        Raises:
+            CacheError: a shard that is damaged, or cannot be read.
+        """
+        chosen = videos.videos if wanted is None else wanted
+        for name, found in videos.read({own.video_id for own in chosen}):
+            if isinstance(found, VideoError):
+                yield self.failure(None, name, found.reason, str(found))
+            else:
+                yield self.score(found, None, name)
+
+    def predict_cache(self, *caches: AnyLocation) -> Iterator[VideoPrediction]:
+        """Yield the prediction of each video of a cache, shard by shard, without decoding.
+
+        Args:
+            caches: a folder or URL; for runs of several streams one for each, in any order.
+
+        Raises:
+            RunError: the features were made differently from those that a run takes.
+            CacheError: a cache that is damaged, or cannot be read.
+            RemoteError: a remote one that cannot be fetched.
+        """
+        yield from self.predict_cached(self.cached_videos(*caches))
+
+    def cached_videos(self, *caches: AnyLocation) -> CachedVideos:
+        """Open caches whose videos are to be scored; see `predict_cache`."""
+        return CachedVideos(self.runs, self.specs, [location_of(cache) for cache in caches])
+
+    def failure(
+        self, path: Location | None, video_id: str, reason: str, message: str
+    ) -> VideoPrediction:
+        """Return the prediction of a video that cannot be scored, with the reason."""
+        return VideoPrediction(
+            path=path,
+            video_id=video_id,
+            status="failed",
+            reason=reason,
+            message=message,
+            sources=self.sources,
+        )
+
+    def _effects(self, encoded: Sequence[EncodedVideo]) -> FrameEffects:
+        """Score a video without each of its frames in turn."""
+        clip = Clip.of(encoded, self.device)
+        scores = self._score([clip.frames])
+        windows = clip.windows()
+        undefined = self._undefined(windows)
+        effect = None
+        if undefined is None:
+            effect = (scores.mean[0] - self._scores_without(clip, windows))[windows[0]]
+        return FrameEffects(
+            pts_seconds=clip.pts_seconds,
+            weights=None if scores.weights is None else clip.by_row(scores.weights),
+            effect=effect,
+            effect_undefined=undefined,
+            window=int(np.bincount(windows[0]).max()),
+            score=float(scores.mean[0]),
+            score_std=scores.spread,
+            sources=self.sources,
+        )
+
+    def _unusual(self, clip: Clip, percentile: float | None) -> Unusual:
+        """Compare a clip with what each run was trained on; the least familiar counts."""
+        found = []
+        for run, models in zip(self.runs, self._models, strict=True):
+            streams = zip(models.streams, run.specs, strict=True)
+            features = np.hstack([clip.mean(stream, spec.dim) for stream, spec in streams])
+            seconds = clip.duration_seconds
+            frames = len(clip.frames[0]) * self.specs[0].clip_frames
+            rate = frames / seconds if seconds else 0.0
+            found.append(Unusual.of(models.familiar, features, seconds, rate, percentile))
+        shares = [each.familiarity for each in found if each.familiarity is not None]
+        cautions = {code: line for each in found for code, line in each.cautions.items()}
+        return Unusual(min(shares) if shares else None, cautions)
+
+    def _undefined(self, windows: Sequence[NDArray[np.int64]]) -> str | None:
+        """Say why nothing can be left out, if a stream has all its rows in one window."""
+        if len(windows) == 1 and len(windows[0]) == 1:
+            return "the clip has one frame: without it there is nothing to score"
+        for rows, spec in zip(windows, self.specs, strict=True):
+            if rows[0] == rows[-1]:
+                return f"{spec.encoder} sees the clip as one: without it there is nothing to score"
+        return None
+
+    def _scores_without(
+        self, clip: Clip, windows: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float64]:
+        """Score a clip without each window: (windows,)."""
+        count = 1 + max(int(rows[-1]) for rows in windows)
+        rows = sum(len(frames) for frames in clip.frames)
+        size = max(1, min(_BATCH, _BATCH_FRAMES // rows))
+        scores = []
+        for first in range(0, count, size):
+            batch = [
+                [
+                    frames[torch.from_numpy(np.repeat(window != left_out, n)).to(frames.device)]
+                    for frames, window, n in zip(clip.frames, windows, clip.covers, strict=True)
+                ]
+                for left_out in range(first, min(first + size, count))
+            ]
+            scores.append(self._score(batch).mean)
+        return np.concatenate(scores)
+
+    def _score(self, clips: Sequence[Sequence[Tensor]]) -> "_Scores":
+        """Score clips, each of which has for every spec its frames (time, width)."""
+        by_run = [models.score(clips) for models in self._models]
+        return _Scores([scores for scores, _ in by_run], by_run[0][1] if len(by_run) == 1 else None)
+
+
+class _Scores(NamedTuple):
+    """Scores of clips.
+
+    Attributes:
+        by_run: for each run float64 (seeds, clips).
+        weights: float64 (time,), of the first clip's first stream, the mean over seeds; None if
+            there are none.
+    """
+
+    by_run: list[NDArray[np.float64]]
+    weights: NDArray[np.float64] | None
+
+    @property
+    def run_means(self) -> NDArray[np.float64]:
+        """Each run's scores, (runs, clips)."""
+        return np.stack([scores.mean(0) for scores in self.by_run])
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The scores, (clips,)."""
+        mean: NDArray[np.float64] = self.run_means.mean(0)
+        return mean
+
+    @property
+    def spread(self) -> float | None:
+        """The first clip's standard deviation over runs, or over the only run's seeds."""
+        several = (self.by_run[0] if len(self.by_run) == 1 else self.run_means)[:, 0]
+        return float(several.std(ddof=1)) if len(several) > 1 else None
+
+
+class _Models:
+    """The models of one run.
+
+    Attributes:
+        streams: which of the specs each of the run's streams is of.
+        familiar: what its training videos are like, if that is known.
+    """
+
+    def __init__(self, run: Run, specs: Sequence[CacheSpec], device: str) -> None:
+        self.streams = [specs.index(spec) for spec in run.specs]
+        self.familiar = run.familiar()
+        self._columns = [
+            spec.width if AGGREGATORS.get(name).of_tokens else spec.dim
+            for name, spec in zip(run.config.aggregator, run.specs, strict=True)
+        ]
+        self._regressors = [model.to(device) for model in run.regressors()]
+
+    def digest(self) -> bytes:
+        """Return a hash of all weights."""
+        digest = hashlib.sha256()
+        for regressor in self._regressors:
+            for name, value in regressor.state_dict().items():
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.digest()
+
+    @torch.inference_mode()
+    def score(
+        self, clips: Sequence[Sequence[Tensor]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return scores (seeds, clips), and the first clip's weights (time,) in the first stream.
+
+        The weights are the mean over seeds.
+        """
+        streams = []
+        for stream, columns in zip(self.streams, self._columns, strict=True):
+            frames = [clip[stream][:, :columns] for clip in clips]
+            lengths = torch.tensor([len(each) for each in frames])
+            streams.append(Padded(pad_sequence(frames, batch_first=True), lengths))
+        predictions = [regressor(*streams) for regressor in self._regressors]
+        scores = np.stack([_numpy(prediction.scores) for prediction in predictions])
+        if predictions[0].weights[0] is None:
+            return scores, None
+        weights = np.stack([_numpy(prediction.weights[0][0]) for prediction in predictions])
+        return scores, weights.mean(0)
+
+
+def _numpy(values: Tensor) -> NDArray[np.float64]:
+    return values.double().cpu().numpy()
