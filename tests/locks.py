@@ -1,7 +1,9 @@
 """File systems whose locks need a writable descriptor, as NFS does, or that have none."""
 
+import atexit
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -38,6 +40,7 @@ needs_shim = pytest.mark.skipif(
 @cache
 def library() -> Path:
     folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     (folder / "shim.c").write_text(SHIM)
     built = folder / "shim.so"
     command = [COMPILER, "-x", "c", "-shared", "-fPIC", "-o", built, folder / "shim.c", "-ldl"]
