@@ -45,7 +45,7 @@ def read_number(pixels: Pixels) -> int:
 
 def write_clip(
     path: Path,
-    pictures: Iterable[Pixels],
+    pictures: Iterable[Pixels | av.VideoFrame],
     *,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
@@ -55,11 +55,11 @@ def write_clip(
     options: dict[str, str] | None = None,
     **settings: Any,
 ) -> Path:
-    """Encode pictures uint8 (height, width, 3 or 4) of any codec, format and timing.
+    """Encode pictures uint8 (height, width, 3 or 4), or frames, of any codec, format and timing.
 
     Args:
         path: where to; the suffix picks the container.
-        pictures: RGB, or RGBA.
+        pictures: RGB, RGBA, or frames of the stored pixel format.
         codec: FFmpeg's encoder.
         pix_fmt: stored pixel format.
         times: presentation times in 1/ticks s; one tick apart if None.
@@ -78,12 +78,14 @@ def write_clip(
         for name, value in settings.items():
             setattr(stream.codec_context, name, value)
         for index, pixels in enumerate(pictures):
+            frame = pixels
+            if not isinstance(frame, av.VideoFrame):
+                layout = {3: "rgb24", 4: "rgba"}[pixels.shape[2]]
+                frame = av.VideoFrame.from_ndarray(pixels, layout)
+                # With PyAV's several threads, swscale gets some pixels wrong now and then.
+                frame = frame.reformat(format=pix_fmt, threads=1)
             if index == 0:
-                stream.height, stream.width = pixels.shape[:2]
-            layout = {3: "rgb24", 4: "rgba"}[pixels.shape[2]]
-            frame = av.VideoFrame.from_ndarray(pixels, layout)
-            # With PyAV's default of several threads, swscale gets some pixels wrong now and then.
-            frame = frame.reformat(format=pix_fmt, threads=1)
+                stream.height, stream.width = frame.height, frame.width
             frame.pts = times[index] if times else index
             frame.time_base = Fraction(1, ticks)
             container.mux(stream.encode(frame))

@@ -13,7 +13,7 @@ from clips import write_clip
 from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise
 from processes import descendants, start, struck
 
-from memfeat.cache import Cache, verify
+from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
 from memfeat.cache.shard import text_attribute
 from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders import create_encoder
@@ -126,6 +126,20 @@ def test_a_cache_made_otherwise_is_refused(clips, whole, changes, field):
     message = rf"made differently; give another --cache, or .*--batch-size 4\): {field} is"
     with pytest.raises(CacheError, match=message):
         extract(manifest(clips), config(whole, **changes))
+
+
+def test_a_cache_made_before_untagged_hd_was_bt_709_opens_and_is_not_continued(
+    clips, whole, tmp_path
+):
+    written = Cache.open(whole).spec.model_dump(exclude={"untagged_hd"})
+    earlier = CacheSpec(**written)
+    failed = EncodedVideo(
+        "v0", np.empty((0, earlier.width), np.float16), np.empty(0), "failed", "x"
+    )
+    write_shard(tmp_path, earlier, [failed])
+    assert Cache.open(tmp_path).spec == earlier
+    with pytest.raises(CacheError, match=r"untagged_hd is 'BT\.709', not 'BT\.601'"):
+        extract(manifest(clips), config(tmp_path))
 
 
 def test_an_encoder_that_cannot_be_had_is_told_from_the_caches_own(clips, whole):

@@ -23,6 +23,7 @@ OTHER_SPECS = {
     "mean": (0.4, 0.5, 0.5),
     "interpolation": "bilinear",
     "image_size": 64,
+    "untagged_hd": "BT.709",
     "dim": DIM // 2,
     "tokens": "cls+2x2",
     "sampling": "stride:2",

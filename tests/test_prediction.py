@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 
 from memfeat.cache import Cache
 from memfeat.config import ExtractConfig, TrainConfig
@@ -238,6 +239,20 @@ def test_a_run_of_another_encoder_is_refused_with_both_values(runs, tmp_path, fi
     with pytest.raises(RunError) as caught:
         Predictor(tampered(runs, tmp_path, **{field: value}), device="cpu").encoders  # noqa: B018
     assert f"{field} is {built!r}, not {value!r}" in str(caught.value)
+
+
+def test_a_run_made_before_untagged_hd_was_bt_709_reads_it_as_its_cache_did(runs, tmp_path, avg):
+    """Its features are those of the same pixels with a tag that says BT.601."""
+    pictures = [np.full((720, 64, 3), (220, 40 * number, 30), np.uint8) for number in range(4)]
+    untagged = write_clip(tmp_path / "untagged.mp4", pictures)
+    tagged = write_clip(tmp_path / "tagged.mp4", pictures, colorspace=6)
+    folder = tampered(runs, tmp_path)
+    spec = json.loads((folder / "cache_spec.json").read_text())
+    assert spec.pop("untagged_hd") == "BT.709"
+    (folder / "cache_spec.json").write_text(json.dumps(spec))
+    found = Predictor(folder, device="cpu").predict(untagged).score
+    assert found == avg.predict(tagged).score
+    assert found != avg.predict(untagged).score
 
 
 def test_a_run_of_a_checkpoint_file_asks_for_it_by_name(runs, tmp_path):

@@ -26,6 +26,8 @@ class CacheSpec(Settings):
         tokens: which vectors of each frame: its class token, and with `cls+2x2` also the means
             of its patch tokens over a grid of 2 rows and 2 columns.
         clip_frames: consecutive frames that one vector is made of.
+        untagged_hd: the matrix with which untagged video of 720 lines or more is turned into RGB:
+            `BT.709`, and `BT.601` in caches made before this was recorded.
         sampling: which frames are kept; see `memfeat.decoding.sampling`. `as given` for features
             made elsewhere: a row for each step there was.
     """
@@ -43,6 +45,7 @@ class CacheSpec(Settings):
     interpolation: Printed | None = "antialiased bicubic, squashed"
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
+    untagged_hd: Literal["BT.601", "BT.709"] = "BT.601"
     sampling: Printed = "every"
     max_frames: int | None = None
     max_seconds: float | None = None

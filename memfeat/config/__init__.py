@@ -8,6 +8,7 @@ field's description says "ours". A pipeline file is TOML with a table for each c
 from memfeat.config.extract import (
     EVERY_REASON,
     MAX_PIXELS,
+    UNTAGGED_HD,
     ConvertConfig,
     ExtractConfig,
     ImportConfig,
@@ -49,6 +50,7 @@ from memfeat.manifest import Split
 __all__ = [
     "EVERY_REASON",
     "MAX_PIXELS",
+    "UNTAGGED_HD",
     "AblationConfig",
     "AblationRow",
     "CacheRecipe",

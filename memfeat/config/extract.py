@@ -51,6 +51,7 @@ def _parse_reasons(value: Any) -> Any:
 
 EVERY_REASON = "all"
 MAX_PIXELS = 1 << 26  # of a frame; two of 8K
+UNTAGGED_HD = "BT.709"  # what players take untagged video of 720 lines or more for
 Reasons = Annotated[tuple[str, ...], BeforeValidator(_parse_reasons)]
 OnPartial = Literal["keep", "skip", "fail"]
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
-from memfeat.config import MAX_PIXELS
+from memfeat.config import MAX_PIXELS, UNTAGGED_HD
 from memfeat.decoding.frame_pool import CHUNK_FRAMES, PoolShape, attach
 from memfeat.decoding.sampling import EVERY_FRAME, CoverCounter, Sampling
 from memfeat.errors import VideoError
 from memfeat.storage import sha256_of_file
-from memfeat.video import Frame, VideoReader, frames_by_header
+from memfeat.video import PARTIAL, Frame, VideoReader, frames_by_header
 
 HEARTBEAT_SECONDS = 0.5
 IDLE_SECONDS = 300.0  # without a job, after which a process ends
@@ -42,6 +42,7 @@ class DecodeSettings:
         keep_shape: frames keep their shape, and are reduced if a side has more than `size` pixels.
         hashed: whether the result has the file's hash.
         header_only: decode nothing; the result has what the header says.
+        untagged_hd: see `VideoReader`.
     """
 
     size: int
@@ -54,6 +55,7 @@ class DecodeSettings:
     keep_shape: bool = False
     hashed: bool = True
     header_only: bool = False
+    untagged_hd: str = UNTAGGED_HD
 
 
 # Messages from the parent.
@@ -248,6 +250,7 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
         max_seconds=settings.max_seconds,
         max_pixels=settings.max_pixels,
         allow_images=settings.allow_images,
+        untagged_hd=settings.untagged_hd,
     ) as reader:
         before = path.stat()
         worker.send(Opened(_version(before)))
@@ -262,7 +265,8 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
             frames_expected=reader.frames_expected,
         )
         if reader.reason is not None:
-            message = f"{str(path)!r}: {reader.reason}"
+            what = f"{str(path)!r}: {reader.reason}, {PARTIAL[reader.reason]}"
+            message = f"{what}; {reader.warning}" if reader.warning else what
             result = result._replace(status="partial", reason=reader.reason, message=message)
     worker.flush()
     sha256 = sha256_of_file(path, worker.heartbeat) if settings.hashed else ""

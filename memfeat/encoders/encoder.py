@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memfeat.cache import CacheSpec
-from memfeat.config import build, count_tokens
+from memfeat.config import UNTAGGED_HD, build, count_tokens
 from memfeat.devices import CPU, exact_float32
 from memfeat.encoders.family import Tower
 from memfeat.errors import EncoderError
@@ -156,6 +156,7 @@ class FrameEncoder:
         """
         values = {name: getattr(self, name) for name in RECORDED} | {
             "encoder": self.name,
+            "untagged_hd": UNTAGGED_HD,
             "sampling": sampling,
             "max_frames": max_frames,
             "max_seconds": max_seconds,

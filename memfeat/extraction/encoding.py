@@ -153,6 +153,7 @@ def encode_videos(
         spec.max_frames,
         spec.max_seconds,
         allow_images=allow_images,
+        untagged_hd=spec.untagged_hd,
     )
     batches = Batches(encoder, spec.batch_size or 1, deliver)
     begun: dict[int, _BegunVideo] = {}

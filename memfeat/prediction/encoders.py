@@ -71,7 +71,8 @@ def _build_encoder(
         max_seconds=spec.max_seconds,
         sampling=spec.sampling,
     )
-    built = made.model_copy(update={"compiled": spec.compiled})
+    as_made = {"compiled": spec.compiled, "untagged_hd": spec.untagged_hd}
+    built = made.model_copy(update=as_made)
     try:
         spec.require(built, f"{run.folder} was trained on another encoder than this one")
     except CacheError as error:

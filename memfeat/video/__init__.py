@@ -4,12 +4,14 @@ The only importer of `av`. A file is judged by its content, never by its name; i
 regular local file in one of the formats that `opening` lists, and nothing it refers to is opened.
 """
 
+from memfeat.video.completeness import PARTIAL
 from memfeat.video.header import frames_by_header
 from memfeat.video.pictures import Pixels, resize, squash
 from memfeat.video.reading import Frame, Frames, VideoReader, read_frame, read_frames
 from memfeat.video.writing import write_video
 
 __all__ = [
+    "PARTIAL",
     "Frame",
     "Frames",
     "Pixels",

@@ -11,6 +11,7 @@ from memfeat.video.opening import open_video
 
 # FFmpeg works their duration out from the data that is there, so it promises nothing.
 FORMATS_WITHOUT_DURATION = ("mpeg", "mpegts", "mpegvideo")
+SAME_LENGTH = 0.002  # seconds: FFmpeg gives some formats' streams the duration of the file
 
 
 def counted_samples(container: InputContainer, stream: VideoStream) -> int | None:
@@ -21,20 +22,22 @@ def counted_samples(container: InputContainer, stream: VideoStream) -> int | Non
     return (len(stream.index_entries) if edited else stream.frames) or None
 
 
-def promised_end(container: InputContainer, stream: VideoStream) -> float:
-    """Return the second at which the stream ends by its header; 0 where that does not say."""
+def promised_ends(container: InputContainer, stream: VideoStream) -> tuple[float, float]:
+    """Return the second at which the stream ends by its header, or the file; 0 where not said."""
     if container.format.name in FORMATS_WITHOUT_DURATION:
-        return 0.0
+        return 0.0, 0.0
     if stream.frames and stream.average_rate:  # AVI
-        return stream.frames / float(stream.average_rate)
-    if stream.duration and stream.time_base:
-        return float((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+        return stream.frames / float(stream.average_rate), 0.0
     whole = (container.duration or 0) / av.time_base
     tag = re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if stream.duration and stream.time_base:
+        length = float(stream.duration * stream.time_base)
+        start = float((stream.start_time or 0) * stream.time_base)
+        return (start + length, 0.0) if abs(length - whole) > SAME_LENGTH else (0.0, start + length)
     if tag:
         hours, minutes, seconds = (float(part) for part in tag.groups())
-        return min(whole, (hours * 60 + minutes) * 60 + seconds)
-    return whole - (len(container.streams) > 1)  # sound may go on for a second
+        return min(whole, (hours * 60 + minutes) * 60 + seconds), 0.0
+    return 0.0, whole
 
 
 def frames_by_header(path: Path) -> float | None:

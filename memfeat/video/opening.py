@@ -17,7 +17,7 @@ from memfeat.errors import VideoError
 
 VIDEO_FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,nut,mxf,gxf,dv,rm,wtv,ivf,gif,apng,"
-    "h264,hevc,m4v,obu,vc1,mjpeg,yuv4mpegpipe"
+    "h264,hevc,m4v,obu,vc1,mjpeg,yuv4mpegpipe,webp_anim"
 )
 # Sound and still images are opened only to say what is wrong with them.
 AUDIO_FORMATS = "wav,mp3,flac,aac,aiff,ac3,amr,caf"
@@ -25,9 +25,13 @@ IMAGE_FORMATS = (
     "jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,ppm_pipe,pgm_pipe,pbm_pipe,j2k_pipe,"
     "jpegxl_pipe,exr_pipe,psd_pipe,qoi_pipe,sgi_pipe,dds_pipe,ico"
 )
-IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "mif1", "msf1")
+IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
+# Cover art, thumbnails and slides.
+BESIDE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # FFmpeg's own decoders of these two drop the alpha channel.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+BI_RGB = ("\0\0\0\0", "DIB ", "RGB ", "RAW ", "WRAW")  # as FourCC
+WEBP, ANIMATED = "webp_anim", 2  # its demuxer, and its flag in the file's header
 MORE_PIXELS = 1 << 20
 MOST_PIXELS = (1 << 31) - 1  # FFmpeg decodes no larger frame, and takes no larger limit
 
@@ -36,7 +40,7 @@ MOST_PIXELS = (1 << 31) - 1  # FFmpeg decodes no larger frame, and takes no larg
 def open_video(
     path: Path, *, max_pixels: int | None = None, allow_images: bool = False
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a local file, by its content alone, and give its first video stream.
+    """Open a local file, by its content alone, and give its default video stream, or the first.
 
     Raises:
         VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`,
@@ -63,6 +67,16 @@ def create_decoder(stream: VideoStream, max_pixels: int | None = None) -> VideoC
     decoder.thread_count = 1  # damaged files decode differently with each number of threads
     decoder.options = {**decoder.options, **_limit(max_pixels)}
     return decoder
+
+
+def has_unused_byte(stream: VideoStream) -> bool:
+    """Return whether 32-bit pixels are Windows' BI_RGB, whose fourth byte is not for alpha."""
+    if stream.codec_context.name != "rawvideo":
+        return False
+    try:
+        return stream.codec_context.codec_tag in BI_RGB
+    except UnicodeDecodeError:
+        return False
 
 
 def require_size(path: Path, size: tuple[int, int] | None, max_pixels: int | None) -> None:
@@ -134,6 +148,11 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
 
 
 def _open_container(file: BinaryIO, path: Path, options: dict[str, str]) -> InputContainer:
+    start = os.pread(file.fileno(), 21, 0)
+    is_animated = start[8:16] == b"WEBPVP8X" and start[20:] and start[20] & ANIMATED
+    if is_animated and WEBP not in av.formats_available:
+        text = "is an animated WebP, which this FFmpeg cannot decode; convert it to GIF or MP4"
+        raise VideoError("unreadable", f"{quoted(path)} {text}")
     formats = f"{VIDEO_FORMATS},{AUDIO_FORMATS},{IMAGE_FORMATS}"
     whitelists = {"format_whitelist": formats, "protocol_whitelist": "none"}
     try:
@@ -147,15 +166,20 @@ def _open_container(file: BinaryIO, path: Path, options: dict[str, str]) -> Inpu
 
 
 def _first_video(container: InputContainer, path: Path, allow_images: bool) -> VideoStream:
-    """Return the first video stream that is not cover art."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    """Return the default video stream, or else the first, of those that are no pictures beside."""
+    streams = [s for s in container.streams.video if not s.disposition & BESIDE_VIDEO]
+    streams.sort(key=lambda s: not s.disposition & Disposition.default)
     if not streams and not _gives_data(container):
         raise VideoError("unreadable", f"{quoted(path)} is damaged or incomplete; fetch it again")
     if not streams:
         raise VideoError("no_video", f"{quoted(path)} has no video stream, perhaps only sound")
     name, brand = container.format.name, container.metadata.get("major_brand")
-    one_gif = name == "gif" and streams[0].frames == 1
-    is_image = name in IMAGE_FORMATS.split(",") or brand in IMAGE_BRANDS or one_gif
+    is_picture = brand in IMAGE_BRANDS
+    if is_picture:  # an animation, which has a track, also has a picture to stand for it
+        streams.sort(key=lambda s: s.frames <= 1)
+    frames = streams[0].frames
+    one_frame = (name == "gif" and frames == 1) or (is_picture and frames <= 1)
+    is_image = name in IMAGE_FORMATS.split(",") or one_frame
     if is_image and not allow_images:
         raise VideoError(
             "image",

@@ -6,30 +6,87 @@ from typing import Any, cast
 import av
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
+
+from memfeat.config import UNTAGGED_HD
 
 Pixels = NDArray[np.uint8]
 Matrix = tuple[int, int, int, int] | None  # a, b, c, d of a display matrix [a b u; c d v; x y w]
 TURNS: dict[int, Matrix] = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
+HD_LINES = 720
+# Tags of a matrix that say nothing: of YUV that it is RGB, nothing at all, and a reserved number.
+SILENT_MATRICES = (0, 2, 3)
+# Those that FFmpeg's scaler does not know, by their number in ITU-T H.273.
+UNKNOWN_MATRICES = {
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    11: "SMPTE ST 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+# What full range is for each grey level of limited range, which swscale takes for full.
+FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
-def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Pixels:
-    """Return uint8 (height, width, 3) RGB as stored, composited on black where it has alpha.
+
+def to_rgb(
+    frame: av.VideoFrame,
+    reformatter: VideoReformatter,
+    *,
+    use_alpha: bool = True,
+    untagged_hd: str = UNTAGGED_HD,
+) -> tuple[Pixels, int]:
+    """Return uint8 (height, width, 3) RGB as stored, composited on black, and the largest alpha.
+
+    Args:
+        frame: as it was decoded.
+        reformatter: one for all frames of a video.
+        use_alpha: whether an alpha channel counts; without one, alpha is 255.
+        untagged_hd: the matrix of frames of 720 lines or more that name none, `BT.709` or `BT.601`;
+            smaller ones are BT.601.
 
     Raises:
         av.FFmpegError, ValueError: the pixel format cannot be turned into RGB.
     """
-    has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
-    layout = "rgba" if has_alpha else "rgb24"
-    # With PyAV's default of several threads, swscale gets some pixels wrong now and then.
-    image = reformatter.reformat(frame, format=layout, threads=1)
+    components = frame.format.components
+    has_alpha = use_alpha and (frame.format.has_palette or any(c.is_alpha for c in components))
+    matrix = None
+    if frame.colorspace in SILENT_MATRICES:
+        is_709 = untagged_hd == "BT.709" and frame.height >= HD_LINES
+        matrix = Colorspace.ITU709 if is_709 else Colorspace.ITU601
+    try:
+        # With PyAV's default of several threads, swscale gets some pixels wrong now and then.
+        image = reformatter.reformat(
+            frame, format="rgba" if has_alpha else "rgb24", src_colorspace=matrix, threads=1
+        )
+    except av.FFmpegError as error:
+        if frame.colorspace in UNKNOWN_MATRICES:
+            name = UNKNOWN_MATRICES[frame.colorspace]
+            raise ValueError(f"their matrix is tagged {name}") from error
+        raise
     pixels = cast(Pixels, image.to_ndarray())
+    alpha = 255
+    if frame.color_range == ColorRange.MPEG and frame.format.name.startswith(("gray", "ya")):
+        pixels[..., :3] = FULL_RANGE[pixels[..., :3]]
     if has_alpha:
         opacity = pixels[..., 3:] / np.float32(255)
+        alpha = int(pixels[..., 3].max())
         pixels = (pixels[..., :3] * opacity + np.float32(0.5)).astype(np.uint8)
-    return pixels
+    return pixels, alpha
+
+
+def crop(pixels: Pixels, margins: tuple[int, int, int, int]) -> Pixels:
+    """Leave out so many pixels at the left, right, top and bottom, unless none would remain."""
+    (height, width), (left, right, top, bottom) = pixels.shape[:2], margins
+    if top + bottom >= height or left + right >= width:
+        return pixels
+    return pixels[top : height - bottom, left : width - right]
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix:

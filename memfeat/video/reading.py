@@ -2,11 +2,12 @@
 
 import errno
 import math
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import av
 import numpy as np
@@ -15,24 +16,33 @@ from av.video.reformatter import ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from memfeat.config import MAX_PIXELS
+from memfeat.config import MAX_PIXELS, UNTAGGED_HD
 from memfeat.errors import ConfigError, VideoError
-from memfeat.video.header import counted_samples, promised_end
-from memfeat.video.opening import create_decoder, open_video, quoted, require_size, too_large
+from memfeat.video.completeness import Completeness
+from memfeat.video.opening import (
+    create_decoder,
+    has_unused_byte,
+    open_video,
+    quoted,
+    require_size,
+    too_large,
+)
 from memfeat.video.pictures import (
     Matrix,
     Pixels,
+    crop,
     display_matrix,
     resize,
     squash,
     to_rgb,
     upright,
 )
+from memfeat.video.side_data import read_side_data
 
 HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
 SAME_TIME = 1e-6  # seconds: less than that is rounding
-HEADER_SLACK = 3  # even whole files may lack so many of the frames that their header counts
+VISIBLE = 128  # of an alpha of 0 to 255
 
 
 @dataclass(frozen=True)
@@ -71,13 +81,15 @@ class VideoReader:
         max_pixels: refuse a video whose frames have more, width x height. One of over twice as
             many, and a million, is refused before there is memory for it.
         allow_images: take an image as a video of one frame.
+        untagged_hd: the matrix with which frames of 720 lines or more are turned into RGB that name
+            none: `BT.709`, as in players, or `BT.601`, which it is for all smaller ones.
 
     Attributes, those on frames final once the last one has come:
-        warning: what the user should know about the picture (that it is HDR), or None.
+        warning: what the user should know about the pictures: that they are HDR, or transparent; or
+            None.
         frames_decoded: how many came.
         frames_expected: how many the header counts, at most `max_frames`, or None.
-        reason: why the video is only partial: `truncated` (its end is missing) or `packet_errors`
-            (some of it could not be decoded); None if it is whole.
+        reason: why the video is only partial, one of `PARTIAL`; None if it is whole.
 
     Raises:
         VideoError: `missing`, `not_a_file`, `permission`, `unreadable`, `no_video`, `no_frames`,
@@ -97,6 +109,7 @@ class VideoReader:
         max_seconds: float | None = None,
         max_pixels: int | None = MAX_PIXELS,
         allow_images: bool = False,
+        untagged_hd: str = UNTAGGED_HD,
     ) -> None:
         for name, value in (("size", size), ("max_frames", max_frames), ("max_pixels", max_pixels)):
             if value is not None and value < 1:
@@ -108,6 +121,7 @@ class VideoReader:
         self._first_frame, self._max_frames = first_frame, max_frames
         self._max_seconds = math.inf if max_seconds is None else max_seconds
         self._max_pixels = max_pixels
+        self._untagged_hd = untagged_hd
         with ExitStack() as stack:
             self._container, self._stream = stack.enter_context(
                 open_video(path, max_pixels=max_pixels, allow_images=allow_images)
@@ -115,19 +129,26 @@ class VideoReader:
             self._decoder = create_decoder(self._stream, max_pixels)
             self._close = stack.pop_all().close
         self._reformatter = VideoReformatter()
-        self._announced = self.frames_expected = counted_samples(self._container, self._stream)
-        self._packets = self.frames_decoded = 0
-        self._damaged_at: int | None = None  # counted in packets
+        self._completeness = Completeness(path, self._container, self._stream)
+        self.frames_decoded = 0
+        self._stopped_at: int | None = None
+        self._has_decoding_times = self._container.format.name == "avi"
+        self._decoding_times: deque[int | None] = deque()
         self._interval = self._longest_gap = 1 / float(self._stream.guessed_rate or FALLBACK_RATE)
         self._pts_seconds: float | None = None
         self._turn: tuple[float, Matrix] | None = None
+        self._side_data = read_side_data(self._container, self._stream)
+        self._use_alpha = not has_unused_byte(self._stream)
+        self._largest_alpha: int | None = None
         self._frames = self._read()
         self.reason: str | None = None
-        transfer = HDR.get(self._decoder.color_trc)
-        self.warning = transfer and (
-            f"{quoted(path)} is HDR ({transfer}) and is read without tone mapping, so it looks "
-            "paler than on a screen; convert it to SDR first if that matters"
-        )
+        self.warning = self._warning_of_colours()
+
+    @property
+    def frames_expected(self) -> int | None:
+        """See above."""
+        expected = self._completeness.frames_expected
+        return self._stopped_at if expected and self._stopped_at else expected
 
     def __enter__(self) -> Self:
         return self
@@ -145,21 +166,44 @@ class VideoReader:
             seconds = self._time(decoded)
             first = seconds if first is None else first
             if self.frames_decoded and seconds - first > self._max_seconds - SAME_TIME:
-                return self._stop_early()
+                return self._end(early=True)
             require_size(self._path, (decoded.width, decoded.height), self._max_pixels)
             self.frames_decoded += 1
             if self.frames_decoded > self._first_frame:
                 yield Frame(self._picture(decoded), seconds)
             if self.frames_decoded == self._max_frames:
-                return self._stop_early()
+                return self._end(early=True)
         if not self.frames_decoded:
             raise VideoError("no_frames", f"{quoted(self._path)} gave no frame; export it again")
-        self.reason = self._what_is_missing()
-        return None
+        return self._end(early=False)
 
-    def _stop_early(self) -> None:
-        self.frames_expected = self.frames_expected and self.frames_decoded
-        self.reason = "packet_errors" if self._damaged_at else None
+    def _end(self, *, early: bool) -> None:
+        if early:
+            self._stopped_at = self.frames_decoded
+            self.reason = self._completeness.reason_so_far()
+        else:
+            end = (self._pts_seconds or 0.0) + self._longest_gap
+            self.reason = self._completeness.reason(self.frames_decoded, end, self._longest_gap)
+        if self._largest_alpha is not None and self._largest_alpha < VISIBLE:
+            text = (
+                f"{quoted(self._path)} is transparent throughout (alpha of at most "
+                f"{self._largest_alpha} in 255), so that its frames are black or nearly; convert "
+                "it without its alpha channel if they should show something"
+            )
+            self.warning = f"{self.warning}; {text}" if self.warning else text
+
+    def _warning_of_colours(self) -> str | None:
+        transfer = HDR.get(self._decoder.color_trc)
+        if self._side_data.is_dolby:
+            text = "Dolby Vision alone and is read without its colours' transform, so they are off"
+        elif transfer:
+            text = (
+                f"HDR ({transfer}) and is read without tone mapping, so it looks paler than on a "
+                "screen"
+            )
+        else:
+            return None
+        return f"{quoted(self._path)} is {text}; convert it to SDR first if that matters"
 
     def _require_allowed(self, error: av.FFmpegError) -> None:
         """Distinguish a frame that the decoder refuses for its size from a damaged one."""
@@ -176,43 +220,35 @@ class VideoReader:
                 frames = self._decoder.decode(packet)
             except av.FFmpegError as error:
                 self._require_allowed(error)
-                self._damaged_at = self._packets
+                self._completeness.note_damage()
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    self._damaged_at = self._packets
+                    self._completeness.note_damage()
                 yield frame
 
     def _demux(self) -> Iterator["Packet[VideoStream] | None"]:
         """Yield the packets with data, then None, at which the decoder hands out the rest."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux():
                 if not packet.size and packet.dts is None:
                     continue  # PyAV's own flush, after the last packet
-                self._packets += 1
-                if packet.is_corrupt:
-                    self._damaged_at = self._packets
-                if self.frames_expected and (packet.is_discard or not packet.size):
-                    self.frames_expected -= 1  # hidden by an edit list, or an empty sample
-                if packet.size:
-                    yield packet
+                if self._completeness.note(packet):
+                    if self._has_decoding_times:
+                        self._decoding_times.append(packet.dts)
+                    yield cast("Packet[VideoStream]", packet)
+        except IndexError:
+            pass  # PyAV's flush of a stream that has appeared meanwhile, after the last packet
         except (av.FFmpegError, OSError):
-            self._damaged_at = self._packets
+            self._completeness.note_damage()
         yield None
-
-    def _what_is_missing(self) -> str | None:
-        if self._announced:
-            ends_early = self._announced - self._packets > HEADER_SLACK
-        else:
-            end = (self._pts_seconds or 0.0) + (1 + HEADER_SLACK) * self._longest_gap
-            ends_early = end < promised_end(self._container, self._stream)
-        if ends_early or self._damaged_at == self._packets:
-            return "truncated"
-        falls_short = (self.frames_expected or 0) - self.frames_decoded > HEADER_SLACK
-        return "packet_errors" if falls_short or self._damaged_at is not None else None
 
     def _time(self, frame: av.VideoFrame) -> float:
         pts, base, last = frame.pts, self._stream.time_base, self._pts_seconds
+        if self._decoding_times:
+            # AVI has no other times. A decoder takes as many packets as it gives frames, so those
+            # of packets are those of frames once sorted, whichever order frames come in.
+            pts = self._decoding_times.popleft()
         seconds = pts * base.numerator / base.denominator if pts is not None and base else None
         if last is None:
             seconds = seconds or 0.0
@@ -225,11 +261,17 @@ class VideoReader:
 
     def _picture(self, frame: av.VideoFrame) -> Pixels:
         try:
-            pixels = to_rgb(frame, self._reformatter)
+            pixels, alpha = to_rgb(
+                frame,
+                self._reformatter,
+                use_alpha=self._use_alpha,
+                untagged_hd=self._untagged_hd,
+            )
         except (av.FFmpegError, ValueError) as error:
             text = f"holds {frame.format.name} pixels that cannot be turned into RGB ({error})"
             raise VideoError("unreadable", f"{quoted(self._path)} {text}; convert it") from error
-        pixels = upright(pixels, self._display_matrix(frame))
+        self._largest_alpha = max(self._largest_alpha or 0, alpha)
+        pixels = upright(crop(pixels, self._side_data.crop), self._display_matrix(frame))
         if self._size is None:
             return pixels
         if self._keep_shape:

@@ -1,0 +1,161 @@
+"""How far a file reaches by its own account, whether all of it is there, and what lies behind."""
+
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+BLOCK = 1 << 16  # bytes; also those at the beginning in which FLV and ASF say it
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_PARTS = [bytes.fromhex(part) for part in ("3026b275", "3626b275", "90080033", "d329e2d6")]
+SEGMENT = bytes.fromhex("18538067")
+# Cluster, Cues, Tags, SeekHead, Info, Tracks, Chapters, Attachments; Void and a checksum.
+SEGMENT_PARTS = [
+    *(bytes.fromhex(part) for part in ("1f43b675", "1c53bb6b", "1254c367", "114d9b74")),
+    *(bytes.fromhex(part) for part in ("1549a966", "1654ae6b", "1043a770", "1941a469", "ec", "bf")),
+]
+RIFF_PARTS = (b"LIST", b"JUNK", b"idx1", b"RIFF")
+FLV_PARTS = (8, 9, 18)
+
+
+def is_whole(path: Path, format_name: str) -> bool:
+    """Return whether a file says how long it is, and consists of sound parts up to there."""
+    with path.open("rb") as file:
+        size = declared_size(file, format_name)
+        part = {"matroska,webm": _element, "avi": _chunk, "flv": _tag, "asf": _object}
+        return size is not None and _is_paved(file, size, part[format_name])
+
+
+def is_cut(path: Path, format_name: str) -> bool:
+    """Return whether a file says that it is longer than it is."""
+    with path.open("rb") as file:
+        return (declared_size(file, format_name) or 0) > os.fstat(file.fileno()).st_size
+
+
+def goes_on(path: Path, format_name: str, read: int) -> bool:
+    """Return whether more than zeros lie behind a file's end, of which no byte was `read`."""
+    with path.open("rb") as file:
+        size = declared_size(file, format_name)
+        if size is None or read > size:
+            return False
+        file.seek(size)
+        return any(any(block) for block in iter(lambda: file.read(BLOCK), b""))
+
+
+def declared_size(file: BinaryIO, format_name: str) -> int | None:
+    """Return the length in bytes that its header or structure gives a file, or None.
+
+    The file is left where its first part begins.
+
+    Args:
+        file: at its beginning.
+        format_name: FFmpeg's name of its format.
+    """
+    head = file.read(BLOCK)
+    try:
+        if format_name.startswith("mov"):
+            return _end_of_boxes(file)
+        if format_name.startswith("matroska"):
+            return _end_of_segment(file)
+        if format_name == "avi":
+            return _end_of_riffs(file)
+        if format_name == "flv" and (said := re.search(rb"\0\x08filesize\0(.{8})", head, re.S)):
+            file.seek(13)
+            return int(struct.unpack(">d", said[1])[0]) or None
+        if format_name == "asf" and ASF_PROPERTIES in head:
+            file.seek(0)
+            return int(struct.unpack_from("<Q", head, head.index(ASF_PROPERTIES) + 40)[0]) or None
+    except (struct.error, IndexError, ValueError, OverflowError):
+        pass
+    return None
+
+
+def _is_paved(file: BinaryIO, end: int, part: Callable[[BinaryIO], int]) -> bool:
+    """Return whether parts follow each other up to the end; `part` reads one's header."""
+    try:
+        while file.tell() < end:
+            file.seek(part(file), 1)
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return False
+    return file.tell() == end <= os.fstat(file.fileno()).st_size
+
+
+def _element(file: BinaryIO) -> int:
+    """Read the header of a part of a Matroska segment, and return how many bytes follow it."""
+    (first,) = file.read(1)
+    name = bytes([first]) + file.read(8 - first.bit_length())
+    size = _variable_size(file)
+    if name not in SEGMENT_PARTS or size is None:
+        raise ValueError(name)
+    return size
+
+
+def _chunk(file: BinaryIO) -> int:
+    """Read the header of a part of a `RIFF` chunk."""
+    name, size = struct.unpack("<4sI", file.read(8))
+    if name not in RIFF_PARTS:
+        raise ValueError(name)
+    return 4 if name == b"RIFF" else int(size + size % 2)
+
+
+def _tag(file: BinaryIO) -> int:
+    """Read an FLV tag, up to its length, which is repeated behind it."""
+    kind, *size = struct.unpack(">B3B7x", file.read(11))
+    file.seek(int.from_bytes(size), 1)
+    if kind not in FLV_PARTS or int.from_bytes(file.read(4)) != 11 + int.from_bytes(size):
+        raise ValueError(kind)
+    return 0
+
+
+def _object(file: BinaryIO) -> int:
+    """Read the header of an ASF object."""
+    name, size = struct.unpack("<4s12xQ", file.read(24))
+    if name not in ASF_PARTS:
+        raise ValueError(name)
+    return int(size) - 24
+
+
+def _end_of_boxes(file: BinaryIO) -> int:
+    """Return where boxes (ISO 14496-12) end, or where those of a second file begin."""
+    end, at, seen = os.fstat(file.fileno()).st_size, 0, set[bytes]()
+    while at + 8 <= end:
+        file.seek(at)
+        size, kind, long_size = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        size = {0: end - at, 1: long_size}.get(size, size)
+        again = kind in seen and kind in (b"ftyp", b"moov")
+        if size < 8 or again or not (kind.isascii() and kind.decode().isprintable()):
+            break
+        seen.add(kind)
+        at += size
+    return at
+
+
+def _end_of_segment(file: BinaryIO) -> int | None:
+    """Return where a Matroska file's segment ends, which follows the EBML header (RFC 8794)."""
+    file.seek(4)
+    file.seek(_variable_size(file) or 0, 1)
+    if file.read(4) != SEGMENT:
+        return None
+    size = _variable_size(file)
+    return size and file.tell() + size
+
+
+def _variable_size(file: BinaryIO) -> int | None:
+    (first,) = file.read(1)
+    more = 8 - first.bit_length()
+    size = int.from_bytes([first & (0x7F >> more), *file.read(more)])
+    return size if size != (1 << 7 * (more + 1)) - 1 else None  # all ones: not known
+
+
+def _end_of_riffs(file: BinaryIO) -> int | None:
+    """Return where the `RIFF` chunk ends, with those of OpenDML behind it."""
+    end, kind = 0, b"AVI "
+    while True:
+        file.seek(end)
+        name, size, found = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+        if name != b"RIFF" or found != kind or not size:
+            file.seek(12)
+            return end or None
+        end, kind = end + 8 + size + size % 2, b"AVIX"

@@ -1,0 +1,121 @@
+"""MPEG transport streams: whether packets were lost, or a second video follows on other PIDs.
+
+A transport stream is a row of packets of 188 bytes, each of one PID, which it counts modulo 16. A
+frame's first packet is marked, and its last one is padded. FFmpeg notes where a counter jumps, but
+not whether that is a loss, nor, for some codecs, always at the right frame.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+PACKET, SYNC = 188, 0x47
+SPACINGS = (PACKET, 192, 204)  # bytes from packet to packet: plain, Blu-ray, with parity
+BLOCK = 1 << 15  # packets looked at together
+CLOCK = 7  # bytes of an adaptation field that holds a clock and no padding
+LONGEST_LOSS = 10.0  # seconds; if times go on later, or back, they are another recording's
+
+Packets = NDArray[np.uint8]
+
+
+class TransportStream:
+    """A file that is read frame by frame.
+
+    Args:
+        path: the file.
+        pid: the video's.
+    """
+
+    def __init__(self, path: Path, pid: int) -> None:
+        self._content = np.memmap(path, np.uint8, "r")
+        self._pid = pid
+        self._spacing = PACKET
+        self._position: int | None = None
+        self._seconds = self._longest_gap = 0.0
+
+    def lost_before(self, position: int, seconds: float, *, is_key: bool) -> bool:
+        """Return whether packets are missing, or received with errors, before the next frame.
+
+        That counters start anew between two frames is no loss, as where two streams are joined.
+
+        Args:
+            position: where the frame stands in the file.
+            seconds: when it is decoded.
+            is_key: whether it needs no other frame.
+        """
+        last, gap = self._position, seconds - self._seconds
+        if last is None:
+            self._spacing = self._find_spacing(position)
+        self._seconds = seconds
+        if last is None or position <= last:
+            self._position = position
+            return False
+        self._position = position
+        packets = self._packets(last, position + self._spacing)
+        own = packets[_pids(packets) == self._pid]
+        is_jump, is_start, is_padded = _counters(own)
+        if (packets[:, 0] != SYNC).any() or (own[:, 1] & 0x80).any() or is_jump[:-1].any():
+            return True
+        if len(is_jump) == 0 or not is_jump[-1]:
+            self._longest_gap = max(self._longest_gap, gap)
+            return False
+        is_missing = 1.5 * self._longest_gap < gap < LONGEST_LOSS
+        return bool(is_missing or not is_start[-1] or not (is_padded[-1] or is_key))
+
+    def lost_at_end(self) -> bool:
+        """Return whether packets of the last frame are missing, where it is not the file's end."""
+        if self._position is None:
+            return False
+        packets = self._packets(self._position, self._position + BLOCK * self._spacing)
+        own = packets[_pids(packets) == self._pid]
+        return bool((packets[:, 0] != SYNC).any() or _counters(own)[0].any())
+
+    def has_second_video(self, known: Collection[int]) -> bool:
+        """Return whether frames with a PID that is not `known` follow the last frame."""
+        step = BLOCK * self._spacing
+        for start in range(self._position or 0, len(self._content), step):
+            packets = self._packets(start, start + step)
+            is_start = (packets[:, 1] & 0x40 > 0) & (packets[:, 3] & 0x10 > 0)
+            packets = packets[
+                is_start & (packets[:, 0] == SYNC) & ~np.isin(_pids(packets), list(known))
+            ]
+            for packet in packets:
+                payload = 5 + int(packet[4]) if packet[3] & 0x20 else 4
+                code = packet[payload : payload + 4].tobytes()
+                if code[:3] == b"\0\0\1" and code[3] & 0xF0 == 0xE0:  # ISO 13818-1, table 2-22
+                    return True
+        return False
+
+    def _find_spacing(self, position: int) -> int:
+        for spacing in SPACINGS:
+            start = position + spacing - PACKET
+            if (self._content[start : start + 2 * spacing : spacing] == SYNC).all():
+                return spacing
+        return PACKET
+
+    def _packets(self, start: int, end: int) -> Packets:
+        content = self._content[start + self._spacing - PACKET : end + self._spacing - PACKET]
+        whole = len(content) // self._spacing * self._spacing
+        return content[:whole].reshape(-1, self._spacing)[:, :PACKET]
+
+
+def _pids(packets: Packets) -> NDArray[np.int64]:
+    return (packets[:, 1] & 31).astype(np.int64) << 8 | packets[:, 2]
+
+
+def _counters(own: Packets) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Look at each packet with a payload of one PID, but for the first.
+
+    Returns:
+        whether its counter jumps unannounced; whether it is a frame's first; whether the one before
+        it is padded, and so a frame's last.
+    """
+    own = own[own[:, 3] & 0x10 > 0]
+    counts, lengths = own[:, 3] & 15, own[:, 4]
+    has_field, is_start = own[:, 3] & 0x20 > 0, own[:, 1] & 0x40 > 0
+    is_announced = has_field & (lengths > 0) & (own[:, 5] & 0x80 > 0)
+    is_padded = has_field & (~is_start | (lengths > CLOCK))
+    is_jump = (counts[1:] != (counts[:-1] + 1) % 16) & ~is_announced[1:]
+    return is_jump, is_start[1:], is_padded[:-1]

@@ -1,0 +1,165 @@
+"""What a container says beside its packets: which track, cropping, Dolby Vision, animations."""
+
+import struct
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from clips import number_picture, numbered_clip, numbers_in, read, refusal, write_clip
+from PIL import Image
+from skimage import data
+
+from memfeat.video import VideoReader, read_frames
+
+X265 = {"x265-params": "log-level=none:pools=1"}
+ENTRIES = ("moov", "trak", "mdia", "minf", "stbl", "stsd")
+HEADERS = {"stsd": 16, "avc1": 86, "hev1": 86}  # bytes of a box before those in it
+
+
+def add_box(path, parents, kind: str, content: bytes) -> None:
+    """Put a box at the end of another, of an MP4 whose index comes last."""
+    box = struct.pack(">I4s", 8 + len(content), kind.encode()) + content
+    whole = bytearray(path.read_bytes())
+    start, grown = 0, []
+    for name in parents:
+        while whole[start + 4 : start + 8] != name.encode():
+            start += struct.unpack_from(">I", whole, start)[0]
+        grown.append(start)
+        start += HEADERS.get(name, 8)
+    (size,) = struct.unpack_from(">I", whole, grown[-1])
+    end = grown[-1] + size
+    for at in grown:
+        struct.pack_into(">I", whole, at, struct.unpack_from(">I", whole, at)[0] + len(box))
+    path.write_bytes(whole[:end] + box + whole[end:])
+
+
+# Cropping
+
+PHOTO = data.astronaut()[:64, :160]
+
+
+def test_the_clean_aperture_of_an_mp4_is_what_is_read(tmp_path):
+    """By ISO 14496-12, 12.1.4: 140 x 50 of 160 x 64 pixels, 4 left and 3 above of its centre."""
+    path = write_clip(tmp_path / "a.mp4", [PHOTO] * 2, options={"crf": "4"})
+    whole = read_frames(path).pixels
+    clap = struct.pack(">8i", 140, 1, 50, 1, -8, 2, -3, 1)
+    add_box(path, [*ENTRIES, "avc1"], "clap", clap)
+    np.testing.assert_array_equal(read_frames(path).pixels, whole[:, 4:54, 6:146])
+    assert read_frames(path, size=24).pixels.shape == (2, 24, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("element", "rows", "columns"),
+    [
+        ("54aa", slice(0, 55), slice(None)),  # PixelCropBottom
+        ("54bb", slice(9, None), slice(None)),  # PixelCropTop
+        ("54cc", slice(None), slice(9, None)),  # PixelCropLeft
+        ("54dd", slice(None), slice(0, 151)),  # PixelCropRight
+    ],
+)
+def test_the_cropping_of_a_matroska_track_is_applied(tmp_path, element, rows, columns):
+    path = write_clip(tmp_path / "a.mkv", [PHOTO] * 2, codec="ffv1", sample_aspect_ratio=0)
+    whole = read_frames(path).pixels
+    content, display_unit = path.read_bytes(), bytes.fromhex("54b28104")
+    assert content.count(display_unit) == 1
+    path.write_bytes(content.replace(display_unit, bytes.fromhex(element + "8109")))
+    np.testing.assert_array_equal(read_frames(path).pixels, whole[:, rows, columns])
+
+
+# Dolby Vision
+
+
+@pytest.mark.parametrize(
+    ("profile", "compatibility", "warned"),
+    [(5, 0, True), (8, 1, False), (8, 4, False), (7, 6, False), (10, 0, True), (10, 1, False)],
+)
+def test_dolby_vision_that_nothing_else_can_show_is_read_with_a_warning(
+    tmp_path, profile, compatibility, warned
+):
+    path = numbered_clip(tmp_path / "a.mp4", 3, codec="libx265", options=X265)
+    assert read(path)[0].warning is None
+    record = struct.pack(">BBHB19x", 1, 0, profile << 9 | 6 << 3 | 0b101, compatibility << 4)
+    add_box(path, [*ENTRIES, "hev1"], "dvcC" if profile < 8 else "dvvC", record)
+    reader, numbers = read(path)
+    assert numbers == [0, 1, 2]
+    assert (reader.warning is not None) is warned
+    if warned:
+        assert "is Dolby Vision alone" in reader.warning
+        assert "convert it to SDR" in reader.warning
+
+
+# Tracks
+
+
+def write_tracks(path, *tracks: tuple[range, Disposition]) -> None:
+    """Write video tracks that show numbers, with their dispositions."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for _, disposition in tracks:
+            stream = container.add_stream("libx264", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 160, 64, "yuv420p"
+            stream.disposition = disposition
+            streams.append(stream)
+        for stream, (numbers, _) in zip(streams, tracks, strict=True):
+            for number in numbers:
+                frame = av.VideoFrame.from_ndarray(number_picture(number), "rgb24")
+                container.mux(stream.encode(frame.reformat(format=stream.pix_fmt, threads=1)))
+            container.mux(stream.encode(None))
+
+
+NONE, DEFAULT = Disposition(0), Disposition.default
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+@pytest.mark.parametrize(
+    ("dispositions", "wanted"),
+    [
+        ((NONE, DEFAULT, NONE), 1),
+        ((DEFAULT, NONE, NONE), 0),
+        ((NONE, DEFAULT, DEFAULT), 1),
+        ((DEFAULT, DEFAULT, DEFAULT), 0),
+    ],
+)
+def test_of_several_tracks_the_first_default_one_is_read(tmp_path, suffix, dispositions, wanted):
+    path = tmp_path / f"a.{suffix}"
+    shown = [range(100 * number, 100 * number + 5) for number in range(3)]
+    write_tracks(path, *zip(shown, dispositions, strict=True))
+    reader, numbers = read(path)
+    assert numbers == list(shown[wanted])
+    assert reader.reason is None
+
+
+# Animations
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("allow_images", [False, True])
+def test_an_animated_avif_is_a_video_of_all_its_pictures(tmp_path, mode, allow_images):
+    pictures = [Image.fromarray(number_picture(number)).convert(mode) for number in range(7)]
+    path = tmp_path / "a.avif"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+    with VideoReader(path, allow_images=allow_images) as reader:
+        frames = list(reader)
+    assert numbers_in(frame.pixels for frame in frames) == list(range(7))
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(7) / 25)
+    assert (reader.frames_expected, reader.reason) == (7, None)
+
+
+@pytest.mark.skipif("webp_anim" in av.formats_available, reason="this FFmpeg reads them")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("allow_images", [False, True])
+def test_an_animated_webp_is_refused_with_what_to_do(tmp_path, mode, allow_images):
+    pictures = [Image.fromarray(number_picture(number)).convert(mode) for number in range(3)]
+    path = tmp_path / "a.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+    error = refusal(path, allow_images=allow_images)
+    assert error.reason == "unreadable"
+    assert "an animated WebP, which this FFmpeg cannot decode; convert it to" in str(error)
+
+
+def test_a_still_webp_with_transparency_is_an_image(tmp_path):
+    path = tmp_path / "a.webp"
+    Image.fromarray(np.full((8, 8, 4), 99, np.uint8)).save(path)
+    assert path.read_bytes()[12:16] in (b"VP8X", b"VP8L")
+    assert refusal(path).reason == "image"
