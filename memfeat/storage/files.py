@@ -91,27 +91,25 @@ def remove_stale_parts(folder: Path) -> int:
 
 
 def _is_stale(part: Path) -> bool:
-    writer = _WRITER.search(part.name)
-    is_folder = part.is_dir()
-    locked = None if is_folder else _is_locked(part)
-    if locked or (is_folder and writer is None):
+    locked, writer = _is_locked(part), _WRITER.search(part.name)
+    if locked:
         return False
     if writer and writer[1] == _machine():
         return not _is_running(int(writer[2]), writer[3])
-    is_old = time.time() - part.stat().st_mtime > STALE_SECONDS
-    return is_old or (writer is None and locked is False)
+    if writer is None and (locked is False or part.is_dir()):  # an earlier version's, or not ours
+        return locked is False
+    return time.time() - part.stat().st_mtime > STALE_SECONDS
 
 
 def _is_locked(part: Path) -> bool | None:
     """Whether another process has locked a part file; None where that cannot be known."""
-    # NFS locks no file that is open for reading alone.
-    with part.open("r+b" if os.access(part, os.W_OK) else "rb") as file:
-        try:
+    try:
+        with part.open("r+b") as file:  # NFS locks no file that is open for reading alone
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        except OSError:
-            return None
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
     return False
 
 
