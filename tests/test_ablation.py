@@ -246,6 +246,62 @@ def test_training_that_did_not_work_out_is_noted(home):
     assert "still does no better than its control, trained on shuffled scores" in notes
 
 
+def test_an_ensemble_averages_rows_and_is_compared_like_any(home):
+    members = ["avg+linear", "linear-avg+linear", "avg+ridge"]
+    ensembles = [
+        {"name": "alike", "members": members[:2]},
+        {"name": "fitted", "members": members, "weights": "dev"},
+    ]
+    table = run(home, baselines=("ridge",), ensembles=ensembles)
+    columns = [read_predictions(home / "grid" / "cells" / m / "predictions.csv") for m in members]
+    stacked = np.stack([each.prediction for each in columns])
+    rows = {row["name"]: row for row in table["rows"]}
+    dev, test = columns[0].scored("dev"), columns[0].scored("test")
+    found = {
+        name: read_predictions(home / "grid" / rows[name]["run"] / "predictions.csv").prediction
+        for name in ("alike", "fitted")
+    }
+    np.testing.assert_allclose(found["alike"], stacked[:2].mean(axis=0), rtol=1e-12)
+    metrics = evaluate(columns[0].score[test], found["alike"][test], bootstrap=60)
+    assert rows["alike"]["srocc"] == metrics.srocc
+    assert (rows["alike"]["kind"], rows["alike"]["seeds"]) == ("ensemble", [])
+    # The best convex combination up to its scale: no member's weight can be moved to gain on dev.
+    truth = columns[0].score[dev]
+    weights, *_ = np.linalg.lstsq(stacked.T, found["fitted"], rcond=None)
+    assert (weights > -1e-9).all()
+    scale = truth @ found["fitted"][dev] / (found["fitted"][dev] @ found["fitted"][dev])
+    best = np.square(scale * found["fitted"][dev] - truth).sum()
+    for other in np.random.default_rng(0).dirichlet(np.ones(3), 200) * scale:
+        assert np.square(other @ stacked[:, dev] - truth).sum() >= best - 1e-12
+    assert any(
+        "fitted averages predictions: " in n and "fitted on the dev" in n for n in table["notes"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("ensembles", "message"),
+    [
+        ([{"name": "e", "members": ["avg+linear", "nope"]}], "unknown ensemble's member 'nope'"),
+        (
+            [{"name": "avg+linear", "members": ["avg+linear"] * 2}],
+            "called like each other or a row",
+        ),
+    ],
+)
+def test_an_ensemble_that_cannot_be_meant_is_refused(home, ensembles, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_cells(grid(home, ensembles=ensembles), recipe(home))
+
+
+def test_an_ensemble_without_one_of_its_members_fails(home):
+    rows = [row("sound"), row("wild", learning_rate=1e300)]
+    ensembles = [{"name": "both", "members": ["sound", "wild"]}]
+    config = grid(home, rows=rows, aggregators=(), ensembles=ensembles)
+    table = run_ablation(config, plan_cells(config, recipe(home)))
+    failed = {each["name"]: each["error"] for each in table["failed"]}
+    assert failed["both"] == "its member 'wild' has no result"
+
+
 def test_predictions_that_are_all_but_constant_are_noted(home):
     run(home)
     folder = home / "grid" / "cells" / "avg+linear" / "seed-0"

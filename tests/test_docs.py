@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import memfeat.api
+from memfeat.ablation import plan_cells
 from memfeat.cli import main
 from memfeat.config import AblationConfig, TrainConfig, build
 from memfeat.datasets import FORMATS
@@ -332,10 +333,13 @@ def test_the_tutorial_counts_the_demos_clips():
 
 
 def test_the_grid_of_the_how_to_can_be_read():
-    (grid,) = [block for block in BLOCKS if block.language == "toml"]
-    tables = tomllib.loads(grid.text)
+    grid, *more = [block for block in BLOCKS if block.language == "toml"]
+    tables = tomllib.loads("\n".join(block.text for block in (grid, *more)))
     assert grid.saved_as == "grid.toml"
-    assert build(AblationConfig, tables["ablation"], source="grid.toml").seeds == (0, 1, 2)
+    config = build(AblationConfig, tables["ablation"], source="grid.toml")
+    assert config.seeds == (0, 1, 2)
+    cells = plan_cells(config, tables["train"])
+    assert [cell.name for cell in cells if cell.kind == "baseline"] == ["avg+ridge"]
     assert build(TrainConfig, tables["train"] | {"cache": "c"}, source="grid.toml").max_epochs == 40
 
 

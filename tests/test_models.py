@@ -250,7 +250,7 @@ def test_the_papers_numbers_are_the_defaults():
     assert resolve_model_options(AGGREGATORS, "linear-avg", {}).model_dump() == {"width": 512}
     transformer = resolve_model_options(AGGREGATORS, "transformer", {}).model_dump()
     assert (transformer["layers"], transformer["heads"], transformer["width"]) == (2, 4, 256)
-    assert HEADS.get("mlp").Options().model_dump() == {"hidden": (512, 128)}
+    assert HEADS.get("mlp").Options().model_dump() == {"hidden": (512, 128), "dropout": 0.0}
 
 
 def test_options_reach_the_modules():

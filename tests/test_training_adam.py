@@ -10,14 +10,17 @@ from torch import nn
 from memfeat.training.adam import Adam
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_parameters_after_some_steps_are_those_of_torchs_class(weight_decay):
+@pytest.mark.parametrize(
+    ("weight_decay", "kind"),
+    [(0.0, torch.optim.Adam), (0.01, torch.optim.Adam), (0.01, torch.optim.AdamW)],
+)
+def test_parameters_after_some_steps_are_those_of_torchs_class(weight_decay, kind):
     torch.manual_seed(0)
     inputs, targets = torch.randn(64, 20), torch.randn(64, 1)
     ours, theirs = (nn.Sequential(nn.Linear(20, 9), nn.ReLU(), nn.Linear(9, 1)) for _ in "ab")
     theirs.load_state_dict(ours.state_dict())
-    optimizer = Adam(ours.parameters(), weight_decay)
-    oracle = torch.optim.Adam(theirs.parameters(), weight_decay=weight_decay, fused=True)
+    optimizer = Adam(ours.parameters(), weight_decay, decoupled=kind is torch.optim.AdamW)
+    oracle = kind(theirs.parameters(), weight_decay=weight_decay, fused=True)
     for step in range(20):
         rate = oracle.param_groups[0]["lr"] = 1e-2 * 0.9**step
         for network, one in ((ours, optimizer), (theirs, oracle)):

@@ -1,9 +1,10 @@
 """The cells of a grid: which systems to train, each with its settings and its run folder."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from memfeat.config import (
@@ -23,7 +24,7 @@ from memfeat.training.baselines import BASELINES
 # Settings that the row's own fields, or the grid's, decide.
 FIXED = {"manifest", "cache", "aggregator", "head", "seeds", "run"}
 
-Kind = Literal["model", "control", "baseline"]
+Kind = Literal["model", "control", "baseline", "ensemble"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Cell:
 
     Attributes:
         name: unique in its grid.
-        kind: `model`; `control`, trained on shuffled labels; or `baseline`, from scikit-learn.
+        kind: `model`; `control`, trained on shuffled labels; `baseline`, from scikit-learn; or
+            `ensemble`, which is not trained but averages others.
         config: its settings, seeds and run folder; a baseline's `head` is the baseline's name.
         paper: what the paper reports for it, if it does.
     """
@@ -41,6 +43,11 @@ class Cell:
     kind: Kind
     config: TrainConfig
     paper: PaperFigures | None = None
+
+
+def cell_folder(config: AblationConfig, name: str) -> Path:
+    """Return the run folder of a row."""
+    return config.run / "cells" / name.replace("/", "-").replace(" + ", "+").replace(" ", "-")
 
 
 def control_name(name: str) -> str:
@@ -86,13 +93,7 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
         label = f"{cache_names(cache)} {row.system}" if several else row.system
         cells.append(_cell(config, recipe, row, label, "baseline"))
     _require_distinct(cells)
-    names = [cell.name for cell in cells]
-    if config.reference is not None and config.reference not in names:
-        raise ConfigError(str(unknown_name("reference", config.reference, names)))
-    systems = {row.system for row in rows}
-    for name in config.controls:
-        if name not in systems:
-            raise ConfigError(str(unknown_name("control", name, systems)))
+    _require_known(config, [cell.name for cell in cells], {row.system for row in rows})
     return cells
 
 
@@ -106,20 +107,34 @@ def _cell(
     fixed = sorted(FIXED & row.train.keys())
     if fixed:
         raise ConfigError(f"row {name!r}: its train may not set {', '.join(fixed)}")
-    folder = name.replace("/", "-").replace(" + ", "+").replace(" ", "-")
     settings = {
         **recipe,
         "cache": [config.cache_root / cache for cache in row.cache],
         "aggregator": row.aggregator,
         "head": row.head,
         "seeds": config.seeds,
-        "run": config.run / "cells" / folder,
+        "run": cell_folder(config, name),
         **row.train,
     }
     built = build(TrainConfig, settings, f"row {name!r}")
     if kind != "baseline":
         resolve_options(built)  # refuses what no model has, before anything is trained
     return Cell(name, "control" if built.shuffle_labels else kind, built, row.paper)
+
+
+def _require_known(config: AblationConfig, names: Sequence[str], systems: Collection[str]) -> None:
+    """Refuse a grid that speaks of rows or systems that it does not have."""
+    own = [ensemble.name for ensemble in config.ensembles]
+    if len({*names, *own}) < len(names) + len(own):
+        raise ConfigError(f"ensembles {own} are called like each other or a row; rename them")
+    named = [
+        *(("ensemble's member", member, names) for e in config.ensembles for member in e.members),
+        *(("reference", name, [*names, *own]) for name in [config.reference] if name is not None),
+        *(("control", name, systems) for name in config.controls),
+    ]
+    for what, name, known in named:
+        if name not in known:
+            raise ConfigError(str(unknown_name(what, name, known)))
 
 
 def _require_distinct(cells: Sequence[Cell]) -> None:

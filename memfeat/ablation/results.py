@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
-from memfeat.ablation.grid import Cell, control_name
+from memfeat.ablation.grid import Cell, cell_folder, control_name
 from memfeat.cache import Cache, CacheSpec
-from memfeat.config import AblationConfig, aggregator_names
+from memfeat.config import AblationConfig, Ensemble, aggregator_names
 from memfeat.errors import MemfeatError, RunError
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.metrics import (
@@ -25,11 +26,14 @@ from memfeat.runs import (
     NO_SOURCE,
     PREDICTIONS,
     PROVENANCE,
+    Predictions,
     Run,
+    format_predictions,
     read_object,
     read_predictions,
     seed_folder,
 )
+from memfeat.storage import write_atomically
 from memfeat.training import select_records
 
 NONE: Mapping[Any, str] = {}
@@ -86,6 +90,12 @@ def table_of(
                 results.append(_read(config, cell))
             except MemfeatError as error:
                 failed[cell.name] = str(error)
+    for ensemble in config.ensembles:
+        gone = [name for name in ensemble.members if name in failed]
+        if gone:
+            failed[ensemble.name] = f"its member {gone[0]!r} has no result"
+        else:
+            results.append(_average(config, ensemble, results))
     shared, left_out = _shared_videos(results)
     scored = [result.of(shared) for result in results]
     rivals = [(each.metrics.srocc, each) for each in scored if each.cell.kind != "control"]
@@ -138,6 +148,40 @@ def _ceilings(records: Sequence[VideoRecord], bootstrap: int) -> dict[str, Any]:
     return {"ceiling": ceiling, "split_half": {"what": found.describe(), **found.as_dict()}}
 
 
+def _average(config: AblationConfig, ensemble: Ensemble, results: Sequence[_Result]) -> _Result:
+    """Average rows, write the predictions for all videos that all of them have, and return it."""
+    named = {result.cell.name: result for result in results}
+    members = [named[name] for name in ensemble.members]
+    columns = [_predictions(member.cell) for member in members]
+    in_all = set(columns[0].video_id).intersection(*(each.video_id for each in columns))
+    ids = [video_id for video_id in columns[0].video_id if video_id in in_all]
+    every = [each.of(ids) for each in columns]
+    stacked = np.stack([each.prediction for each in every])
+    weights = np.full(len(members), 1 / len(members))
+    if ensemble.weights == "dev":
+        dev = every[0].scored("dev")
+        fitted, _ = nnls(stacked[:, dev].T, every[0].score[dev])
+        weights = fitted / fitted.sum() if fitted.sum() else weights
+    predictions = every[0]._replace(prediction=weights @ stacked)
+    run = members[0].cell.config.model_copy(update={"run": cell_folder(config, ensemble.name)})
+    write_atomically(run.run / PREDICTIONS, format_predictions(predictions))
+    chosen = predictions.scored(config.split)
+    return _Result(
+        Cell(ensemble.name, "ensemble", run),
+        tuple(dict.fromkeys(spec for member in members for spec in member.specs)),
+        min(member.frames_kept for member in members),
+        tuple(np.array(ids, dtype=object)[chosen]),
+        predictions.score[chosen],
+        predictions.prediction[None, chosen],
+        {"members": dict(zip(ensemble.members, weights.round(3).tolist(), strict=True))},
+    )
+
+
+def _predictions(cell: Cell) -> Predictions:
+    """Read a finished cell's predictions of all videos, the mean over seeds."""
+    return read_predictions(cell.config.run / PREDICTIONS)
+
+
 def _read(config: AblationConfig, cell: Cell) -> _Result:
     run = cell.config
     is_baseline = cell.kind == "baseline"
@@ -183,7 +227,8 @@ def _shared_videos(results: Sequence[_Result]) -> tuple[list[str], list[str]]:
 
 def _row(config: AblationConfig, each: _Result, reference: _Result | None) -> dict[str, Any]:
     run, metrics = each.cell.config, each.metrics
-    is_baseline = each.cell.kind == "baseline"
+    trained = each.cell.kind in {"model", "control"}
+    members = each.provenance.get("members")
     versus = None
     if reference is not None and reference is not each:
         difference = paired_difference(
@@ -195,13 +240,13 @@ def _row(config: AblationConfig, each: _Result, reference: _Result | None) -> di
         "kind": each.cell.kind,
         "encoder": " + ".join(spec.encoder for spec in each.specs),
         "weights": " + ".join(spec.weights for spec in each.specs),
-        "aggregator": aggregator_names(run.aggregator),
-        "head": run.head,
-        "seeds": [] if is_baseline else list(run.seeds),
+        "aggregator": "average" if members else aggregator_names(run.aggregator),
+        "head": " + ".join(members) if members else run.head,
+        "seeds": list(run.seeds) if trained else [],
         **{name: getattr(metrics, name) for name in METRICS},
     }
     for name in METRICS:
-        row[f"{name}_std"] = None if is_baseline else getattr(metrics, f"{name}_std")
+        row[f"{name}_std"] = getattr(metrics, f"{name}_std") if trained else None
         row[f"{name}_interval"] = getattr(metrics, f"{name}_interval")
     return row | {
         "undefined": metrics.undefined,
@@ -255,6 +300,10 @@ def _training_notes(results: Sequence[_Result]) -> Iterator[str]:
     """Tell of models that were not trained to the end, or learnt no more than from noise."""
     named = {each.cell.name: each for each in results}
     for each in results:
+        if members := each.provenance.get("members"):
+            shares = ", ".join(f"{share:g} of {name}" for name, share in members.items())
+            how = "" if len(set(members.values())) == 1 else ", weights fitted on the dev split"
+            yield f"{each.cell.name} averages predictions: {shares}{how}."
         if each.cell.kind != "model":
             continue
         yield from (f"{each.cell.name}: {w}." for w in Run.load(each.cell.config.run).warnings())

@@ -22,6 +22,7 @@ from memfeat.config.grids import (
     AblationConfig,
     AblationRow,
     CacheRecipe,
+    Ensemble,
     PaperFigures,
     TransferConfig,
     TransferDataset,
@@ -40,6 +41,7 @@ from memfeat.config.settings import (
 )
 from memfeat.config.train import (
     FinetuneConfig,
+    Loss,
     Monitor,
     TrainConfig,
     aggregator_names,
@@ -55,9 +57,11 @@ __all__ = [
     "AblationRow",
     "CacheRecipe",
     "ConvertConfig",
+    "Ensemble",
     "ExtractConfig",
     "FinetuneConfig",
     "ImportConfig",
+    "Loss",
     "Monitor",
     "OnPartial",
     "PaperFigures",

@@ -1,7 +1,7 @@
 """Settings of grids: of systems on one dataset (Table 1), and of datasets (Table 2)."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -39,6 +39,16 @@ class AblationRow(Settings):
         return f"{aggregator_names(self.aggregator)}+{self.head}"
 
 
+class Ensemble(Settings):
+    """A row whose prediction is the average of other rows', each the mean over its seeds."""
+
+    name: str = Field(min_length=1, description="label")
+    members: tuple[str, ...] = Field(min_length=2, description="names of rows or baselines")
+    weights: Literal["equal", "dev"] = Field(
+        "equal", description="alike, or non-negative ones that fit the dev split's scores best"
+    )
+
+
 class CacheRecipe(Settings):
     """How `memfeat extract` makes a cache that is not named after its encoder."""
 
@@ -68,6 +78,7 @@ class AblationConfig(Settings):
     aggregators: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     rows: tuple[AblationRow, ...] = ()
+    ensembles: tuple[Ensemble, ...] = Field((), description="rows that average others")
     baselines: tuple[str, ...] = Field((), description="scikit-learn models on averaged frames")
     controls: tuple[str, ...] = Field(
         (), description="`aggregator+head` cells to train on shuffled labels"

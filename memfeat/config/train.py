@@ -62,6 +62,7 @@ def cache_names(caches: Sequence[Location]) -> str:
 
 
 Monitor = Literal["l1", "srocc", "plcc"]
+Loss = Literal["l1", "mse", "huber", "ccc", "rank"]
 
 
 class TrainConfig(Settings):
@@ -93,6 +94,16 @@ class TrainConfig(Settings):
     learning_rate_decay: float = Field(0.95, gt=0, le=1, description="factor every so many epochs")
     decay_every_epochs: int = Field(5, ge=1, description="epochs between two decays")
     weight_decay: float = Field(0.0, ge=0, description="Adam's (ours)")
+    optimizer: Literal["adam", "adamw"] = Field(
+        "adam", description="adamw keeps weight decay apart from the gradient (ours)"
+    )
+    loss: Loss = Field("l1", description="what training makes small; the paper: l1")
+    standardise: bool = Field(
+        False, description="embeddings of mean 0 and deviation 1 over the training videos (ours)"
+    )
+    weight_by_annotations: bool = Field(
+        False, description="a video counts by how many people's answers it has (ours)"
+    )
     max_epochs: int = Field(100, ge=1, description="epochs at most")
     patience_epochs: int = Field(5, ge=1, description="stop after so many without improvement")
     monitor: Monitor = Field("l1", description="what improvement means, on the dev split (ours)")

@@ -29,6 +29,7 @@ _LOOK = {  # marker, colour, whether it is filled
     "model": ("o", BLUE, True),
     "baseline": ("s", MUTED, True),
     "control": ("D", VERMILION, False),
+    "ensemble": ("^", BLUE, True),
 }
 
 
@@ -45,7 +46,7 @@ class IntervalRow:
 
     Attributes:
         name: shown beside the row.
-        kind: `model`, `baseline` or `control`.
+        kind: `model`, `baseline`, `control` or `ensemble`.
         value: the measure, such as SROCC.
         interval: its 95 % interval.
         paper: what the paper reports for it.

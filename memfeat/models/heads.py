@@ -61,12 +61,14 @@ class MlpHead(Head):
         """The paper's sizes."""
 
         hidden: tuple[Width, ...] = Field((512, 128), description="widths of the ReLU layers")
+        dropout: float = Field(0.0, ge=0, lt=1, description="after each of them (ours)")
 
     def __init__(self, width: int, options: Options) -> None:
         super().__init__(width, options)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((width, *options.hidden)):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Dropout(options.dropout)] if options.dropout else []
         self.layers = nn.Sequential(*layers, nn.Linear((width, *options.hidden)[-1], 1))
 
     def forward(self, vector: Tensor) -> Tensor:

@@ -40,23 +40,50 @@ class Prediction(NamedTuple):
     weights: tuple[Tensor | None, ...]
 
 
+class Standardise(nn.Module):
+    """Subtracts `mean` (dim,) from frames (..., dim), and divides by `scale`; both are set once."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def set(self, mean: Tensor, scale: Tensor) -> None:
+        """Set both, (dim,); a number that never differs is not divided."""
+        self.get_buffer("mean").copy_(mean)
+        self.get_buffer("scale").copy_(torch.where(scale > 0, scale, 1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return frames, standardised."""
+        return (frames - self.get_buffer("mean")) / self.get_buffer("scale")
+
+
 class Regressor(nn.Module):
     """Frames to score. Its parameters are called `aggregators.0.*` and so on, and `head.*`.
 
     Several streams' vectors are concatenated (Table 1, rows 9-11).
 
     Attributes:
+        inputs: what is done to each stream's frames first; empty for nothing.
         aggregators: frames to vector, one for each stream; their `options` are their settings.
         head: vector to score; `head.options` are its settings.
     """
 
-    def __init__(self, aggregators: Sequence[Aggregator], head: Head) -> None:
+    def __init__(
+        self, aggregators: Sequence[Aggregator], head: Head, inputs: Sequence[Standardise] = ()
+    ) -> None:
         super().__init__()
+        self.inputs: Sequence[Standardise] = nn.ModuleList(inputs)  # type: ignore[assignment]
         self.aggregators: Sequence[Aggregator] = nn.ModuleList(aggregators)  # type: ignore[assignment]
         self.head = head
 
     def forward(self, *streams: tuple[Tensor, Tensor]) -> Prediction:
         """Score the same videos' frames in each stream, each a `Padded`."""
+        if self.inputs:
+            streams = tuple(
+                Padded(standardise(frames), lengths)
+                for standardise, (frames, lengths) in zip(self.inputs, streams, strict=True)
+            )
         aggregated: list[Aggregated] = [
             aggregator(frames, lengths)
             for aggregator, (frames, lengths) in zip(self.aggregators, streams, strict=True)
@@ -100,11 +127,16 @@ def regressor_of(config: TrainConfig, dims: Sequence[int]) -> Regressor:
         (dim, name, config.aggregators.get(name, NO_OPTIONS))
         for dim, name in zip(dims, config.aggregator, strict=True)
     ]
-    return _build(streams, config.head, config.heads.get(config.head, NO_OPTIONS))
+    options = config.heads.get(config.head, NO_OPTIONS)
+    return _build(streams, config.head, options, standardised=config.standardise)
 
 
 def _build(
-    streams: Sequence[tuple[int, str, Mapping[str, Any]]], head: str, options: Mapping[str, Any]
+    streams: Sequence[tuple[int, str, Mapping[str, Any]]],
+    head: str,
+    options: Mapping[str, Any],
+    *,
+    standardised: bool = False,
 ) -> Regressor:
     aggregators = [
         AGGREGATORS.get(name)(dim, resolve_model_options(AGGREGATORS, name, given))
@@ -112,7 +144,9 @@ def _build(
     ]
     width = sum(aggregator.width for aggregator in aggregators)
     return Regressor(
-        aggregators, HEADS.get(head)(width, resolve_model_options(HEADS, head, options))
+        aggregators,
+        HEADS.get(head)(width, resolve_model_options(HEADS, head, options)),
+        [Standardise(dim) for dim, *_ in streams] if standardised else (),
     )
 
 

@@ -49,7 +49,7 @@ class Row(RowMetrics):
     """One system of a grid."""
 
     name: str
-    kind: Literal["model", "baseline", "control"]
+    kind: Literal["model", "baseline", "control", "ensemble"]
     encoder: str
     weights: str
     aggregator: str

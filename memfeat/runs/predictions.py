@@ -31,6 +31,14 @@ class Predictions(NamedTuple):
     score: NDArray[np.float64]
     prediction: NDArray[np.float64]
 
+    def of(self, video_ids: Sequence[str]) -> "Predictions":
+        """Return the rows of these videos, in this order."""
+        index_of = {video_id: index for index, video_id in enumerate(self.video_id)}
+        at = [index_of[video_id] for video_id in video_ids]
+        return Predictions(
+            tuple(video_ids), tuple(self.split[i] for i in at), self.score[at], self.prediction[at]
+        )
+
     def scored(self, split: str) -> NDArray[np.bool_]:
         """Return which videos are of a split and have a score, bool (videos,)."""
         of_split: NDArray[np.bool_] = np.array(self.split, dtype=object) == split

@@ -8,7 +8,7 @@ from torch.optim.adam import adam
 
 
 class Adam:
-    """Adam, as `torch.optim.Adam(fused=True)` computes it, bit for bit.
+    """Adam or AdamW, as torch's class computes it with `fused=True`, bit for bit.
 
     That class imports torch's compiler when it is built, which takes four seconds of CPU in every
     process that trains. The function behind it does not.
@@ -16,11 +16,19 @@ class Adam:
     Args:
         parameters: to be adjusted.
         weight_decay: L2 penalty.
+        decoupled: AdamW (Loshchilov and Hutter 2019): the penalty shrinks the weights by itself
+            instead of through the gradient.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        weight_decay: float = 0.0,
+        *,
+        decoupled: bool = False,
+    ) -> None:
         self._parameters: list[Tensor] = list(parameters)
-        self._weight_decay = weight_decay
+        self._weight_decay, self._decoupled = weight_decay, decoupled
         self._means = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
         self._squares = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
         self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
@@ -41,6 +49,7 @@ class Adam:
             [],
             self._steps,
             fused=True,
+            decoupled_weight_decay=self._decoupled,
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,

@@ -186,14 +186,22 @@ class Batch(NamedTuple):
     Attributes:
         streams: one `Padded` for each cache.
         scores: float32 (batch,).
+        weights: float32 (batch,), how much each counts; None for all alike.
     """
 
     streams: tuple[Padded, ...]
     scores: Tensor
+    weights: Tensor | None = None
 
 
 def epoch_batches(
-    videos: Videos, scores: NDArray[np.float64], shuffle: Shuffle, epoch: int, batch_size: int
+    videos: Videos,
+    scores: NDArray[np.float64],
+    shuffle: Shuffle,
+    epoch: int,
+    batch_size: int,
+    *,
+    weights: NDArray[np.float64] | None = None,
 ) -> Iterator[Batch]:
     """Yield an epoch's batches.
 
@@ -203,6 +211,7 @@ def epoch_batches(
         shuffle: the orders of videos and frames.
         epoch: counted from 0.
         batch_size: videos a batch; an epoch's last batch may be smaller.
+        weights: how much each video counts, (videos,), or None.
     """
     lengths = [stream.lengths for stream in videos.streams]
     order, frames = shuffle.epoch(epoch, lengths, batch_size)
@@ -211,4 +220,9 @@ def epoch_batches(
     targets = torch.from_numpy(scores[order]).float().to(videos.device)
     for start in range(0, len(videos), batch_size):
         chosen = slice(start, start + batch_size)
-        yield Batch(shuffled.padded(order[chosen]), targets[chosen])
+        counts = None if weights is None else torch.from_numpy(weights[order[chosen]])
+        yield Batch(
+            shuffled.padded(order[chosen]),
+            targets[chosen],
+            None if counts is None else counts.float().to(videos.device),
+        )

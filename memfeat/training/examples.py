@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from memfeat.cache import CacheSpec, FeatureTable
 from memfeat.config import Split
+from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.models import AGGREGATORS
 from memfeat.runs import FamiliarVideos, Predictions, shown_seconds
@@ -176,6 +177,21 @@ class Examples:
     def require_splits(self) -> None:
         """Refuse to train without scored videos in train and dev; see `require_splits`."""
         require_splits(self.records, "videos with features")
+
+    def annotation_weights(self, videos: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return how many answers each of some videos has, given by index, over their mean.
+
+        Raises:
+            TrainingError: the manifest does not say for all of them.
+        """
+        counts = np.array([self.records[index].n_annotations or 0 for index in videos], np.float64)
+        if not counts.all():
+            raise TrainingError(
+                f"{np.sum(counts == 0)} of {len(counts)} training videos have no n_annotations in "
+                "the manifest to be weighted by; add them, or leave weight_by_annotations out"
+            )
+        weights: NDArray[np.float64] = counts / counts.mean()
+        return weights
 
     def shuffled_scores(self, seed: int) -> NDArray[np.float64]:
         """Return the scores, permuted within train and within dev: the control's labels."""

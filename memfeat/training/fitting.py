@@ -20,6 +20,7 @@ from memfeat.models import FittedRegressor, Regressor, regressor_of
 from memfeat.training.adam import Adam
 from memfeat.training.batches import Batch, Shuffle, Videos, epoch_batches
 from memfeat.training.examples import Examples
+from memfeat.training.losses import LOSSES, LossFunction, l1
 
 DROPOUT = 0xD120  # keeps the masks apart from other uses of the same seed
 SCORED_TOGETHER = 32  # videos
@@ -33,7 +34,7 @@ class EpochReport:
         seed: which model.
         epoch: counted from 0.
         learning_rate: Adam's, during the epoch.
-        train_l1: mean L1 loss over the epoch's steps, dropout on.
+        train_l1: mean absolute error over the epoch's steps, dropout on, whatever the loss is.
         dev_l1: mean L1 error on dev after the epoch.
         dev_plcc, dev_srocc: correlations on dev; None where undefined.
         best: whether the monitored value was the best so far.
@@ -149,11 +150,20 @@ def fit(
     with cpu_threads(config.threads), _memory_errors(config, device):
         with seeded(seed, device):
             regressor = regressor_of(config, [spec.dim for spec in examples.specs]).to(device)
+        _standardise(regressor, examples)
         with seeded(dropout_seed, device):
             history, best = _train_epochs(regressor, examples, config, device, on_epoch)
     stopped = best.why() if best.stops(history[-1].epoch) else f"all {len(history)} epochs done"
     seconds = time.perf_counter() - start
     return Fitted(regressor.cpu().eval(), tuple(history), best.epoch, stopped, seconds)
+
+
+def _standardise(regressor: Regressor, examples: Examples) -> None:
+    """Set what a regressor does to its inputs from the training videos' means over time."""
+    train = examples.labelled("train")
+    for stream, standardise in enumerate(regressor.inputs):
+        means = examples.means[stream][train]
+        standardise.set(torch.from_numpy(means.mean(axis=0)), torch.from_numpy(means.std(axis=0)))
 
 
 @contextmanager
@@ -181,14 +191,18 @@ def _train_epochs(
     train, dev = examples.labelled("train"), examples.labelled("dev")
     train_videos, dev_videos = videos.of(train), videos.of(dev)
     shuffle = Shuffle(seed, config.shuffle_frames, config.length_buckets * config.batch_size)
-    optimizer = Adam(regressor.parameters(), config.weight_decay)
+    weights = examples.annotation_weights(train) if config.weight_by_annotations else None
+    decoupled = config.optimizer == "adamw"
+    optimizer = Adam(regressor.parameters(), config.weight_decay, decoupled=decoupled)
     best = BestEpoch(config.monitor, config.patience_epochs)
     history: list[EpochReport] = []
-    weights: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
     for epoch in range(config.max_epochs):
         rate = learning_rate(config, epoch)
-        batches = epoch_batches(train_videos, scores[train], shuffle, epoch, config.batch_size)
-        loss = _train_epoch(regressor, optimizer, rate, batches)
+        batches = epoch_batches(
+            train_videos, scores[train], shuffle, epoch, config.batch_size, weights=weights
+        )
+        loss = _train_epoch(regressor, optimizer, rate, batches, LOSSES[config.loss])
         predicted = score(regressor, dev_videos)
         if not np.isfinite([loss, *predicted]).all():
             raise TrainingError(
@@ -200,28 +214,34 @@ def _train_epochs(
         result = DevResult.of(scores[dev], predicted)
         improved = best.improves(epoch, result)
         if improved:
-            weights = {name: value.clone() for name, value in regressor.state_dict().items()}
+            kept = {name: value.clone() for name, value in regressor.state_dict().items()}
         history.append(EpochReport(seed, epoch, rate, loss, *result, improved))
         if on_epoch:
             on_epoch(history[-1])
         if best.stops(epoch):
             break
-    regressor.load_state_dict(weights)
+    regressor.load_state_dict(kept)
     return history, best
 
 
 def _train_epoch(
-    regressor: Regressor, optimizer: Adam, learning_rate: float, batches: Iterable[Batch]
+    regressor: Regressor,
+    optimizer: Adam,
+    learning_rate: float,
+    batches: Iterable[Batch],
+    loss_of: LossFunction,
 ) -> float:
-    """Take a step for each batch; return the mean L1 loss over videos."""
+    """Take a step for each batch; return the mean absolute error over videos."""
     regressor.train()
     total, videos = torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
-        loss = (regressor(*batch.streams).scores - batch.scores).abs().mean()
+        scores = regressor(*batch.streams).scores
+        loss = loss_of(scores, batch.scores, batch.weights)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step(learning_rate)
-        total = total.to(loss.device) + loss.detach().double() * len(batch.scores)
+        error = loss if loss_of is l1 and batch.weights is None else l1(scores, batch.scores, None)
+        total = total.to(loss.device) + error.detach().double() * len(batch.scores)
         videos += len(batch.scores)
     return float(total / videos)
 

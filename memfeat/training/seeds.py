@@ -113,6 +113,7 @@ def unfinished(
         RunError: the folder holds a run of other settings or data, or a damaged one.
     """
     _require_tokens(config, specs)
+    _require_class_tokens(config)
     _find(config, specs, facts)
     return [own for own in _alone(config) if _find(own, specs, facts) != "done"]
 
@@ -293,7 +294,8 @@ def _require_settings(found: Run, config: TrainConfig, *others: str) -> None:
     """Refuse a run whose settings made it learn something else, or that differs in `others`."""
     both_several = min(len(found.config.seeds), len(config.seeds)) > 1
     ignored = NOT_LEARNT | ({"seeds"} if both_several else set())
-    there, here = (each.model_dump(mode="json", exclude=ignored) for each in (found.config, config))
+    own = found.config if found.baseline else resolve_options(found.config)  # with later options
+    there, here = (each.model_dump(mode="json", exclude=ignored) for each in (own, config))
     require_same_run(config.run, there, here, *others)
 
 
@@ -305,6 +307,15 @@ def _require_tokens(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
                 f"token alone (tokens {spec.tokens!r}); make a cache with `memfeat extract "
                 f"--encoder {spec.encoder} --tokens cls+2x2`, or choose another aggregator"
             )
+
+
+def _require_class_tokens(config: TrainConfig) -> None:
+    of_tokens = [name for name in config.aggregator if AGGREGATORS.get(name).of_tokens]
+    if config.standardise and of_tokens:
+        raise ConfigError(
+            f"standardise is for class tokens alone, and aggregator {of_tokens[0]!r} attends over "
+            "others too; leave it out, or choose another aggregator"
+        )
 
 
 def versions() -> dict[str, str]:
