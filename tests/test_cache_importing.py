@@ -526,7 +526,8 @@ def test_videos_of_the_manifest_that_are_not_there_are_named_with_exit_code_3(tr
     training = run("train", "--manifest", manifest, "--cache", tmp_path / "cache")
     assert training.exit_code == 1
     assert "2 of the 4 videos" in training.stderr
-    assert f"memfeat cache import SRC --cache {tmp_path}/cache --name C3D" in training.stderr
+    command = f"memfeat cache import SRC --cache {tmp_path}/cache --name C3D --manifest {manifest}"
+    assert command in training.stderr
 
 
 def test_a_source_without_any_of_the_manifests_videos_is_refused(trained, tmp_path):

@@ -114,17 +114,19 @@ def _missing(manifest: Manifest, cache: Cache) -> str:
     missing = [r.video_id for r in manifest.records if r.video_id not in cache.entries]
     if not missing:
         return ""
-    paths = [shlex.quote(str(path)) for path in (manifest.path, cache.folder)]
-    how = (
-        f"Import them first: memfeat cache import SRC --cache {paths[1]}"
-        if cache.spec.is_imported
-        else f"Extract them first: memfeat extract --manifest {paths[0]} --cache {paths[1]}"
+    listed, held, made_by = (
+        shlex.quote(str(each)) for each in (manifest.path, cache.folder, cache.spec.encoder)
     )
-    name = "name" if cache.spec.is_imported else "encoder"
+    how = (
+        f"Import them first: memfeat cache import SRC --cache {held} --name {made_by} "
+        f"--manifest {listed}"
+        if cache.spec.is_imported
+        else f"Extract them first: memfeat extract --manifest {listed} --cache {held} "
+        f"--encoder {made_by}"
+    )
     return (
         f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
-        f"features in {cache.folder}: {_some(missing)}. {how} "
-        f"--{name} {shlex.quote(cache.spec.encoder)}"
+        f"features in {cache.folder}: {_some(missing)}. {how}"
     )
 
 
