@@ -1,5 +1,6 @@
 """Where a video ends: before its sound, with a picture that stands still, or before its file."""
 
+from contextlib import suppress
 from fractions import Fraction
 
 import av
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 from bad_videos import FASTSTART
 from clips import number_picture, numbered_clip, read, write_clip
+
+from memfeat.errors import VideoError
+from memfeat.video import PARTIAL
 
 FRAMES, TICKS = 20, 25
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
@@ -149,6 +153,7 @@ JOINED = [
     ("mov", "mpeg4", {}),
     ("flv", "libx264", {}),
     ("flv", "flv1", {}),
+    ("flv", "libx264", {"flvflags": "no_duration_filesize"}),
     ("wmv", "wmv2", {}),
 ]
 READ_ON = [
@@ -209,3 +214,19 @@ def test_boxes_of_an_mp4_that_hold_no_video_may_stand_anywhere(tmp_path):
         path.write_bytes(whole + (5008).to_bytes(4, "big") + kind + b"\x17" * 5000)
         reader, numbers = read(path)
         assert (numbers, reader.reason) == (list(range(20)), None)
+
+
+@every_kind
+def test_mutants_of_joined_files_end_in_a_reason(tmp_path, suffix, codec, sound, muxer):
+    path = film(tmp_path / f"a.{suffix}", codec, muxer, sound=sound, seconds=1.0, last=3)
+    content, generator = path.read_bytes() * 2, np.random.default_rng(5)
+    for number in range(40):
+        mutant = bytearray(content)
+        for place in generator.integers(0, len(mutant) if number % 2 else 400, 20):
+            mutant[place] = generator.integers(0, 256)
+        start, end = sorted(generator.integers(0, len(mutant), 2))
+        if number % 3 == 0:
+            del mutant[start:end]
+        path.write_bytes(mutant)
+        with suppress(VideoError):
+            assert read(path)[0].reason in (None, *PARTIAL)

@@ -131,6 +131,20 @@ def test_a_joined_stream_that_is_damaged_too_is_partial(tmp_path):
     assert read(path)[0].reason == "packet_errors"
 
 
+def test_streams_of_blu_ray_whose_packets_are_further_apart_are_read_alike(tmp_path):
+    muxer = {"mpegts_m2ts_mode": "1"}
+    parts = [numbered(tmp_path / f"{n}.m2ts", n, muxer=muxer).read_bytes() for n in (0, 20)]
+    path = tmp_path / "joined.m2ts"
+    path.write_bytes(b"".join(parts))
+    reader, numbers = read(path)
+    assert (numbers, reader.reason) == (list(range(40)), None)
+    packets = [parts[0][at : at + 192] for at in range(0, len(parts[0]), 192)]
+    own = [n for n, p in enumerate(packets) if (p[5] & 31) << 8 | p[6] == 0x1011 and p[7] & 0x10]
+    del packets[own[len(own) // 2]]
+    path.write_bytes(b"".join(packets))
+    assert read(path)[0].reason == "packet_errors"
+
+
 # Other PIDs
 
 

@@ -44,7 +44,7 @@ class Completeness:
         self._is_doubted = False  # whether FFmpeg takes the last packet for damaged
         self._ends: dict[int, int] = {}  # when each stream ends, in its time base
         self._starts: dict[int, int] = {}  # where each stream begins in the file
-        self._read = 0  # bytes of the file, up to the end of the last packet
+        self._last = 0  # where the last packet of any stream begins
         self._last_position = 0  # where the last packet begins
 
     def note(self, packet: "Packet[Any]") -> bool:
@@ -54,7 +54,7 @@ class Completeness:
             self._ends[number] = max(self._ends.get(number, 0), time + (packet.duration or 0))
         if packet.pos is not None:
             self._starts.setdefault(number, packet.pos)
-            self._read = max(self._read, packet.pos + packet.size)
+            self._last = max(self._last, packet.pos)
         if number != self._stream.index:
             return False
         self.packets += 1
@@ -116,7 +116,7 @@ class Completeness:
 
     def _goes_on(self) -> bool:
         if self._transport is None:
-            return goes_on(self._path, self._container.format.name, self._read)
+            return goes_on(self._path, self._container.format.name, self._last)
         last = self._last_position
         known = [s.id for s in self._container.streams if self._starts.get(s.index, last) < last]
         return self._transport.has_second_video([self._stream.id, *known])

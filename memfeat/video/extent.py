@@ -18,14 +18,15 @@ SEGMENT_PARTS = [
 ]
 RIFF_PARTS = (b"LIST", b"JUNK", b"idx1", b"RIFF")
 FLV_PARTS = (8, 9, 18)
+UNSOUND = (struct.error, ValueError, OverflowError, OSError)  # what reading may come to
 
 
 def is_whole(path: Path, format_name: str) -> bool:
     """Return whether a file says how long it is, and consists of sound parts up to there."""
+    part = {"matroska,webm": _element, "avi": _chunk, "flv": _tag, "asf": _object}.get(format_name)
     with path.open("rb") as file:
         size = declared_size(file, format_name)
-        part = {"matroska,webm": _element, "avi": _chunk, "flv": _tag, "asf": _object}
-        return size is not None and _is_paved(file, size, part[format_name])
+        return part is not None and size is not None and _is_paved(file, size, part)
 
 
 def is_cut(path: Path, format_name: str) -> bool:
@@ -34,11 +35,18 @@ def is_cut(path: Path, format_name: str) -> bool:
         return (declared_size(file, format_name) or 0) > os.fstat(file.fileno()).st_size
 
 
-def goes_on(path: Path, format_name: str, read: int) -> bool:
-    """Return whether more than zeros lie behind a file's end, of which no byte was `read`."""
+def goes_on(path: Path, format_name: str, last: int) -> bool:
+    """Return whether more than zeros lie behind a file's end, with no packet after `last` read.
+
+    Args:
+        path: the file.
+        format_name: FFmpeg's name of its format.
+        last: where the last packet begins that was read.
+    """
     with path.open("rb") as file:
-        size = declared_size(file, format_name)
-        if size is None or read > size:
+        is_flv = format_name == "flv"
+        size = _end_of_tags(file, last) if is_flv else declared_size(file, format_name)
+        if size is None or not last < size < os.fstat(file.fileno()).st_size:
             return False
         file.seek(size)
         return any(any(block) for block in iter(lambda: file.read(BLOCK), b""))
@@ -67,7 +75,7 @@ def declared_size(file: BinaryIO, format_name: str) -> int | None:
         if format_name == "asf" and ASF_PROPERTIES in head:
             file.seek(0)
             return int(struct.unpack_from("<Q", head, head.index(ASF_PROPERTIES) + 40)[0]) or None
-    except (struct.error, IndexError, ValueError, OverflowError):
+    except UNSOUND:
         pass
     return None
 
@@ -77,7 +85,7 @@ def _is_paved(file: BinaryIO, end: int, part: Callable[[BinaryIO], int]) -> bool
     try:
         while file.tell() < end:
             file.seek(part(file), 1)
-    except (struct.error, IndexError, ValueError, OverflowError):
+    except UNSOUND:
         return False
     return file.tell() == end <= os.fstat(file.fileno()).st_size
 
@@ -109,10 +117,21 @@ def _tag(file: BinaryIO) -> int:
     return 0
 
 
+def _end_of_tags(file: BinaryIO, start: int) -> int | None:
+    """Return where FLV tags end, of which one begins at `start`."""
+    end = file.seek(start)
+    try:
+        while True:
+            _tag(file)
+            end = file.tell()
+    except UNSOUND:
+        return end if end > start else None
+
+
 def _object(file: BinaryIO) -> int:
     """Read the header of an ASF object."""
     name, size = struct.unpack("<4s12xQ", file.read(24))
-    if name not in ASF_PARTS:
+    if name not in ASF_PARTS or size < 24:
         raise ValueError(name)
     return int(size) - 24
 
@@ -150,12 +169,12 @@ def _variable_size(file: BinaryIO) -> int | None:
 
 
 def _end_of_riffs(file: BinaryIO) -> int | None:
-    """Return where the `RIFF` chunk ends, with those of OpenDML behind it."""
-    end, kind = 0, b"AVI "
+    """Return where the `RIFF` chunk ends, with what belongs to it though it stands behind."""
+    end = 0
     while True:
         file.seek(end)
-        name, size, found = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
-        if name != b"RIFF" or found != kind or not size:
+        name, size, kind = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+        if name not in RIFF_PARTS or not size or (name == b"RIFF" and end and kind != b"AVIX"):
             file.seek(12)
             return end or None
-        end, kind = end + 8 + size + size % 2, b"AVIX"
+        end += 8 + size + size % 2

@@ -30,7 +30,7 @@ IMAGE_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 BESIDE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # FFmpeg's own decoders of these two drop the alpha channel.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-BI_RGB = ("\0\0\0\0", "DIB ", "RGB ", "RAW ", "WRAW")  # as FourCC
+BI_RGB = ("\0\0\0\0", "WRAW")  # as FourCC
 WEBP, ANIMATED = "webp_anim", 2  # its demuxer, and its flag in the file's header
 MORE_PIXELS = 1 << 20
 MOST_PIXELS = (1 << 31) - 1  # FFmpeg decodes no larger frame, and takes no larger limit

@@ -6,6 +6,7 @@ not whether that is a loss, nor, for some codecs, always at the right frame.
 """
 
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ class TransportStream:
     """
 
     def __init__(self, path: Path, pid: int) -> None:
-        self._content = np.memmap(path, np.uint8, "r")
+        self._path = path
         self._pid = pid
         self._spacing = PACKET
         self._position: int | None = None
@@ -75,13 +76,13 @@ class TransportStream:
     def has_second_video(self, known: Collection[int]) -> bool:
         """Return whether frames with a PID that is not `known` follow the last frame."""
         step = BLOCK * self._spacing
-        for start in range(self._position or 0, len(self._content), step):
+        for start in count(self._position or 0, step):
             packets = self._packets(start, start + step)
+            if not len(packets):
+                return False
             is_start = (packets[:, 1] & 0x40 > 0) & (packets[:, 3] & 0x10 > 0)
-            packets = packets[
-                is_start & (packets[:, 0] == SYNC) & ~np.isin(_pids(packets), list(known))
-            ]
-            for packet in packets:
+            is_other = (packets[:, 0] == SYNC) & ~np.isin(_pids(packets), list(known))
+            for packet in packets[is_start & is_other]:
                 payload = 5 + int(packet[4]) if packet[3] & 0x20 else 4
                 code = packet[payload : payload + 4].tobytes()
                 if code[:3] == b"\0\0\1" and code[3] & 0xF0 == 0xE0:  # ISO 13818-1, table 2-22
@@ -89,16 +90,22 @@ class TransportStream:
         return False
 
     def _find_spacing(self, position: int) -> int:
+        content = self._read(position, position + 3 * SPACINGS[-1])
         for spacing in SPACINGS:
-            start = position + spacing - PACKET
-            if (self._content[start : start + 2 * spacing : spacing] == SYNC).all():
+            if (content[spacing - PACKET :: spacing][:2] == SYNC).all():
                 return spacing
         return PACKET
 
     def _packets(self, start: int, end: int) -> Packets:
-        content = self._content[start + self._spacing - PACKET : end + self._spacing - PACKET]
+        before = self._spacing - PACKET
+        content = self._read(start + before, end + before)
         whole = len(content) // self._spacing * self._spacing
         return content[:whole].reshape(-1, self._spacing)[:, :PACKET]
+
+    def _read(self, start: int, end: int) -> NDArray[np.uint8]:
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return np.frombuffer(file.read(end - start), np.uint8)
 
 
 def _pids(packets: Packets) -> NDArray[np.int64]:
