@@ -22,6 +22,7 @@ from memfeat.cli import main
 from memfeat.cli.predict import _pictures
 from memfeat.errors import ConfigError
 from memfeat.prediction import Input, find_videos
+from memfeat.prediction.tables import ScoresTable
 from memfeat.video import write_video
 
 
@@ -217,6 +218,18 @@ def test_another_file_is_not_overwritten(home, some, tmp_path, name, content, wh
         output.write_text(content)
     assert why in refusal("predict", home / "avg", some, "-o", output)
     assert (output.read_text() if output.exists() else None) == content
+
+
+def test_two_processes_do_not_write_the_same_file(home, some, tmp_path):
+    output = tmp_path / "scores.csv"
+    ok("predict", home / "avg", some / "a.mp4", "-o", output)
+    (row,) = rows_of(output)
+    before = output.read_bytes()
+    with ScoresTable(output, row["model"]):
+        assert "another process is writing" in refusal("predict", home / "avg", some, "-o", output)
+    assert output.read_bytes() == before
+    ok("predict", home / "avg", some, "-o", output)
+    assert len(rows_of(output)) == 3
 
 
 def test_scores_of_another_run_are_not_mixed_in(home, some, tmp_path):

@@ -135,8 +135,8 @@ class Unusual:
         if distance > familiar.limit:
             cautions["unfamiliar"] = (
                 f"its features lie {distance / familiar.limit:.1f} times as far from those that "
-                f"the run learned from as those of {1 - FEW:.0%} of familiar videos; neither its "
-                "score nor the interval can be relied on"
+                f"the run learned from as those of {100 - 100 * FEW:.0f} % of familiar videos; "
+                "neither its score nor the interval can be relied on"
             )
             if percentile is not None and not EXTREME < percentile < 100 - EXTREME:
                 cautions["extreme"] = (
