@@ -19,6 +19,7 @@ from memfeat.decoding import DecodeSettings, decode_ahead
 from memfeat.encoders import create_encoder
 from memfeat.errors import CacheError, EncoderError, VideoError
 from memfeat.extraction import encode_video, extract
+from memfeat.extraction.workers import _Queue
 from memfeat.manifest import VideoRecord
 from memfeat.video import read_frames, write_video
 
@@ -325,3 +326,18 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(clips, whole, tmp_pat
     assert kills >= 2
     extract(manifest(clips), config(tmp_path))
     assert files(tmp_path) == files(whole)
+
+
+def test_a_shard_at_which_workers_die_twice_ends_the_work_and_one_that_is_done_is_not_blamed():
+    shards = [[VideoRecord(video_id=v, path=Path(v), score=None, split="test")] for v in "abc"]
+    queue = _Queue(shards, 1, lambda _: None, lambda _: None)
+    job = queue.next_job()
+    queue.receive(job, job[0][0])  # its shard is in place, and then the worker ends
+    queue.retry(job, 1)
+    second = queue.next_job()
+    assert [records for _, records in (*job, *second)] == shards[:2]
+    queue.retry(second, -9)
+    assert queue.next_job() == second
+    message = "workers that made one shard were killed by signal 9, 2 times over"
+    with pytest.raises(EncoderError, match=message):
+        queue.retry(second, -9)
