@@ -63,6 +63,16 @@ def test_joined_streams_whose_counters_start_anew_are_whole(tmp_path, codec):
     assert read(path, max_frames=50)[0].reason is None
 
 
+@pytest.mark.parametrize("start", [0, 10, 100, 1000])
+def test_joined_streams_are_whole_whatever_their_times(tmp_path, start):
+    first = numbered(tmp_path / "0.ts", 0)
+    second = numbered(tmp_path / "1.ts", 20, times=range(start, start + 20))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    reader, numbers = read(path)
+    assert (numbers, reader.reason) == (list(range(40)), None)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_counter_that_jumps_between_two_frames_is_no_damage(tmp_path, codec):
     path = numbered(tmp_path / "a.ts", 0, codec=codec, **CODECS[codec])

@@ -132,7 +132,8 @@ class VideoReader:
         self._completeness = Completeness(path, self._container, self._stream)
         self.frames_decoded = 0
         self._stopped_at: int | None = None
-        self._has_decoding_times = self._container.format.name == "avi"
+        is_reordered = self._decoder.codec.reorder
+        self._has_decoding_times = is_reordered and self._container.format.name == "avi"
         self._decoding_times: deque[int | None] = deque()
         self._interval = self._longest_gap = 1 / float(self._stream.guessed_rate or FALLBACK_RATE)
         self._pts_seconds: float | None = None
@@ -246,8 +247,8 @@ class VideoReader:
     def _time(self, frame: av.VideoFrame) -> float:
         pts, base, last = frame.pts, self._stream.time_base, self._pts_seconds
         if self._decoding_times:
-            # AVI has no other times. A decoder takes as many packets as it gives frames, so those
-            # of packets are those of frames once sorted, whichever order frames come in.
+            # AVI has no others, and FFmpeg makes up presentation times that go back and forth. A
+            # decoder takes as many packets as it gives frames, so theirs are the frames', sorted.
             pts = self._decoding_times.popleft()
         seconds = pts * base.numerator / base.denominator if pts is not None and base else None
         if last is None:

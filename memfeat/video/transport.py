@@ -32,7 +32,7 @@ class TransportStream:
     def __init__(self, path: Path, pid: int) -> None:
         self._path = path
         self._pid = pid
-        self._spacing = PACKET
+        self._spacing, self._first_count = PACKET, 0
         self._position: int | None = None
         self._seconds = self._longest_gap = 0.0
 
@@ -49,6 +49,8 @@ class TransportStream:
         last, gap = self._position, seconds - self._seconds
         if last is None:
             self._spacing = self._find_spacing(position)
+            first = self._packets(position, position + self._spacing)
+            self._first_count = int(first[0, 3]) & 15 if len(first) else 0
         self._seconds = seconds
         if last is None or position <= last:
             self._position = position
@@ -62,6 +64,8 @@ class TransportStream:
         if len(is_jump) == 0 or not is_jump[-1]:
             self._longest_gap = max(self._longest_gap, gap)
             return False
+        if is_key and is_padded[-1] and own[-1, 3] & 15 == self._first_count:
+            return False  # another stream begins, whatever its times are
         is_missing = 1.5 * self._longest_gap < gap < LONGEST_LOSS
         return bool(is_missing or not is_start[-1] or not (is_padded[-1] or is_key))
 
