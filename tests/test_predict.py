@@ -379,6 +379,10 @@ def test_a_long_video_on_a_run_of_short_ones_is_named_beside_its_score(home, tmp
     assert result.stderr.count("length: it lasts 4.0 s, and the training videos 0.2 to 0.4 s") == 1
     (found,) = told("predict", home / "avg", tmp_path / "long.mp4")
     assert "length" in found["cautions"]
+    shutil.copy(tmp_path / "long.mp4", tmp_path / "other.mp4")
+    said = ok("predict", home / "avg", tmp_path, "-o", tmp_path / "scores.csv").stderr
+    assert "length: 2 videos; see the column `cautions`" in said
+    assert {row["cautions"] for row in rows_of(tmp_path / "scores.csv")} == {"length"}
 
 
 def test_a_run_of_an_early_version_says_that_familiarity_is_not_known(home, some, tmp_path):

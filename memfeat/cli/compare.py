@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import LOCAL_PATH, LOCATION, json_option, print_json, say, say_notes
+from memfeat.cli.options import (
+    LOCAL_PATH,
+    LOCATION,
+    json_option,
+    print_json,
+    say,
+    say_notes,
+    settings_options,
+)
+from memfeat.config import CompareConfig
 from memfeat.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -13,37 +22,14 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    "compare",
-    epilog="Example: memfeat compare runs/mine a.mp4 b.mp4 --picture both.png",
+    "compare", epilog="Example: memfeat compare runs/mine a.mp4 b.mp4 --picture both.png"
 )
 @click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
 @click.argument("videos", nargs=-1, required=True, type=LOCATION, metavar="VIDEO...")
-@click.option(
-    "--run",
-    "more_runs",
-    type=LOCAL_PATH,
-    multiple=True,
-    help="Another run, whose scores are averaged with RUN's; repeatable.",
-)
-@click.option("--picture", type=LOCAL_PATH, help="Draw the videos' frames and their effects.")
-@click.option(
-    "--weights",
-    multiple=True,
-    help="Checkpoint of the encoder, if the run was made with a file; of several, in their order.",
-)
-@click.option("--allow-images", is_flag=True, help="Take an image as a video of one frame.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@settings_options(CompareConfig)
 @json_option
 def compare_command(
-    *,
-    run_folder: Path,
-    videos: "tuple[Location, ...]",
-    more_runs: tuple[Path, ...],
-    picture: Path | None,
-    weights: tuple[str, ...],
-    allow_images: bool,
-    device: str,
-    as_json: bool,
+    run_folder: Path, videos: "tuple[Location, ...]", config: CompareConfig, as_json: bool
 ) -> int:
     """Tell which of several videos is more memorable.
 
@@ -55,23 +41,22 @@ def compare_command(
     from memfeat.runs import Run
     from memfeat.workers import prepare_workers
 
-    runs = [Run.load(folder) for folder in (run_folder, *more_runs)]
+    runs = [Run.load(folder) for folder in (run_folder, *config.run)]
     prepare_workers("memfeat.decoding.worker")
 
     from memfeat.prediction import Predictor, find_videos
 
-    found = find_videos(videos, allow_images=allow_images)
+    found = find_videos(videos, allow_images=config.allow_images)
     if len(found) < 2:
-        raise ConfigError(
-            f"there is nothing to compare {found[0].name} with; name two videos or more"
-        )
-    if picture:
+        alone = found[0].name
+        raise ConfigError(f"there is nothing to compare {alone} with; name two videos or more")
+    if config.picture:
         from memfeat.figures.style import require_picture
 
-        require_picture(picture)
-    predictor = Predictor(runs, device=device, weights=weights)
+        require_picture(config.picture)
+    predictor = Predictor(runs, device=config.device, weights=config.weights)
     say_notes(predictor.notes())
-    comparison = predictor.compare(found, allow_images=allow_images)
+    comparison = predictor.compare(found, allow_images=config.allow_images)
     for failed in comparison.failed:
         say(f"failed: {failed.message}")
     if as_json:
@@ -81,9 +66,9 @@ def compare_command(
             click.echo(f"{each.score:.4f}\t{each.name}")
         for line in (*comparison.lines(), *comparison.frame_lines(), *predictor.sources):
             say(line)
-    if picture and comparison.ranking:
+    if config.picture and comparison.ranking:
         from memfeat.prediction.side_by_side import draw_comparison
 
-        draw_comparison(comparison, picture)
-        say(f"picture: {picture}")
+        draw_comparison(comparison, config.picture)
+        say(f"picture: {config.picture}")
     return ExitCode.SOME_VIDEOS_FAILED if comparison.failed else ExitCode.DONE

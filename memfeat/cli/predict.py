@@ -166,7 +166,7 @@ class _Results:
             for own in prediction.lines():
                 say_it(own)
         self._statuses[prediction.status] += 1
-        self._cautions.update(prediction.cautions)
+        self._cautions.update(list(prediction.cautions))
         if self._progress:
             self._progress.advance()
 

@@ -28,7 +28,7 @@ from memfeat.config.grids import (
     TransferDataset,
     TransferFigures,
 )
-from memfeat.config.predict import PredictConfig
+from memfeat.config.predict import CompareConfig, PredictConfig
 from memfeat.config.settings import (
     Printed,
     Seeds,
@@ -56,6 +56,7 @@ __all__ = [
     "AblationConfig",
     "AblationRow",
     "CacheRecipe",
+    "CompareConfig",
     "ConvertConfig",
     "Ensemble",
     "ExtractConfig",

@@ -6,10 +6,22 @@ from memfeat.config.settings import LocalPath, Settings
 from memfeat.storage import Location
 
 
-class PredictConfig(Settings):
-    """How new videos are scored, and what is written besides the scores."""
+class ScoringConfig(Settings):
+    """How new videos are scored."""
 
     run: tuple[LocalPath, ...] = Field((), description="another run, averaged with RUN")
+    weights: tuple[str, ...] = Field(
+        (),
+        description="checkpoint of the encoder, if the run was made with a file; of several, in "
+        "their order",
+    )
+    allow_images: bool = Field(False, description="take an image as a video of one frame")
+    device: str = Field("auto", description="auto, cpu or cuda:N")
+
+
+class PredictConfig(ScoringConfig):
+    """What is scored in place of videos, and what is written besides the scores."""
+
     cache: tuple[Location, ...] = Field(
         (),
         description="score the videos of a cache, without decoding; of several streams one each",
@@ -25,10 +37,11 @@ class PredictConfig(Settings):
         None,
         description="draw each frame's effect and weight: name a picture, or a folder for several",
     )
-    weights: tuple[str, ...] = Field(
-        (),
-        description="checkpoint of the encoder, if the run was made with a file; of several, in "
-        "their order",
+
+
+class CompareConfig(ScoringConfig):
+    """What is drawn of a comparison."""
+
+    picture: LocalPath | None = Field(
+        None, description="draw the videos' frames, and what each does to the score"
     )
-    allow_images: bool = Field(False, description="take an image as a video of one frame")
-    device: str = Field("auto", description="auto, cpu or cuda:N")

@@ -4,22 +4,20 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from memfeat.cache import CacheSpec, EncodedVideo
+from memfeat.cache import EncodedVideo
 from memfeat.devices import resolve_device
 from memfeat.errors import RunError, VideoError
-from memfeat.models import AGGREGATORS, Padded
 from memfeat.prediction.cached import CachedVideos
 from memfeat.prediction.clip import MAX_VARIANTS, Clip
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.run_models import RunModels, Scores
 from memfeat.prediction.trust import Calibration, Unusual
 from memfeat.runs import Run
 from memfeat.storage import AnyLocation, Location, location_of
@@ -61,7 +59,7 @@ class Scorer:
         self.specs = tuple(dict.fromkeys(spec for run in self.runs for spec in run.specs))
         self.sources = tuple(dict.fromkeys(line for run in self.runs for line in run.sources()))
         self.calibration = Calibration.of([run.predictions() for run in self.runs])
-        self._models = [_Models(run, self.specs, self.device) for run in self.runs]
+        self._models = [RunModels(run, self.specs, self.device) for run in self.runs]
 
     def notes(self) -> list[str]:
         """Return a line for each way in which the runs cannot say how far to trust a score."""
@@ -235,87 +233,7 @@ class Scorer:
             scores.append(self._score(batch).mean)
         return np.concatenate(scores)
 
-    def _score(self, clips: Sequence[Sequence[Tensor]]) -> "_Scores":
+    def _score(self, clips: Sequence[Sequence[Tensor]]) -> Scores:
         """Score clips, each of which has for every spec its frames (time, width)."""
         by_run = [models.score(clips) for models in self._models]
-        return _Scores([scores for scores, _ in by_run], by_run[0][1] if len(by_run) == 1 else None)
-
-
-class _Scores(NamedTuple):
-    """Scores of clips.
-
-    Attributes:
-        by_run: for each run float64 (seeds, clips).
-        weights: float64 (time,), of the first clip's first stream, the mean over seeds; None if
-            there are none.
-    """
-
-    by_run: list[NDArray[np.float64]]
-    weights: NDArray[np.float64] | None
-
-    @property
-    def run_means(self) -> NDArray[np.float64]:
-        """Each run's scores, (runs, clips)."""
-        return np.stack([scores.mean(0) for scores in self.by_run])
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """The scores, (clips,)."""
-        mean: NDArray[np.float64] = self.run_means.mean(0)
-        return mean
-
-    @property
-    def spread(self) -> float | None:
-        """The first clip's standard deviation over runs, or over the only run's seeds."""
-        several = (self.by_run[0] if len(self.by_run) == 1 else self.run_means)[:, 0]
-        return float(several.std(ddof=1)) if len(several) > 1 else None
-
-
-class _Models:
-    """The models of one run.
-
-    Attributes:
-        streams: which of the specs each of the run's streams is of.
-        familiar: what its training videos are like, if that is known.
-    """
-
-    def __init__(self, run: Run, specs: Sequence[CacheSpec], device: str) -> None:
-        self.streams = [specs.index(spec) for spec in run.specs]
-        self.familiar = run.familiar()
-        self._columns = [
-            spec.width if AGGREGATORS.get(name).of_tokens else spec.dim
-            for name, spec in zip(run.config.aggregator, run.specs, strict=True)
-        ]
-        self._regressors = [model.to(device) for model in run.regressors()]
-
-    def digest(self) -> bytes:
-        """Return a hash of all weights."""
-        digest = hashlib.sha256()
-        for regressor in self._regressors:
-            for name, value in regressor.state_dict().items():
-                digest.update(name.encode() + value.cpu().numpy().tobytes())
-        return digest.digest()
-
-    @torch.inference_mode()
-    def score(
-        self, clips: Sequence[Sequence[Tensor]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return scores (seeds, clips), and the first clip's weights (time,) in the first stream.
-
-        The weights are the mean over seeds.
-        """
-        streams = []
-        for stream, columns in zip(self.streams, self._columns, strict=True):
-            frames = [clip[stream][:, :columns] for clip in clips]
-            lengths = torch.tensor([len(each) for each in frames])
-            streams.append(Padded(pad_sequence(frames, batch_first=True), lengths))
-        predictions = [regressor(*streams) for regressor in self._regressors]
-        scores = np.stack([_numpy(prediction.scores) for prediction in predictions])
-        if predictions[0].weights[0] is None:
-            return scores, None
-        weights = np.stack([_numpy(prediction.weights[0][0]) for prediction in predictions])
-        return scores, weights.mean(0)
-
-
-def _numpy(values: Tensor) -> NDArray[np.float64]:
-    return values.double().cpu().numpy()
+        return Scores([scores for scores, _ in by_run], by_run[0][1] if len(by_run) == 1 else None)
