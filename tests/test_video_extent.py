@@ -69,9 +69,11 @@ def film(path, codec, muxer, *, sound=None, seconds=0.0, last=0, subtitle=None):
     return path
 
 
-def cut(path, share: float = 0.6):
+def cut(path):
+    """Keep about 60 %; of an MP4 so much that it ends within a box."""
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+    size = int(0.6 * len(content))
+    path.write_bytes(content[: content.index(b"mdat", size) + 9 if b"moof" in content else size])
 
 
 @every_kind
@@ -230,3 +232,12 @@ def test_mutants_of_joined_files_end_in_a_reason(tmp_path, suffix, codec, sound,
         path.write_bytes(mutant)
         with suppress(VideoError):
             assert read(path)[0].reason in (None, *PARTIAL)
+
+
+@pytest.mark.parametrize("kept", [4, 7, 8])
+def test_a_fragmented_mp4_that_ends_within_a_box_is_truncated(tmp_path, kept):
+    path = film(tmp_path / "a.mp4", "libx264", FRAGMENTED)
+    content = path.read_bytes()
+    box = content.index(b"moof", len(content) // 2) - 4
+    path.write_bytes(content[: box + kept])
+    assert read(path)[0].reason == "truncated"

@@ -139,9 +139,12 @@ def _object(file: BinaryIO) -> int:
 def _end_of_boxes(file: BinaryIO) -> int:
     """Return where boxes (ISO 14496-12) end, or where those of a second file begin."""
     end, at, seen = os.fstat(file.fileno()).st_size, 0, set[bytes]()
-    while at + 8 <= end:
+    while at < end:
         file.seek(at)
-        size, kind, long_size = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        header = file.read(16)
+        if len(header) < 8 and any(header):
+            return at + 8
+        size, kind, long_size = struct.unpack(">I4sQ", header.ljust(16, b"\0"))
         size = {0: end - at, 1: long_size}.get(size, size)
         again = kind in seen and kind in (b"ftyp", b"moov")
         if size < 8 or again or not (kind.isascii() and kind.decode().isprintable()):
