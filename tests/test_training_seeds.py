@@ -102,6 +102,20 @@ def test_more_seeds_are_added_without_training_the_others_again(tmp_path, monkey
     assert contents(tmp_path / "grown") == contents(tmp_path / "at_once")
 
 
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+def test_a_run_of_an_early_version_is_told_what_is_familiar_and_keeps_its_models(tmp_path, seeds):
+    made, labels = dataset()
+    settings = config(tmp_path / "run", seeds=seeds)
+    train(made, labels, settings)
+    whole = contents(tmp_path / "run")
+    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("model.*")}
+    for path in (tmp_path / "run").rglob("familiar.safetensors"):
+        path.unlink()
+    assert train(made, labels, settings).familiar() is not None
+    assert contents(tmp_path / "run") == whole
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+
+
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_a_complete_run_is_kept_as_it_is(tmp_path, seeds):
     made, labels = dataset()

@@ -64,8 +64,8 @@ class Scorer:
     def notes(self) -> list[str]:
         """Return a line for each way in which the runs cannot say how far to trust a score."""
         notes = [
-            f"{run.folder} was trained by an early version, so which videos are like those that it "
-            "was trained on is not known; train it again for that"
+            f"{run.folder} was trained by an early version: how familiar a video is is not known; "
+            "the same `memfeat train` command adds that, and keeps the model"
             for run, models in zip(self.runs, self._models, strict=True)
             if models.familiar is None
         ]

@@ -20,6 +20,7 @@ predictions are the mean over seeds, its metrics their mean and standard deviati
 from memfeat.runs.familiar import FamiliarVideos, shown_seconds
 from memfeat.runs.files import (
     ABLATION,
+    FAMILIAR,
     FINETUNED,
     METRICS,
     MODEL,
@@ -44,6 +45,7 @@ from memfeat.runs.writing import begin_run, finish_seed, write_scores
 
 __all__ = [
     "ABLATION",
+    "FAMILIAR",
     "FINETUNED",
     "METRICS",
     "MODEL",

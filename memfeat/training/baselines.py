@@ -19,6 +19,7 @@ from memfeat.config import Monitor, TrainConfig
 from memfeat.models import FittedRegressor
 from memfeat.registry import Registry
 from memfeat.runs import (
+    FAMILIAR,
     MODEL,
     PROVENANCE,
     Predictions,
@@ -157,7 +158,9 @@ def baseline_is_there(config: TrainConfig, facts: Mapping[str, Any]) -> bool:
     Raises:
         RunError: the folder holds a damaged run.
     """
-    if not (is_complete(config.run) and (config.run / MODEL).is_file()):
+    if not is_complete(config.run) or not (config.run / MODEL).is_file():
+        return False
+    if not (config.run / FAMILIAR).is_file():  # which early versions did not write
         return False
     return _identity(config, facts).items() <= read_object(config.run / PROVENANCE).items()
 

@@ -32,7 +32,7 @@ from memfeat.runs import (
     seed_folder,
     split_metrics,
 )
-from memfeat.runs.files import require_same_run
+from memfeat.runs.files import FAMILIAR, require_same_run
 from memfeat.runs.writing import rewrite_scores, write_summary
 from memfeat.training.examples import Examples, Tables
 from memfeat.training.fitting import OnEpoch, fit, score
@@ -187,6 +187,8 @@ def _score_again(examples: Examples, config: TrainConfig) -> None:
     (regressor,) = run.regressors()
     with cpu_threads(config.threads):
         scores = score(regressor, examples.videos(CPU, config.aggregator))
+        familiar = examples.familiar
+    familiar.write(config.run)
     changes = {name: getattr(config, name) for name in ("manifest", "cache", "bootstrap")}
     rewrite_scores(
         run.config.model_copy(update={**changes, "run": config.run}),
@@ -286,7 +288,9 @@ def _find(
         others.append("its videos, scores or features of train and dev differ")
     _require_settings(found, config, *others)
     same_seeds = found.config.seeds == config.seeds
-    done = same_data and same_seeds and found.config.bootstrap == config.bootstrap
+    # Early versions did not tell what the training videos are like.
+    told = len(config.seeds) > 1 or (config.run / FAMILIAR).is_file()
+    done = same_data and same_seeds and told and found.config.bootstrap == config.bootstrap
     return "done" if done else "trained"
 
 
