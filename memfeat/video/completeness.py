@@ -45,7 +45,6 @@ class Completeness:
         self._ends: dict[int, int] = {}  # when each stream ends, in its time base
         self._starts: dict[int, int] = {}  # where each stream begins in the file
         self._last = 0  # where the last packet of any stream begins
-        self._last_position = 0  # where the last packet begins
 
     def note(self, packet: "Packet[Any]") -> bool:
         """Note the file's next packet, and return whether it is one of the stream's with data."""
@@ -61,10 +60,9 @@ class Completeness:
         if self._transport is None:
             is_damaged = packet.is_corrupt
         elif packet.pos is None or packet.dts is None:
-            is_damaged = False
+            is_damaged = packet.is_corrupt and self._transport.position is None
         else:
             seconds = float(packet.dts * packet.time_base)
-            self._last_position = packet.pos
             is_damaged = self._transport.lost_before(packet.pos, seconds, is_key=packet.is_keyframe)
         self._is_doubted = packet.is_corrupt
         if is_damaged:
@@ -117,6 +115,6 @@ class Completeness:
     def _goes_on(self) -> bool:
         if self._transport is None:
             return goes_on(self._path, self._container.format.name, self._last)
-        last = self._last_position
+        last = self._transport.position or 0
         known = [s.id for s in self._container.streams if self._starts.get(s.index, last) < last]
         return self._transport.has_second_video([self._stream.id, *known])

@@ -27,13 +27,16 @@ class TransportStream:
     Args:
         path: the file.
         pid: the video's.
+
+    Attributes:
+        position: where the last frame stands in it, if there was one.
     """
 
     def __init__(self, path: Path, pid: int) -> None:
         self._path = path
         self._pid = pid
         self._spacing, self._first_count = PACKET, 0
-        self._position: int | None = None
+        self.position: int | None = None
         self._seconds = self._longest_gap = 0.0
 
     def lost_before(self, position: int, seconds: float, *, is_key: bool) -> bool:
@@ -46,16 +49,16 @@ class TransportStream:
             seconds: when it is decoded.
             is_key: whether it needs no other frame.
         """
-        last, gap = self._position, seconds - self._seconds
+        last, gap = self.position, seconds - self._seconds
         if last is None:
             self._spacing = self._find_spacing(position)
             first = self._packets(position, position + self._spacing)
             self._first_count = int(first[0, 3]) & 15 if len(first) else 0
         self._seconds = seconds
         if last is None or position <= last:
-            self._position = position
+            self.position = position
             return False
-        self._position = position
+        self.position = position
         packets = self._packets(last, position + self._spacing)
         own = packets[_pids(packets) == self._pid]
         is_jump, is_start, is_padded = _counters(own)
@@ -71,16 +74,16 @@ class TransportStream:
 
     def lost_at_end(self) -> bool:
         """Return whether packets of the last frame are missing, where it is not the file's end."""
-        if self._position is None:
+        if self.position is None:
             return False
-        packets = self._packets(self._position, self._position + BLOCK * self._spacing)
+        packets = self._packets(self.position, self.position + BLOCK * self._spacing)
         own = packets[_pids(packets) == self._pid]
         return bool((packets[:, 0] != SYNC).any() or _counters(own)[0].any())
 
     def has_second_video(self, known: Collection[int]) -> bool:
         """Return whether frames with a PID that is not `known` follow the last frame."""
         step = BLOCK * self._spacing
-        for start in count(self._position or 0, step):
+        for start in count(self.position or 0, step):
             packets = self._packets(start, start + step)
             if not len(packets):
                 return False
