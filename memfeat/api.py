@@ -211,7 +211,7 @@ def evaluate(
         RunError: the run is incomplete or damaged, or does not fit the cache.
         MemfeatError: manifest or cache cannot be read.
     """
-    found = run if isinstance(run, Run) else Run.load(Path(run))
+    found = run if isinstance(run, Run) else Run.load(run)
     videos = read_manifest(location_of(manifest) if manifest else found.config.manifest)
     several = [cache] if is_one(cache) else list(cache)
     folders = [location_of(each) for each in several] or found.config.cache

@@ -184,3 +184,8 @@ def test_a_prediction_of_a_video_that_is_gone_has_no_picture_and_keeps_its_effec
     clip.unlink()
     assert "base64" not in found._repr_html_()
     assert np.array_equal(found.effects, predictor.predict(home / "v3.mp4").effects)
+
+
+def test_every_public_name_but_the_error_has_an_example():
+    for name in set(memfeat.__all__) - {"MemfeatError"}:
+        assert ">>> " in getattr(memfeat, name).__doc__, name

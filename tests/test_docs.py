@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import memfeat.api
+import memfeat
 from memfeat.ablation import plan_cells
 from memfeat.cli import main
 from memfeat.config import AblationConfig, TrainConfig, build
@@ -321,8 +321,8 @@ def test_the_documentation_does_what_it_says(home, monkeypatch):
     assert "hits.csv, line 2, column hit_rate: " in refused.output
     assert "colour-layout" in run("memfeat cache info cache/mine/colours", home)
     assert '"max"' in Path("runs/max/config.json").read_text()
-    for module in (memfeat, memfeat.api):
-        for example in doctest.DocTestFinder().find(module):
+    for name in memfeat.__all__:
+        for example in doctest.DocTestFinder().find(getattr(memfeat, name), name):
             assert doctest.DocTestRunner().run(example).failed == 0, example.name
 
 

@@ -21,7 +21,7 @@ ABOUT_WEIGHTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameEffects:
     """What each frame of one video does to its score, found by leaving it out.
 
@@ -50,11 +50,16 @@ class FrameEffects:
     sources: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class VideoPrediction:
     """The score of one video, and how far to trust it.
 
     It keeps the video's embeddings, so that its effects can be found without decoding it again.
+
+    >>> import memfeat
+    >>> prediction = memfeat.load("runs/mine").predict("clip.mp4")
+    >>> prediction.effects.shape == prediction.pts_seconds.shape
+    True
 
     Attributes:
         path: the video's path or URL; None if it was scored from a cache.

@@ -54,7 +54,7 @@ class Scorer:
         several = [runs] if isinstance(runs, Run | Path | str) else list(runs)
         if not several:
             raise RunError("there is no run to predict with; name one or more")
-        self.runs = tuple(run if isinstance(run, Run) else Run.load(Path(run)) for run in several)
+        self.runs = tuple(run if isinstance(run, Run) else Run.load(run) for run in several)
         self.device = str(resolve_device(device))
         self.specs = tuple(dict.fromkeys(spec for run in self.runs for spec in run.specs))
         self.sources = tuple(dict.fromkeys(line for run in self.runs for line in run.sources()))

@@ -46,6 +46,10 @@ ALL_BUT_CONSTANT = 0.02  # of the scores' standard deviation
 class Run:
     """A complete run folder.
 
+    >>> import memfeat
+    >>> memfeat.Run.load("runs/mine").metrics["test"]["n"]
+    4
+
     Attributes:
         folder: its path.
         config: the settings it was trained with.
@@ -68,12 +72,13 @@ class Run:
         self.members = (folder,) if self.baseline else seeds
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read a run folder; weights and predictions are read on demand.
 
         Raises:
             RunError: no such folder, or it is incomplete or damaged.
         """
+        folder = Path(folder)
         if not folder.is_dir():
             raise RunError(f"there is no run folder {folder}; `memfeat train --run` makes one")
         if (folder / "cells").is_dir():
