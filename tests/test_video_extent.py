@@ -99,6 +99,18 @@ def test_subtitles_that_outlast_the_pictures_leave_them_whole(tmp_path, subtitle
     assert (numbers, reader.reason) == (list(range(FRAMES)), None)
 
 
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_subtitle_that_lasts_longer_does_not_hide_that_a_file_is_cut(tmp_path, tags):
+    path = film(tmp_path / "a.mkv", "libx264", {}, subtitle=(0.0, 9.0))
+    if not tags:
+        without_tags(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"hello") + 500])
+    reader, numbers = read(path)
+    assert 2 < len(numbers) < 18
+    assert reader.reason == "truncated"
+
+
 def without_tags(path):
     """Rename the tags of a Matroska file in which the muxer says how long each track is."""
     content = path.read_bytes()

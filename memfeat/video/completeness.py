@@ -104,7 +104,8 @@ class Completeness:
         end = max(end, self._end_of(self._stream.index)) + slack
         if end < own or max([end, *map(self._end_of, self._ends)]) < whole:
             return not is_whole(self._path, name)  # or the last picture stands still
-        return name.startswith("mov") and is_cut(self._path, name)
+        # One subtitle may reach the end of a file that is cut, and fragments promise nothing.
+        return (end < whole or name.startswith("mov")) and is_cut(self._path, name)
 
     def _end_of(self, number: int) -> float:
         stream = self._container.streams[number]

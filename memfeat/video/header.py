@@ -30,13 +30,13 @@ def promised_ends(container: InputContainer, stream: VideoStream) -> tuple[float
         return stream.frames / float(stream.average_rate), 0.0
     whole = (container.duration or 0) / av.time_base
     tag = re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if tag and container.format.name.startswith("matroska"):
+        hours, minutes, seconds = (float(part) for part in tag.groups())
+        return min(whole, (hours * 60 + minutes) * 60 + seconds), 0.0
     if stream.duration and stream.time_base:
         length = float(stream.duration * stream.time_base)
         start = float((stream.start_time or 0) * stream.time_base)
         return (start + length, 0.0) if abs(length - whole) > SAME_LENGTH else (0.0, start + length)
-    if tag:
-        hours, minutes, seconds = (float(part) for part in tag.groups())
-        return min(whole, (hours * 60 + minutes) * 60 + seconds), 0.0
     return 0.0, whole
 
 
