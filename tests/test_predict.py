@@ -16,6 +16,7 @@ from commands import ok, run, told
 from PIL import Image
 from predicting import ENCODER, frames, study
 from processes import memfeat, start
+from safetensors.numpy import load_file, save_file
 
 from memfeat import Cache, extract
 from memfeat.cli import main
@@ -192,6 +193,16 @@ def test_killed_three_times_and_repeated_it_gives_each_clip_once(home, tmp_path,
     assert output.read_bytes() == content
 
 
+def test_frames_of_a_video_whose_row_was_not_written_yet_are_written_once(home, some, tmp_path):
+    output, effects = tmp_path / "scores.csv", tmp_path / "effects.csv"
+    command = ["predict", home / "avg", some, "-o", output, "--effects", effects]
+    ok(*command)
+    whole = output.read_bytes(), effects.read_bytes()
+    output.write_bytes(b"".join(whole[0].splitlines(keepends=True)[:-1]))
+    ok(*command)
+    assert (output.read_bytes(), effects.read_bytes()) == whole
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_row_that_a_full_disk_cut_is_done_again(home, some, tmp_path, suffix):
     output = tmp_path / f"scores{suffix}"
@@ -292,6 +303,16 @@ def test_a_cache_is_scored_without_an_encoder_and_what_failed_there_is_named(
     assert "name videos to score, or a cache" in refusal("predict", home / "avg")
 
 
+def test_a_damaged_shard_is_not_scored(home, tmp_path):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    (shard,) = (tmp_path / "cache").glob("shard-*.h5")
+    content = bytearray(shard.read_bytes())
+    at = content.index(Cache.open(home / "cache")["v5"].vectors.tobytes())
+    content[at + 100] ^= 1
+    shard.write_bytes(content)
+    assert "is damaged" in refusal("predict", home / "avg", "--cache", tmp_path / "cache")
+
+
 def test_a_cache_is_read_a_shard_at_a_time(home, few, tmp_path, monkeypatch):
     extract(manifest=few, cache=tmp_path / "cache", videos_per_shard=3, **ENCODER)
     sizes = []
@@ -301,7 +322,9 @@ def test_a_cache_is_read_a_shard_at_a_time(home, few, tmp_path, monkeypatch):
     assert sorted(sizes) == [1, 3, 3]
 
 
-def test_several_runs_are_averaged_and_their_spread_is_told(home, some):
+def test_several_runs_are_averaged_their_spread_is_told_and_the_least_familiar_counts(
+    home, some, tmp_path
+):
     alone = [told("predict", home / name, some / "a.mp4")[0] for name in ("run", "avg")]
     (both,) = told("predict", home / "run", some / "a.mp4", "--run", home / "avg")
     scores = [each["score"] for each in alone]
@@ -314,6 +337,12 @@ def test_several_runs_are_averaged_and_their_spread_is_told(home, some):
     effects = [each["effects"] for each in alone]
     assert both["effects"] == pytest.approx(np.mean(effects, axis=0))
     assert both["weights"] is None
+    shutil.copytree(home / "avg", tmp_path / "strict")
+    path = tmp_path / "strict" / "familiar.safetensors"
+    known = load_file(path)
+    save_file(known | {"distances": known["distances"] * np.float32(1e-3)}, path)
+    (strict,) = told("predict", home / "run", some / "a.mp4", "--run", tmp_path / "strict")
+    assert (strict["familiarity"], next(iter(strict["cautions"]))) == (0, "unfamiliar")
 
 
 def test_effects_are_written_with_a_line_a_frame_and_stand_in_the_json(home, some, tmp_path):

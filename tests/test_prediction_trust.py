@@ -270,3 +270,22 @@ def test_noise_black_frames_and_ramps_are_unfamiliar_to_a_run_of_photographs():
     odd = [noise, coarse, ramp, np.zeros_like(noise), np.full_like(noise, 255)]
     found = known.distance(encoded([each.astype(np.uint8) for each in odd]))
     assert (found > known.limit).all()
+
+
+def test_the_margin_of_differences_is_a_quantile_over_all_pairings():
+    errors = np.random.default_rng(4).normal(size=60)
+    calibration = Calibration.of([predictions(np.full(60, 0.5), 0.5 - errors)])
+    pairs = [abs(errors[i] - errors[(i + shift) % 60]) for shift in range(1, 31) for i in range(60)]
+    rank = 28  # of thirty pairs: nine tenths of thirty-one, rounded up
+    assert calibration.difference_margin == pytest.approx(np.sort(pairs)[1800 * rank // 30 - 1])
+
+
+def test_what_distances_are_usual_is_learned_from_videos_that_the_summary_has_not_seen():
+    train, dev = features(100), features(20, seed=1) + 8
+    found = summary(train, dev)
+    unseen = []
+    for part in range(5):
+        others = summary(np.delete(train, np.s_[part::5], axis=0), dev)
+        unseen.extend(others.distance(train[part::5]))
+    expected = np.quantile([*found.distance(dev), *unseen], np.linspace(0, 1, 201))
+    assert found.distances == pytest.approx(expected, rel=1e-4)

@@ -6,8 +6,10 @@ import torch
 from made_up import config, records, splits, table
 from torch import nn
 
+from memfeat.cache import EncodedVideo, write_shard
 from memfeat.errors import ConfigError
 from memfeat.models import AGGREGATORS, SpatialAttention, build_regressor
+from memfeat.prediction import Predictor
 from memfeat.training import Examples, predict_run, train
 
 DIM, TOKENS, VIDEOS = 4, 5, 12
@@ -90,3 +92,19 @@ def test_a_cache_of_class_tokens_alone_is_refused_with_the_command(tmp_path):
     with pytest.raises(ConfigError, match=r"'spatial' attends .* cache holds .*--tokens cls\+2x2"):
         train(alone, labels(), config(tmp_path / "run", aggregator="spatial"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("aggregator", list(AGGREGATORS))
+def test_a_cache_of_tokens_is_scored_as_training_scored_it(tmp_path, aggregator):
+    made = table(videos(), tokens="cls+2x2")
+    encoded = [
+        EncodedVideo(name, made.frames(index), np.arange(len(made.frames(index))) / 25)
+        for index, name in enumerate(made.video_ids)
+    ]
+    write_shard(tmp_path / "cache", made.spec, encoded)
+    run = train(made, labels(), config(tmp_path / "run", aggregator=aggregator, seeds=(0, 1)))
+    columns = run.predictions()
+    expected = dict(zip(columns.video_id, columns.prediction, strict=True))
+    found = {each.video_id: each for each in Predictor(run).predict_cache(tmp_path / "cache")}
+    assert {name: each.score for name, each in found.items()} == pytest.approx(expected, abs=1e-6)
+    assert all(each.effects.shape == each.pts_seconds.shape for each in found.values())
