@@ -27,7 +27,7 @@ GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
-  table1-smoke demo-table2 demo-sampler test types tests test-gpu soak docs bench-train bench-extract \
+  table1-smoke demo-table2 demo-sampler test types tests test-extras test-gpu soak docs bench-train bench-extract \
   bench-gpu clean
 
 help: ## print this help
@@ -125,6 +125,10 @@ types: $(VENV)/.installed-test
 # Bytecode is written, for tests start processes that import memfeat.
 tests: $(VENV)/.installed-test
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
+test-extras: $(VENV)/.installed-test ## test ready scorers against their own packages (490 MB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[resmem]'
+	$(BIN)/pytest -n 0 tests/test_raters.py
 
 test-gpu: $(VENV)/.installed-test ## test what needs an NVIDIA GPU, in three minutes
 	$(BIN)/pytest -n 0 tests/gpu

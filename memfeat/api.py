@@ -19,7 +19,7 @@ from memfeat.extraction import extract as fill_cache
 from memfeat.extraction.pipeline import build_encoder, build_spec
 from memfeat.manifest import Split, read_manifest
 from memfeat.metrics import Metrics
-from memfeat.prediction import Predictor
+from memfeat.prediction import Predictor, RatingPredictor, is_rater
 from memfeat.prediction.scorer import AnyRun
 from memfeat.runs import Run
 from memfeat.storage import AnyLocation, is_one, location_of
@@ -31,7 +31,7 @@ def load(
     *,
     device: str = "auto",
     weights: str | Path | Sequence[str | Path] = (),
-) -> Predictor:
+) -> Predictor | RatingPredictor:
     """Load a trained run, to score videos with it.
 
     >>> import memfeat
@@ -43,18 +43,22 @@ def load(
     True
 
     Args:
-        run: folder of the run; of several, scores are averaged.
+        run: folder of the run; of several, scores are averaged. Or the name of a ready scorer,
+            `resmem` or `vitmem`, which rates each frame as an image.
         device: `auto`, `cpu` or `cuda:N`.
         weights: the encoder's checkpoint, if the run was made with a file; of several encoders, in
             the order of the run's caches.
 
     Returns:
-        A predictor. The encoder, which takes most of the time, is loaded with the first video.
+        A predictor. A run's encoder, which takes most of the time, is loaded with the first video.
 
     Raises:
         RunError: the run is incomplete or damaged.
         ConfigError: the device is not here.
     """
+    if isinstance(run, str) and is_rater(run):
+        files = [weights] if isinstance(weights, str | Path) else list(weights)
+        return RatingPredictor(run, device=device, weights=files[0] if files else None)
     return Predictor(run, device=device, weights=weights)
 
 

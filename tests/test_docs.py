@@ -56,7 +56,7 @@ NOT_RUN = {
         *("memfeat extract pipelines/extract.toml", "memfeat extract --encoder timm/"),
         *("memfeat train pipelines/train.toml --manifest mine.csv --cache cache/mine/ViT",),
         *("memfeat finetune pipelines/", "memfeat ablation pipelines/beyond.toml"),
-        *("memfeat plan --manifest mine.csv",),
+        *("memfeat plan --manifest mine.csv", "memfeat predict resmem", "memfeat predict vitmem"),
     ),
     "needs a cluster or a bucket, as test_ray.py and test_remote_end_to_end.py make": (
         *("ray start", "memfeat ablation pipelines/table1.toml"),

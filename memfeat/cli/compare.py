@@ -14,6 +14,7 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
+from memfeat.cli.predict import READY
 from memfeat.config import CompareConfig
 from memfeat.errors import ConfigError, ExitCode
 
@@ -41,10 +42,11 @@ def compare_command(
     from memfeat.runs import Run
     from memfeat.workers import prepare_workers
 
-    runs = [Run.load(folder) for folder in (run_folder, *config.run)]
+    ready = str(run_folder) in READY and not run_folder.exists()
+    runs = [] if ready else [Run.load(folder) for folder in (run_folder, *config.run)]
     prepare_workers("memfeat.decoding.worker")
 
-    from memfeat.prediction import Predictor, find_videos
+    from memfeat.prediction import Predictor, RatingPredictor, find_videos
 
     found = find_videos(videos, allow_images=config.allow_images)
     if len(found) < 2:
@@ -54,7 +56,12 @@ def compare_command(
         from memfeat.figures.style import require_picture
 
         require_picture(config.picture)
-    predictor = Predictor(runs, device=config.device, weights=config.weights)
+    predictor: Predictor | RatingPredictor
+    if ready:
+        file = config.weights[0] if config.weights else None
+        predictor = RatingPredictor(str(run_folder), device=config.device, weights=file)
+    else:
+        predictor = Predictor(runs, device=config.device, weights=config.weights)
     say_notes(predictor.notes())
     comparison = predictor.compare(found, allow_images=config.allow_images)
     for failed in comparison.failed:

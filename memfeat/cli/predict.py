@@ -23,11 +23,12 @@ from memfeat.errors import ConfigError, ExitCode, VideoError
 
 if TYPE_CHECKING:
     from memfeat.cli.progress import ProgressLine
-    from memfeat.prediction import Input, Predictor, VideoPrediction
+    from memfeat.prediction import Input, Predictor, RatingPredictor, VideoPrediction
     from memfeat.prediction.tables import EffectsTable, ScoresTable
     from memfeat.storage import Location
 
 STATUSES = ("ok", "partial", "failed")
+READY = ("resmem", "vitmem")  # ready scorers: `memfeat.prediction.RATERS`
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -52,7 +53,10 @@ def predict_command(
     config: PredictConfig,
     as_json: bool,
 ) -> int:
-    """Score new videos with a run and its encoder.
+    """Score new videos with a run and its encoder, or with a ready scorer.
+
+    RUN is a run's folder; or `resmem` or `vitmem`, which were published by others: they rate each
+    frame as an image, by people's memory for images, and the score is the mean.
 
     VIDEO is a path or URL; a folder; a pattern such as 'clips/*.mp4'; a table with a column `path`,
     such as a manifest; or a list in a .txt file, or on standard input for -.
@@ -72,7 +76,10 @@ def predict_command(
     from memfeat.runs import Run
 
     # Before torch is imported, to say soon what is wrong.
-    runs = [Run.load(folder) for folder in (run_folder, *config.run)]
+    ready = str(run_folder) in READY and not run_folder.exists()
+    if ready and (config.run or config.cache):
+        raise ConfigError(f"{run_folder} rates frames by itself; leave --run and --cache out")
+    runs = [] if ready else [Run.load(folder) for folder in (run_folder, *config.run)]
     if bool(videos) == bool(config.cache):
         raise ConfigError("name videos to score, or a cache of their features with --cache")
     if config.retry_failed and not output:
@@ -82,14 +89,21 @@ def predict_command(
 
         prepare_workers("memfeat.decoding.worker")
 
-    from memfeat.prediction import Predictor, find_videos
+    from memfeat.prediction import Predictor, RatingPredictor, find_videos
     from memfeat.prediction.tables import EffectsTable, ScoresTable
 
-    predictor = Predictor(runs, device=config.device, weights=config.weights)
-    cached = predictor.cached_videos(*config.cache) if config.cache else None
+    predictor: Predictor | RatingPredictor
+    if ready:
+        file = config.weights[0] if config.weights else None
+        predictor = RatingPredictor(str(run_folder), device=config.device, weights=file)
+    else:
+        predictor = Predictor(runs, device=config.device, weights=config.weights)
+    cached = None
+    if isinstance(predictor, Predictor) and config.cache:
+        cached = predictor.cached_videos(*config.cache)
     found = cached.videos if cached else find_videos(videos, allow_images=config.allow_images)
     pictures = _pictures(found, config.timeline)
-    how = {"device": predictor.device, "precision": predictor.specs[0].precision}
+    how = {"device": predictor.device, "precision": predictor.precision}
     with ExitStack() as stack:
         scores = frames = None
         if output:
@@ -106,7 +120,7 @@ def predict_command(
         results = _Results(how, progress, scores, frames, as_json=as_json)
         for prediction in (
             predictor.predict_cached(cached, todo)
-            if cached
+            if isinstance(predictor, Predictor) and cached
             else predictor.predict_each(todo, allow_images=config.allow_images)
         ):
             results.take(prediction, pictures[prediction.name])
@@ -170,7 +184,7 @@ class _Results:
         if self._progress:
             self._progress.advance()
 
-    def finish(self, predictor: "Predictor") -> int:
+    def finish(self, predictor: "Predictor | RatingPredictor") -> int:
         """Say what made the scores and what became of the videos; return the exit code."""
         before = Counter(row["status"] for row in self._scores.rows) if self._scores else Counter()
         every = self._statuses + before
@@ -185,7 +199,7 @@ class _Results:
             self._sum_up(predictor, before)
         return ExitCode.SOME_VIDEOS_FAILED if failed else ExitCode.DONE
 
-    def _sum_up(self, predictor: "Predictor", before: Counter[str]) -> None:
+    def _sum_up(self, predictor: "Predictor | RatingPredictor", before: Counter[str]) -> None:
         scored = self._statuses.total() - self._statuses["failed"]
         least = predictor.calibration.difference_margin
         if scored > 1 and least is not None:

@@ -42,7 +42,7 @@ class DecodeSettings:
         keep_shape: frames keep their shape, and are reduced if a side has more than `size` pixels.
         hashed: whether the result has the file's hash.
         header_only: decode nothing; the result has what the header says.
-        untagged_hd: see `VideoReader`.
+        untagged_hd, pillow: see `VideoReader`.
     """
 
     size: int
@@ -56,6 +56,7 @@ class DecodeSettings:
     hashed: bool = True
     header_only: bool = False
     untagged_hd: str = UNTAGGED_HD
+    pillow: bool = False
 
 
 # Messages from the parent.
@@ -251,6 +252,7 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
         max_pixels=settings.max_pixels,
         allow_images=settings.allow_images,
         untagged_hd=settings.untagged_hd,
+        pillow=settings.pillow,
     ) as reader:
         before = path.stat()
         worker.send(Opened(_version(before)))

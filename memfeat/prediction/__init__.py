@@ -4,16 +4,20 @@ from memfeat.prediction.clip import frames_at
 from memfeat.prediction.comparison import Comparison, Difference
 from memfeat.prediction.inputs import Input, find_videos
 from memfeat.prediction.predictor import Predictor
+from memfeat.prediction.raters import RATERS, RatingPredictor, is_rater
 from memfeat.prediction.results import ABOUT_WEIGHTS, FrameEffects, VideoPrediction
 
 __all__ = [
     "ABOUT_WEIGHTS",
+    "RATERS",
     "Comparison",
     "Difference",
     "FrameEffects",
     "Input",
     "Predictor",
+    "RatingPredictor",
     "VideoPrediction",
     "find_videos",
     "frames_at",
+    "is_rater",
 ]

@@ -38,6 +38,7 @@ class FrameEffects:
         window: the most consecutive frames that were left out at a time, and share one effect. It
             is above 1 for clips of more than `MAX_VARIANTS` frames.
         score, score_std, sources: as in `VideoPrediction`.
+        ratings: float64 (time,), each frame's own score, of a ready scorer that rates frames.
     """
 
     pts_seconds: NDArray[np.float64]
@@ -48,6 +49,7 @@ class FrameEffects:
     score: float
     score_std: float | None
     sources: tuple[str, ...]
+    ratings: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,7 +75,7 @@ class VideoPrediction:
         familiarity: which share of familiar videos differs more from what the run was trained on:
             1 for the most typical, 0 beyond all of them. None if an early version trained the run.
         cautions: a line for each reason not to trust the score, by a stable code: `unfamiliar`,
-            `extreme`, `length`, `frame_rate`.
+            `extreme`, `length`, `frame_rate`; of a ready scorer `images` and `non_commercial`.
         run_scores: of several runs, each one's score, by its folder; empty for one run.
         num_frames: frames decoded and scored, with those that a kept frame stands for. With several
             streams, this, `weights` and `pts_seconds` are those of the first.
@@ -131,6 +133,11 @@ class VideoPrediction:
         """
         return None if self.score is None else self.timeline.effect
 
+    @property
+    def ratings(self) -> NDArray[np.float64] | None:
+        """Each frame's own score, float64 (time,), of a ready scorer; None of a trained run."""
+        return None if self.score is None else self.timeline.ratings
+
     def lines(self) -> list[str]:
         """Return what there is to say beside the score: its interval and rank, then cautions."""
         known = []
@@ -146,6 +153,7 @@ class VideoPrediction:
     def as_dict(self) -> dict[str, Any]:
         """Return everything, the effects too, ready for JSON; arrays become lists."""
         arrays = {"weights": self.weights, "pts_seconds": self.pts_seconds, "effects": self.effects}
+        arrays |= {} if self.ratings is None else {"ratings": self.ratings}
         listed = {name: None if own is None else own.tolist() for name, own in arrays.items()}
         undefined = None if self.score is None else self.timeline.effect_undefined
         return {

@@ -61,6 +61,11 @@ class Scorer:
         self.calibration = Calibration.of([run.predictions() for run in self.runs])
         self._models = [RunModels(run, self.specs, self.device) for run in self.runs]
 
+    @property
+    def precision(self) -> str | None:
+        """What the first encoder computes in."""
+        return self.specs[0].precision
+
     def notes(self) -> list[str]:
         """Return a line for each way in which the runs cannot say how far to trust a score."""
         notes = [

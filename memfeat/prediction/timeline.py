@@ -100,7 +100,8 @@ def draw_timeline(
     """
     if isinstance(output, Path):
         picture_format(output)
-    panels = [EFFECT] if timeline.weights is None else [WEIGHTS, EFFECT]
+    marks = timeline.weights if timeline.ratings is None else timeline.ratings
+    panels = [EFFECT] if marks is None else [WEIGHTS, EFFECT]
     strip = Strip.of(frames)
     with style():
         lines = SmallPrint(sources, 125)
@@ -111,8 +112,8 @@ def draw_timeline(
             top -= panel
             axes = figure.add_axes(_rectangle(figure, top, panel))
             axes.set_xlim(edges[0], edges[-1])
-            if panel == WEIGHTS:
-                _draw_weights(axes, timeline, edges)
+            if panel == WEIGHTS and marks is not None:
+                _draw_marks(axes, marks, "weight" if timeline.ratings is None else "rating", edges)
             else:
                 draw_effect(axes, timeline, edges)
             top -= GAP
@@ -145,26 +146,27 @@ def _draw_heading(figure: Figure, timeline: FrameEffects, title: str) -> None:
         what, raises = f"{timeline.window} frames in a row", "they raise"
     text = f"Effect: the score with all frames minus the score without {what}. "
     text += f"Blue: {raises} the score."
-    if timeline.weights is None:
+    if timeline.ratings is not None:
+        text += " Rating: the frame's own score."
+    elif timeline.weights is None:
         text += " This model gives frames no weights of their own."
     figure.text(left, 1 - 0.53 / height, text, color=MUTED, fontsize=8)
 
 
-def _draw_weights(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]) -> None:
-    weights = timeline.weights
-    if weights is None:
-        return
-    axes.set_ylabel("weight")
+def _draw_marks(
+    axes: Axes, marks: NDArray[np.float64], label: str, edges: NDArray[np.float64]
+) -> None:
+    axes.set_ylabel(label)
     axes.tick_params(labelbottom=False, bottom=False)
     axes.grid(True, axis="y")
-    if weights.min() <= 0 <= weights.max():
+    if marks.min() <= 0 <= marks.max():
         axes.axhline(0, color=MUTED, linewidth=0.8)
-    if len(weights) <= FEW_FRAMES:
+    if len(marks) <= FEW_FRAMES:
         middles = (edges[:-1] + edges[1:]) / 2
-        axes.plot(middles, weights, color=MUTED, linewidth=0.9)
-        axes.plot(middles, weights, "o", color=INK, markersize=2.6)
+        axes.plot(middles, marks, color=MUTED, linewidth=0.9)
+        axes.plot(middles, marks, "o", color=INK, markersize=2.6)
     else:
-        axes.stairs(weights, edges, baseline=None, color=INK, linewidth=0.9)
+        axes.stairs(marks, edges, baseline=None, color=INK, linewidth=0.9)
     axes.margins(y=0.12)
     axes.locator_params(axis="y", nbins=4)
 

@@ -33,6 +33,7 @@ from memfeat.video.pictures import (
     crop,
     display_matrix,
     resize,
+    resize_with_pillow,
     squash,
     to_rgb,
     upright,
@@ -72,6 +73,7 @@ class VideoReader:
     Args:
         path: a local file.
         size: side of the square frames, in pixels; None keeps the stored size.
+        pillow: frames are squashed by Pillow's bilinear filter instead of antialiased bicubic.
         keep_shape: `size` is the longest side that a frame may have; larger ones are reduced to
             it, in their own shape.
         first_frame: the frames before this one, counted from 0, are decoded but not handed out.
@@ -98,7 +100,7 @@ class VideoReader:
             infinite.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a frame may be asked for
         self,
         path: Path,
         *,
@@ -110,6 +112,7 @@ class VideoReader:
         max_pixels: int | None = MAX_PIXELS,
         allow_images: bool = False,
         untagged_hd: str = UNTAGGED_HD,
+        pillow: bool = False,
     ) -> None:
         for name, value in (("size", size), ("max_frames", max_frames), ("max_pixels", max_pixels)):
             if value is not None and value < 1:
@@ -122,6 +125,7 @@ class VideoReader:
         self._max_seconds = math.inf if max_seconds is None else max_seconds
         self._max_pixels = max_pixels
         self._untagged_hd = untagged_hd
+        self._resize = resize_with_pillow if pillow else resize
         with ExitStack() as stack:
             self._container, self._stream = stack.enter_context(
                 open_video(path, max_pixels=max_pixels, allow_images=allow_images)
@@ -279,7 +283,7 @@ class VideoReader:
             height, width = pixels.shape[:2]
             scale = min(1.0, self._size / max(height, width))
             return squash(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
-        return resize(pixels, self._size)
+        return self._resize(pixels, self._size)
 
     def _display_matrix(self, frame: av.VideoFrame) -> Matrix:
         """Return a frame's display matrix, looked up only where the turn that it says changes."""

@@ -1,0 +1,324 @@
+"""Ready scorers: published models that rate an image's memorability, applied to each frame.
+
+They learnt from people's memory for images, so they need no run of memfeat's own. Preprocessing is
+that of their authors' code, exactly: Pillow's bilinear resize to 256 x 256, a crop of the middle,
+and RGB in [0, 1].
+"""
+
+import hashlib
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from memfeat.decoding import DecodedFrames, DecodedVideo, DecodeSettings, decode_ahead
+from memfeat.devices import exact_float32, resolve_device
+from memfeat.encoders.checkpoints import read_checkpoint
+from memfeat.errors import ConfigError, EncoderError
+from memfeat.extraction import usual_decoders
+from memfeat.manifest import VideoRecord
+from memfeat.prediction.comparison import Comparison
+from memfeat.prediction.inputs import Input
+from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.trust import Calibration
+from memfeat.registry import Registry
+from memfeat.storage import AnyLocation, is_one, location_of
+
+RESIZED = 256  # pixels a side, before the crop
+BATCH = 16  # frames of one video, padded with black to so many
+IMAGES = "rates each frame as an image, by people's memory for images; the score is the mean"
+
+
+class Rater(ABC):
+    """Base of all raters: an image's memorability in (0, 1).
+
+    Attributes:
+        crop: pixels a side that the network takes.
+        citation: authors and year.
+        cautions: what to say with every score, by a stable code.
+    """
+
+    crop: ClassVar[int]
+    citation: ClassVar[str]
+    cautions: ClassVar[dict[str, str]] = {"images": IMAGES}
+
+    @staticmethod
+    @abstractmethod
+    def network(weights: Path | None) -> nn.Module:
+        """Return the network: float32 (images, 3, crop, crop) in [0, 1] to ratings (images,).
+
+        Raises:
+            ConfigError, EncoderError: its code or weights are not here.
+        """
+
+
+RATERS: Registry[type[Rater]] = Registry("rater")
+
+
+@RATERS.register("resmem")
+class ResMem(Rater):
+    """ResMem, from the package `resmem`, which brings its weights."""
+
+    crop: ClassVar[int] = 227
+    citation: ClassVar[str] = "Needell and Bainbridge 2022"
+    cautions: ClassVar[dict[str, str]] = {
+        "images": IMAGES,
+        "non_commercial": "ResMem may be used for non-commercial purposes only: see the licence of "
+        "the University of Chicago in its package",
+    }
+
+    @staticmethod
+    def network(weights: Path | None) -> nn.Module:
+        """Return the package's own network; see `Rater.network`."""
+        if weights is not None:
+            raise ConfigError("resmem brings its own weights; leave --weights out")
+        try:
+            from resmem import ResMem as Network  # noqa: PLC0415  it is optional
+        except ImportError as error:
+            raise ConfigError(
+                f"resmem needs the package of that name, which cannot be imported: {error}. "
+                "pip install 'memfeat[resmem]' (490 MB, for non-commercial use only)"
+            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls torchvision as of old
+            return nn.Sequential(Network(pretrained=True), nn.Flatten(0))
+
+
+@RATERS.register("vitmem")
+class VitMem(Rater):
+    """ViTMem: a Vision Transformer of timm's with one output, and a file of weights."""
+
+    crop: ClassVar[int] = 224
+    citation: ClassVar[str] = "Hagen and Espeseth 2023"
+    file: ClassVar[str] = "vitmem_base_patch16_224_miil_v1-f580d24a.pth"
+    url: ClassVar[str] = f"https://huggingface.co/brainpriority/vitmem/resolve/main/{file}"
+
+    @staticmethod
+    def network(weights: Path | None) -> nn.Module:
+        """Build it with the weights of a file, by default where torch's hub keeps it.
+
+        See `Rater.network`.
+        """
+        import timm  # noqa: PLC0415
+
+        path = weights or Path(torch.hub.get_dir()) / "checkpoints" / VitMem.file
+        if not path.is_file():
+            raise EncoderError(
+                f"there is no {path}; get ViTMem's weights (MIT licence) from {VitMem.url}, and "
+                "give the file with --weights or put it there"
+            )
+        state = {name.removeprefix("vit."): value for name, value in read_checkpoint(path).items()}
+        network = timm.create_model("vit_base_patch16_224_miil", pretrained=False, num_classes=1)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise EncoderError(f"{path} does not hold ViTMem's weights: {reason}") from error
+        return nn.Sequential(network, nn.Sigmoid(), nn.Flatten(0))
+
+
+class RatingPredictor:
+    """Scores videos with a rater, as `Predictor` does with a run.
+
+    Attributes:
+        name: the rater's.
+        device: where it computes.
+        sources: lines that say what made the scores.
+        calibration: of nothing: no scores of videos were learned from, so there are no intervals.
+        precision: of the network.
+    """
+
+    precision = "float32"
+
+    def __init__(
+        self, name: str, *, device: str = "auto", weights: str | Path | None = None
+    ) -> None:
+        """Load a rater.
+
+        Args:
+            name: `resmem` or `vitmem`.
+            device: `auto`, `cpu` or `cuda:N`.
+            weights: a file of its weights, for a rater that does not bring them.
+
+        Raises:
+            UnknownNameError: no such rater.
+            ConfigError: its package, or the device, is not here.
+            EncoderError: its weights cannot be loaded.
+        """
+        self._rater = RATERS.get(name)
+        self.name, self.device = name, str(resolve_device(device))
+        self._network = self._rater.network(None if weights is None else Path(weights))
+        self._network.eval().to(self.device)
+        self.calibration = Calibration(np.empty(0), np.empty(0))
+        about = f"{name} ({self._rater.citation})"
+        self.sources = (f"scores: {about}: {IMAGES}", *self.notes()[1:])
+
+    def notes(self) -> list[str]:
+        """Return what to say before the first score."""
+        return [f"{self.name} {IMAGES}", *list(self._rater.cautions.values())[1:]]
+
+    @cached_property
+    def model_id(self) -> str:
+        """Twelve digits that differ between models, so that their scores are not mixed up."""
+        digest = hashlib.sha256(self.name.encode())
+        for name, value in self._network.state_dict().items():
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    @overload
+    def predict(  # type: ignore[overload-overlap] # a str is iterable, too
+        self, videos: AnyLocation, *, allow_images: bool = False
+    ) -> VideoPrediction: ...
+
+    @overload
+    def predict(
+        self, videos: Iterable[AnyLocation], *, allow_images: bool = False
+    ) -> list[VideoPrediction]: ...
+
+    def predict(
+        self, videos: AnyLocation | Iterable[AnyLocation], *, allow_images: bool = False
+    ) -> VideoPrediction | list[VideoPrediction]:
+        """Score a video, or several, as `Predictor.predict` does."""
+        several = [videos] if is_one(videos) else list(videos)
+        found = list(self.predict_each(several, allow_images=allow_images))
+        return found[0] if is_one(videos) else found
+
+    def compare(
+        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+    ) -> Comparison:
+        """Tell which of several videos is more memorable, without intervals."""
+        return Comparison.of(self.predict_each(videos, allow_images=allow_images), None)
+
+    def predict_each(
+        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+    ) -> Iterator[VideoPrediction]:
+        """Yield the prediction of each video, in order, as soon as it is there.
+
+        Raises:
+            ConfigError: what is given names no file.
+            RemoteError: nothing of a storage can be had.
+        """
+        inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
+        records = [
+            VideoRecord(video_id="video", path=own.path, score=None, split="test")
+            for own in inputs
+            if own.path is not None
+        ]
+        settings = DecodeSettings(RESIZED, pillow=True, hashed=False, allow_images=allow_images)
+        decoders = max(1, min(len(inputs), usual_decoders(torch.device(self.device))))
+        rated = [_RatedVideo(self._rate) for _ in inputs]
+        ended: dict[int, VideoPrediction] = {}
+        with decode_ahead(records, settings, decoders=decoders, most_open=2 * decoders) as events:
+            at = 0
+            for event in events:
+                if isinstance(event, DecodedFrames):
+                    rated[event.number].add(event)
+                    continue
+                own = inputs[event.number]
+                ended[event.number] = self._prediction(own, event, rated[event.number])
+                while at in ended:
+                    yield ended.pop(at)
+                    at += 1
+
+    def _prediction(self, own: Input, event: DecodedVideo, video: "_RatedVideo") -> VideoPrediction:
+        result, ratings = event.result, video.end()
+        if result.status == "failed" or not len(ratings):
+            return VideoPrediction(
+                path=own.path,
+                video_id=own.video_id,
+                status="failed",
+                reason=result.reason,
+                message=result.message,
+                sources=self.sources,
+            )
+        times, score = np.array(video.pts_seconds), float(ratings.mean())
+        usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        return VideoPrediction(
+            path=own.path,
+            video_id=own.video_id,
+            score=score,
+            cautions=self._rater.cautions,
+            num_frames=len(times),
+            duration_seconds=float(times[-1] - times[0]) + usual,
+            status=result.status,
+            reason=result.reason,
+            message=result.message,
+            pts_seconds=times,
+            sources=self.sources,
+            find_effects=lambda: _effects(ratings, times, score, self.sources),
+        )
+
+    @torch.inference_mode()
+    def _rate(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Rate uint8 (frames, RESIZED, RESIZED, 3)."""
+        crop = self._rater.crop
+        start = round((RESIZED - crop) / 2)  # as torchvision's CenterCrop has it
+        pixels = torch.from_numpy(frames[:, start : start + crop, start : start + crop].copy())
+        scaled = pixels.to(self.device).permute(0, 3, 1, 2).contiguous().float() / 255
+        with exact_float32():
+            ratings: Tensor = self._network(scaled)
+        return ratings.double().cpu().numpy()
+
+
+class _RatedVideo:
+    """Rates a video's frames in batches of one size, so that a rating depends on no other video."""
+
+    def __init__(self, rate: Callable[[NDArray[np.uint8]], NDArray[np.float64]]) -> None:
+        self._rate = rate
+        self._batch: NDArray[np.uint8] | None = None
+        self._filled = 0
+        self._ratings = [np.empty(0)]
+        self.pts_seconds: list[float] = []
+
+    def add(self, frames: DecodedFrames) -> None:
+        """Add the video's next frames."""
+        self.pts_seconds += frames.pts_seconds
+        for pixels in frames.pixels:
+            if self._batch is None:
+                self._batch = np.zeros((BATCH, *pixels.shape), np.uint8)
+            self._batch[self._filled] = pixels
+            self._filled += 1
+            if self._filled == BATCH:
+                self._flush()
+
+    def end(self) -> NDArray[np.float64]:
+        """Return the ratings, float64 (time,)."""
+        self._flush()
+        self._batch = None
+        return np.concatenate(self._ratings)
+
+    def _flush(self) -> None:
+        if self._filled and self._batch is not None:
+            self._batch[self._filled :] = 0
+            self._ratings.append(self._rate(self._batch)[: self._filled])
+            self._filled = 0
+
+
+def _effects(
+    ratings: NDArray[np.float64], times: NDArray[np.float64], score: float, sources: tuple[str, ...]
+) -> FrameEffects:
+    """Return what each frame does to the mean."""
+    one = len(ratings) < 2
+    return FrameEffects(
+        pts_seconds=times,
+        weights=None,
+        effect=None if one else (ratings - score) / (len(ratings) - 1),
+        effect_undefined="the clip has one frame" if one else None,
+        window=1,
+        score=score,
+        score_std=None,
+        sources=sources,
+        ratings=ratings,
+    )
+
+
+def is_rater(name: AnyLocation) -> bool:
+    """Whether `name` is that of a ready scorer, and not of a folder that is there."""
+    return str(name) in set(RATERS) and not Path(str(name)).exists()

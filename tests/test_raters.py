@@ -1,0 +1,139 @@
+"""Ready scorers, against their authors' own way of rating the same decoded frames."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+from clips import numbered_clip
+from PIL import Image
+from torchvision import transforms
+
+import memfeat
+from memfeat.cli import main
+from memfeat.cli.predict import READY
+from memfeat.errors import ConfigError, EncoderError
+from memfeat.prediction import RATERS
+from memfeat.prediction.raters import RatingPredictor
+from memfeat.video import VideoReader
+
+HAS_RESMEM = importlib.util.find_spec("resmem") is not None
+FRAMES = 3
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch) -> None:
+    monkeypatch.setattr("memfeat.prediction.raters.BATCH", 2)  # so that the last one is filled up
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return numbered_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", FRAMES)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """ViTMem's file, in its format, with random weights."""
+    torch.manual_seed(0)
+    network = timm.create_model("vit_base_patch16_224_miil", pretrained=False, num_classes=1)
+    torch.nn.init.normal_(network.head.weight, std=0.02)
+    path = tmp_path_factory.mktemp("weights") / "vitmem.pth"
+    torch.save({f"vit.{name}": value for name, value in network.state_dict().items()}, path)
+    return path
+
+
+def images(clip: Path) -> list[Image.Image]:
+    with VideoReader(clip) as reader:
+        return [Image.fromarray(frame.pixels) for frame in reader]
+
+
+def test_the_commands_know_every_rater():
+    assert set(READY) == set(RATERS)
+
+
+def test_vitmem_rates_frames_as_its_authors_transforms_and_network_do(clip, weights):
+    predictor = memfeat.load("vitmem", device="cpu", weights=weights)
+    found = predictor.predict(clip)
+    steps = [
+        transforms.Resize((256, 256)),
+        transforms.CenterCrop((224, 224)),
+        transforms.ToTensor(),
+    ]
+    network = timm.create_model("vit_base_patch16_224_miil", pretrained=False, num_classes=1)
+    state = torch.load(weights)
+    network.load_state_dict({name.removeprefix("vit."): value for name, value in state.items()})
+    with torch.inference_mode():
+        pixels = torch.stack([transforms.Compose(steps)(image) for image in images(clip)])
+        expected = torch.sigmoid(network.eval()(pixels)).flatten().double().numpy()
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(found.ratings, expected, atol=1e-5)
+    assert found.score == pytest.approx(expected.mean(), abs=1e-5)
+    assert (found.num_frames, len(found.pts_seconds)) == (FRAMES, FRAMES)
+    assert found.interval is None
+    without = [np.delete(found.ratings, at).mean() for at in range(FRAMES)]
+    np.testing.assert_allclose(found.effects, found.score - np.array(without), atol=1e-12)
+
+
+def test_several_videos_are_rated_in_order_and_as_each_alone(clip, weights, tmp_path):
+    short = numbered_clip(tmp_path / "short.mp4", 2)
+    (tmp_path / "broken.mp4").write_text("no video")
+    predictor = RatingPredictor("vitmem", device="cpu", weights=weights)
+    first, broken, last = predictor.predict([clip, tmp_path / "broken.mp4", str(short)])
+    assert (first.name, broken.status, broken.reason, last.num_frames) == (
+        str(clip),
+        "failed",
+        "unreadable",
+        2,
+    )
+    np.testing.assert_array_equal(predictor.predict(short).ratings, last.ratings)
+    ranking = predictor.compare([clip, short]).ranking
+    assert [each.score for each in ranking] == sorted([first.score, last.score], reverse=True)
+
+
+def test_predict_says_that_images_are_rated_and_draws_each_frames_rating(clip, weights, tmp_path):
+    command = ["predict", "vitmem", str(clip), "--weights", str(weights), "--device", "cpu"]
+    picture = tmp_path / "t.svg"
+    shown = CliRunner().invoke(main, [*command, "--timeline", str(picture)])
+    assert shown.exit_code == 0, shown.output
+    assert "by people's memory for images" in shown.stderr
+    assert "rating" in picture.read_text()
+    (told,) = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert len(told["ratings"]) == FRAMES
+    assert "by people's memory for images" in told["cautions"]["images"]
+    table = tmp_path / "scores.csv"
+    assert CliRunner().invoke(main, [*command, "-o", str(table)]).exit_code == 0
+    assert ",images,ok," in table.read_text()
+
+
+def test_weights_that_are_not_there_or_not_vitmems_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(EncoderError, match=r"there is no .*f580d24a\.pth; get .* --weights"):
+        memfeat.load("vitmem", device="cpu")
+    torch.save({"vit.head.weight": torch.zeros(1, 768)}, tmp_path / "other.pth")
+    with pytest.raises(EncoderError, match=r"other\.pth does not hold ViTMem's weights"):
+        memfeat.load("vitmem", device="cpu", weights=tmp_path / "other.pth")
+
+
+def test_without_its_package_resmem_says_what_to_install_and_under_which_terms(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resmem", None)
+    with pytest.raises(ConfigError, match=r"pip install 'memfeat\[resmem\]' .*non-commercial"):
+        memfeat.load("resmem", device="cpu")
+
+
+@pytest.mark.skipif(not HAS_RESMEM, reason="needs the package resmem: `make test-extras`")
+@pytest.mark.filterwarnings("ignore")
+def test_resmem_rates_frames_as_its_package_does(clip):
+    from resmem import ResMem, transformer  # noqa: PLC0415  it is optional
+
+    found = memfeat.load("resmem", device="cpu").predict(clip)
+    network = ResMem(pretrained=True).eval()
+    with torch.inference_mode():
+        expected = [network(transformer(i).view(-1, 3, 227, 227)).item() for i in images(clip)]
+    np.testing.assert_allclose(found.ratings, expected, atol=1e-5)
+    assert found.score == pytest.approx(np.mean(expected), abs=1e-5)
+    assert "non-commercial purposes only" in found.cautions["non_commercial"]
