@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from memfeat.decoding import DecodedFrames, DecodedVideo, DecodeSettings, decode_ahead
 from memfeat.devices import exact_float32, resolve_device
 from memfeat.encoders.checkpoints import read_checkpoint
+from memfeat.encoders.timm_weights import library as timm_library
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.extraction import usual_decoders
 from memfeat.manifest import VideoRecord
@@ -106,8 +107,6 @@ class VitMem(Rater):
 
         See `Rater.network`.
         """
-        import timm  # noqa: PLC0415
-
         path = weights or Path(torch.hub.get_dir()) / "checkpoints" / VitMem.file
         if not path.is_file():
             raise EncoderError(
@@ -115,7 +114,9 @@ class VitMem(Rater):
                 "give the file with --weights or put it there"
             )
         state = {name.removeprefix("vit."): value for name, value in read_checkpoint(path).items()}
-        network = timm.create_model("vit_base_patch16_224_miil", pretrained=False, num_classes=1)
+        network = timm_library().create_model(
+            "vit_base_patch16_224_miil", pretrained=False, num_classes=1
+        )
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
