@@ -1,7 +1,9 @@
 """The documentation does what it says: commands run, flags and files exist, links lead on."""
 
+import ast
 import doctest
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -63,6 +65,7 @@ NOT_RUN = {
         *("memfeat train pipelines/train.toml --manifest s3:",),
     ),
 }
+NOTEBOOK = Path("docs/how-to/notebook.ipynb").absolute()
 SPLITS = ["train"] * 6 + ["dev"] * 4 + ["test"] * 4
 
 
@@ -314,6 +317,7 @@ def test_the_documentation_does_what_it_says(home, monkeypatch):
                     outputs[command] = run(command, home)
                 printed = {line.rstrip() for line in outputs[command].splitlines()}
                 assert {*map(str.rstrip, shown)} - {"..."} <= printed, f"{block.page}: {command}"
+    run_notebook(NOTEBOOK)
     assert "share of viewers" in Path("data_manifests/study.csv").read_text()
     Path("data/study/hits.csv").write_text("clip,split,hit_rate,viewers\na,train,75,80\n")
     refused = CliRunner().invoke(main, shlex.split("manifest from hits data/study -o bad.csv"))
@@ -324,6 +328,21 @@ def test_the_documentation_does_what_it_says(home, monkeypatch):
     for name in memfeat.__all__:
         for example in doctest.DocTestFinder().find(getattr(memfeat, name), name):
             assert doctest.DocTestRunner().run(example).failed == 0, example.name
+
+
+def run_notebook(path: Path) -> None:
+    """Run a notebook's cells one after another, and show each one's last expression as it would."""
+    names: dict[str, object] = {"__name__": path.stem}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            *lines, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(lines, []), path.name, "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown = eval(compile(ast.Expression(last.value), path.name, "eval"), names)
+                show = getattr(shown, "_repr_html_", None)
+                assert show() if show else repr(shown)
+            else:
+                exec(compile(ast.Module([last], []), path.name, "exec"), names)
 
 
 def test_the_tutorial_counts_the_demos_clips():
