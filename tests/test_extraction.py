@@ -56,6 +56,7 @@ def test_neither_decoders_nor_workers_change_a_byte(clips, whole, tmp_path, chan
     rates = summary.rates
     assert rates.decoded == rates.encoded == rates.written == sum(FRAMES)
     assert 0 < rates.wall_seconds <= summary.seconds
+    assert 0 <= rates.queue_fill <= 1
     assert files(tmp_path) == files(whole)
 
 

@@ -104,6 +104,8 @@ def test_normalised_scores_have_no_ceiling_and_a_few_odd_ones_are_rounded():
     assert f"{found.inexact} of 50 scores are not a share of their number" in found.describe()
     few = split_half_ceiling([*moved[:5], *exact[5:]])
     assert few.srocc == split_half_ceiling(exact).srocc
+    halves = f"one half against the other SROCC {few.half_srocc:.3f}, stepped up to all answers"
+    assert f"{halves} {few.reliability_srocc:.3f} (Spearman-Brown)" in few.describe()
     assert 0 < few.inexact <= 5
     assert f"{few.inexact} scores are no whole number of answers" in few.describe()
     printed = [record(i, round(r.score, 3), answers=30) for i, r in enumerate(exact)]

@@ -158,8 +158,7 @@ class RatingPredictor:
         self._network = self._rater.network(None if weights is None else Path(weights))
         self._network.eval().to(self.device)
         self.calibration = Calibration(np.empty(0), np.empty(0))
-        about = f"{name} ({self._rater.citation})"
-        self.sources = (f"scores: {about}: {IMAGES}", *self.notes()[1:])
+        self.sources = (f"scores: {name} ({self._rater.citation}), a model of memory for images",)
 
     def notes(self) -> list[str]:
         """Return what to say before the first score."""
