@@ -51,3 +51,11 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("whole")
     extract(manifest(clips), config(cache))
     return cache
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the study of `predicting.py`: clips, cache and runs."""
+    from predicting import study  # noqa: PLC0415
+
+    return study(tmp_path_factory.mktemp("study"))

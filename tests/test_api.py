@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import told
-from predicting import ENCODER, QUICK, study
+from predicting import ENCODER, QUICK
 
 import memfeat
 
 LIGHT = "import sys, memfeat; assert not {'torch', 'numpy', 'pydantic'} & {*sys.modules}"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return study(tmp_path_factory.mktemp("study"))
+@pytest.fixture
+def home(studied) -> Path:
+    return studied
 
 
 @pytest.fixture(scope="module")
-def predictor(home) -> memfeat.Predictor:
-    return memfeat.load(str(home / "run"), device="cpu")
+def predictor(studied) -> memfeat.Predictor:
+    return memfeat.load(str(studied / "run"), device="cpu")
 
 
 def test_importing_memfeat_takes_less_than_a_tenth_of_a_second_and_no_torch_or_numpy():

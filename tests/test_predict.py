@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from commands import ok, run, told
 from PIL import Image
-from predicting import ENCODER, frames, study
+from predicting import ENCODER, frames
 from processes import memfeat, start
 from safetensors.numpy import load_file, save_file
 
@@ -27,27 +27,27 @@ from memfeat.prediction.tables import ScoresTable
 from memfeat.video import write_video
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return study(tmp_path_factory.mktemp("study"))
+@pytest.fixture
+def home(studied) -> Path:
+    return studied
 
 
 @pytest.fixture(scope="module")
-def some(home, tmp_path_factory) -> Path:
+def some(studied, tmp_path_factory) -> Path:
     """A folder with three clips, one of them below it, and what is no video."""
     folder = tmp_path_factory.mktemp("some")
     (folder / "below").mkdir()
     for name, own in (("a", "v0"), ("b", "v1"), ("below/c", "v2")):
-        shutil.copy(home / f"{own}.mp4", folder / f"{name}.mp4")
+        shutil.copy(studied / f"{own}.mp4", folder / f"{name}.mp4")
     (folder / "notes.md").write_text("none")
     return folder
 
 
 @pytest.fixture(scope="module")
-def few(home) -> Path:
+def few(studied) -> Path:
     """A manifest of every fourth clip."""
-    header, *rows = (home / "m.csv").read_text().splitlines()
-    path = home / "few.csv"
+    header, *rows = (studied / "m.csv").read_text().splitlines()
+    path = studied / "few.csv"
     path.write_text("\n".join([header, *rows[::4]]) + "\n")
     return path
 
@@ -166,7 +166,7 @@ def wait_for_rows(path: Path, count: int) -> None:
     raise AssertionError(f"{path} did not grow to {count} rows")
 
 
-@pytest.mark.parametrize("many", [90, pytest.param(500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("many", [60, pytest.param(500, marks=pytest.mark.soak)])
 def test_killed_three_times_and_repeated_it_gives_each_clip_once(home, tmp_path, many):
     clips = tmp_path / "clips"
     clips.mkdir()
@@ -403,9 +403,9 @@ def test_a_truncated_video_says_partial_in_its_row_its_picture_and_on_stderr(hom
 
 
 def test_a_long_video_on_a_run_of_short_ones_is_named_beside_its_score(home, tmp_path):
-    write_video(tmp_path / "long.mp4", frames(0, 40), fps=10)
+    write_video(tmp_path / "long.mp4", frames(0, 12), fps=10)
     result = ok("predict", home / "avg", tmp_path / "long.mp4")
-    assert result.stderr.count("length: it lasts 4.0 s, and the training videos 0.2 to 0.4 s") == 1
+    assert result.stderr.count("length: it lasts 1.2 s, and the training videos 0.2 to 0.4 s") == 1
     (found,) = told("predict", home / "avg", tmp_path / "long.mp4")
     assert "length" in found["cautions"]
     shutil.copy(tmp_path / "long.mp4", tmp_path / "other.mp4")
