@@ -424,6 +424,18 @@ def test_a_run_of_an_early_version_says_that_familiarity_is_not_known(home, some
     assert result.stderr.count("was trained by an early version") == 1
 
 
+def test_a_run_handed_on_without_its_predictions_scores_without_intervals(home, some, tmp_path):
+    shutil.copytree(home / "avg", tmp_path / "run")
+    (tmp_path / "run" / "predictions.csv").unlink()
+    result = ok("predict", tmp_path / "run", some / "a.mp4", "--json")
+    (found,) = json.loads(result.stdout)
+    (whole,) = told("predict", home / "avg", some / "a.mp4")
+    assert found["score"] == whole["score"]
+    assert found["familiarity"] == whole["familiarity"]
+    assert (found["interval"], found["percentile"]) == (None, None)
+    assert "no intervals: 0 scored dev videos" in result.stderr
+
+
 # Comparing
 
 

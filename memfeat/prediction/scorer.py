@@ -58,7 +58,7 @@ class Scorer:
         self.device = str(resolve_device(device))
         self.specs = tuple(dict.fromkeys(spec for run in self.runs for spec in run.specs))
         self.sources = tuple(dict.fromkeys(line for run in self.runs for line in run.sources()))
-        self.calibration = Calibration.of([run.predictions() for run in self.runs])
+        self.calibration = Calibration.of_runs(self.runs)
         self._models = [RunModels(run, self.specs, self.device) for run in self.runs]
 
     @property
@@ -76,9 +76,7 @@ class Scorer:
         ]
         if self.calibration.margin is None:
             count = len(self.calibration.errors)
-            notes.append(
-                f"no intervals: {count} scored videos in dev are too few to learn them from"
-            )
+            notes.append(f"no intervals: {count} scored dev videos are too few to learn them from")
         return notes
 
     @cached_property

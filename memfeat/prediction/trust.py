@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.runs import FamiliarVideos, Predictions
+from memfeat.runs import PREDICTIONS, FamiliarVideos, Predictions, Run
 from memfeat.runs.familiar import FACTOR, FEW
 
 COVERAGE = 90  # per cent of true scores that intervals are to hold
@@ -30,10 +30,24 @@ class Calibration:
     learned: NDArray[np.float64]
 
     @classmethod
-    def of(cls, runs: Sequence[Predictions]) -> Self:
+    def of_runs(cls, runs: Sequence[Run]) -> Self:
         """Take the predictions of a run, or of several whose scores are averaged.
 
-        Of several, the errors are of the dev videos that all have in common.
+        A run may have been handed on without them, since they repeat the scores of its videos; then
+        nothing is known.
+
+        Raises:
+            RunError: predictions are damaged.
+        """
+        if all((run.folder / PREDICTIONS).is_file() for run in runs):
+            return cls.of([run.predictions() for run in runs])
+        return cls(np.empty(0), np.empty(0))
+
+    @classmethod
+    def of(cls, runs: Sequence[Predictions]) -> Self:
+        """Learn from predictions.
+
+        Of several runs', the errors are of the dev videos that all have in common.
         """
         splits = [_scored(predictions, "dev") for predictions in runs]
         common = [name for name in splits[0] if all(name in split for split in splits)]
