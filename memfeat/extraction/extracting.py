@@ -199,7 +199,11 @@ def _extract(
         )
     elif shards:
         del encoder
-        extract_in_pool(shards, where, earlier=earlier, on_video=finished, on_rates=measured)
+        try:
+            extract_in_pool(shards, where, earlier=earlier, on_video=finished, on_rates=measured)
+        finally:
+            if isinstance(config.cache, Path):  # of workers that were ended as they wrote
+                remove_stale_parts(config.cache)
     seconds = time.perf_counter() - started
     if outcomes:
         cache = Cache.open(config.cache)
