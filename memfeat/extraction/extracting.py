@@ -199,11 +199,7 @@ def _extract(
         )
     elif shards:
         del encoder
-        try:
-            extract_in_pool(shards, where, earlier=earlier, on_video=finished, on_rates=measured)
-        finally:
-            if isinstance(config.cache, Path):  # of workers that were ended as they wrote
-                remove_stale_parts(config.cache)
+        extract_in_pool(shards, where, earlier=earlier, on_video=finished, on_rates=measured)
     seconds = time.perf_counter() - started
     if outcomes:
         cache = Cache.open(config.cache)

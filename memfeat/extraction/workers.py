@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from memfeat.errors import EncoderError, MemfeatError
 from memfeat.extraction.encoding import OnVideo
 from memfeat.extraction.pipeline import OnRates, ShardRecords, build_encoder, make_shards
 from memfeat.extraction.rates import Rates
+from memfeat.storage import remove_stale_parts
 from memfeat.workers import Cluster, Message, Resources, Send, ray_cluster, worker_pool
 
 MOST_TRIES = 2  # of a shard
@@ -117,12 +119,16 @@ def extract_in_pool(
     """
     queue = _Queue(shards, len(where.slots), on_video, on_rates)
     slots = [(where.config, slot, earlier) for slot in where.slots]
-    with worker_pool(where.config.engine, run_job, slots, where.resources) as pool:
-        for job, event in pool.run(queue.next_job):
-            if isinstance(event, Message):
-                queue.receive(job, event.content)
-            elif event.exit_code is not None:
-                queue.retry(job, event.exit_code)
+    try:
+        with worker_pool(where.config.engine, run_job, slots, where.resources) as pool:
+            for job, event in pool.run(queue.next_job):
+                if isinstance(event, Message):
+                    queue.receive(job, event.content)
+                elif event.exit_code is not None:
+                    queue.retry(job, event.exit_code)
+    finally:
+        if isinstance(where.config.cache, Path):  # of workers that were ended as they wrote
+            remove_stale_parts(where.config.cache)
 
 
 class _Queue:
