@@ -29,6 +29,7 @@ class Clip:
     window: int = 1
     score: float = 0.734
     score_std: float | None = 0.012
+    ratings: np.ndarray | None = None
 
 
 def clip(effect, weights=True):

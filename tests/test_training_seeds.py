@@ -308,7 +308,8 @@ def test_the_config_written_holds_every_option_of_the_model_used(tmp_path, head)
     train(made, labels, config(tmp_path / "run", aggregator="bigru-pool", head=head, max_epochs=1))
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["aggregators"] == {"bigru-pool": {"hidden": 3, "layers": 2, "dropout": 0.2}}
-    assert written["heads"] == {head: {"hidden": [6, 4]} if head == "mlp" else {}}
+    options = {"hidden": [6, 4], "dropout": 0.0} if head == "mlp" else {}
+    assert written["heads"] == {head: options}
 
 
 # Evaluation of a finished run

@@ -53,7 +53,7 @@ def predict_command(
     config: PredictConfig,
     as_json: bool,
 ) -> int:
-    """Score new videos with a run and its encoder, or with a ready scorer.
+    """Score new videos with a run or a ready scorer.
 
     RUN is a run's folder; or `resmem` or `vitmem`, which were published by others: they rate each
     frame as an image, by people's memory for images, and the score is the mean.
