@@ -47,7 +47,7 @@ from memfeat.extraction.encoding import (
 from memfeat.extraction.rates import Rates
 from memfeat.manifest import VideoRecord
 
-MOST_BYTES = 64 << 20  # of rows that the encoder is ahead of the disk, and again of shards
+MOST_BYTES = 16 << 20  # of rows that the encoder is ahead of the disk, and again of shards
 CORES_PER_DECODER = 4  # on a CPU, which the encoder needs too
 MOST_DECODERS = 16  # for one encoder, unless the settings say so
 RATES_SECONDS = 0.25  # between two reports of them
