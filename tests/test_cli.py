@@ -17,6 +17,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from clips import numbered_clip
 from processes import memfeat, start
 
 from memfeat.cli import COMMANDS, main, names
@@ -252,6 +253,20 @@ def test_a_run_file_needs_no_true_scores_but_a_score_of_every_video(home, tmp_pa
     *known, last = (float(line.split(",")[1]) for line in output.read_text().splitlines())
     assert last == pytest.approx(np.mean(known))
     assert "no video in split 'dev'" in refused(2, *command, "-o", output, "--split", "dev")
+
+
+def test_a_run_file_says_which_videos_were_scored_in_part(home, tmp_path):
+    clip = numbered_clip(tmp_path / "cut.mp4", 60, gop_size=6, muxer={"movflags": "faststart"})
+    clip.write_bytes(clip.read_bytes()[:-2000])
+    rows = [["v0", home / "v0.mp4", "", "test", ""], ["cut", clip, "", "test", ""]]
+    write_manifest(tmp_path / "m.csv", rows)
+    ok("extract", *data(tmp_path), *ENCODER)
+    command = ["submission", home / "run", *data(tmp_path), "--layout", "2021"]
+    result = ok(*command, "-o", tmp_path / "run1.csv")
+    note = "1 partial videos are taken for what could be decoded of them: 'cut'"
+    assert f"note: {note}" in result.stderr
+    told = json.loads(ok(*command, "-o", tmp_path / "run1.csv", "--json").stdout)
+    assert told["notes"] == [note]
 
 
 def test_predict_scores_what_it_can_and_names_what_it_cannot(home, tmp_path):

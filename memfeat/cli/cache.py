@@ -56,6 +56,7 @@ def info_command(folder: Location, as_json: bool) -> None:
 def verify_command(folder: Location, as_json: bool) -> int:
     """Read every shard and check checksums, vectors and offsets. Exit code 1: damage found."""
     from memfeat.cache import verify
+    from memfeat.storage import shards_at
 
     problems = {str(path): problem for path, problem in verify(folder).items()}
     if as_json:
@@ -63,7 +64,7 @@ def verify_command(folder: Location, as_json: bool) -> int:
     else:
         for problem in problems.values():
             click.echo(problem)
-        say(f"{len(problems)} shards with problems in {folder}")
+        say(f"{len(problems)} of {len(shards_at(folder))} shards have problems in {folder}")
     return ExitCode.ERROR if problems else ExitCode.DONE
 
 

@@ -89,7 +89,7 @@ def submission_command(
         output, layout, wanted, predicted, missing=missing, sources=run.sources()
     )
     if as_json:
-        print_json({**vars(written), "sources": run.sources()})
+        print_json({**vars(written), "notes": features.notes, "sources": run.sources()})
         return
     for line in run.sources():
         say(line)

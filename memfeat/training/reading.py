@@ -139,6 +139,9 @@ def _left_out(manifest: Manifest, cache: Cache, usable: Container[str]) -> Itera
         ]
         if left_out:
             yield f"{len(left_out)} {status} videos are left out: {_some(left_out)}"
+    cut = [v for v in manifest.by_id if v in usable and cache.entries[v].status == "partial"]
+    if cut:
+        yield f"{len(cut)} partial videos are taken for what could be decoded of them: {_some(cut)}"
     unlabelled = [video_id for video_id in cache.entries if video_id not in manifest.by_id]
     if unlabelled:
         yield (
