@@ -1,8 +1,9 @@
 """Predict how memorable a video is: cached frame embeddings in, scores out.
 
->>> import memfeat
->>> memfeat.load("runs/mine").predict("clip.mp4").status
-'ok'
+Examples:
+    >>> import memfeat
+    >>> memfeat.load("runs/mine").predict("clip.mp4").status
+    'ok'
 
 What it gives is imported when it is first asked for, so that `import memfeat` itself is quick.
 """

@@ -34,13 +34,14 @@ def load(
 ) -> Predictor | RatingPredictor:
     """Load a trained run, to score videos with it.
 
-    >>> import memfeat
-    >>> predictor = memfeat.load("runs/mine")
-    >>> prediction = predictor.predict("clip.mp4")
-    >>> 0 < prediction.score < 1
-    True
-    >>> len(prediction.effects) == len(prediction.pts_seconds) == prediction.num_frames
-    True
+    Examples:
+        >>> import memfeat
+        >>> predictor = memfeat.load("runs/mine")
+        >>> prediction = predictor.predict("clip.mp4")
+        >>> 0 < prediction.score < 1
+        True
+        >>> len(prediction.effects) == len(prediction.pts_seconds) == prediction.num_frames
+        True
 
     Args:
         run: folder of the run; of several, scores are averaged. Or the name of a ready scorer,
@@ -79,12 +80,13 @@ def embed(
 ) -> VideoFeatures | list[VideoFeatures]:
     """Encode the frames of a video, exactly as a cache would hold them.
 
-    >>> import memfeat
-    >>> vectors, pts_seconds = memfeat.embed(
-    ...     "clip.mp4", encoder="efficientnet-lite0", weights="random"
-    ... )
-    >>> vectors.shape == (len(pts_seconds), 1280)
-    True
+    Examples:
+        >>> import memfeat
+        >>> vectors, pts_seconds = memfeat.embed(
+        ...     "clip.mp4", encoder="efficientnet-lite0", weights="random"
+        ... )
+        >>> vectors.shape == (len(pts_seconds), 1280)
+        True
 
     Args:
         video: its path or URL; or several, which are decoded ahead, and the encoder loaded once.
@@ -132,14 +134,15 @@ def extract(pipeline: str | Path | None = None, **settings: Any) -> ExtractionSu
 
     What the cache holds already is not done again.
 
-    >>> import memfeat
-    >>> summary = memfeat.extract(
-    ...     manifest="mine.csv",
-    ...     cache="cache/mine/efficientnet-lite0",
-    ...     encoder="efficientnet-lite0",
-    ... )
-    >>> summary.wanted == summary.already_done + len(summary.outcomes)
-    True
+    Examples:
+        >>> import memfeat
+        >>> summary = memfeat.extract(
+        ...     manifest="mine.csv",
+        ...     cache="cache/mine/efficientnet-lite0",
+        ...     encoder="efficientnet-lite0",
+        ... )
+        >>> summary.wanted == summary.already_done + len(summary.outcomes)
+        True
 
     Args:
         pipeline: a TOML file with an [extract] table, which the settings override.
@@ -161,17 +164,18 @@ def train(pipeline: str | Path | None = None, *, workers: int = 0, **settings: A
 
     Seeds that are finished already are kept.
 
-    >>> import memfeat
-    >>> run = memfeat.train(
-    ...     manifest="mine.csv",
-    ...     cache="cache/mine/efficientnet-lite0",
-    ...     run="runs/from-python",
-    ...     aggregator="avg",
-    ...     head="linear",
-    ...     max_epochs=5,
-    ... )
-    >>> sorted(run.metrics)
-    ['dev', 'test', 'train']
+    Examples:
+        >>> import memfeat
+        >>> run = memfeat.train(
+        ...     manifest="mine.csv",
+        ...     cache="cache/mine/efficientnet-lite0",
+        ...     run="runs/from-python",
+        ...     aggregator="avg",
+        ...     head="linear",
+        ...     max_epochs=5,
+        ... )
+        >>> sorted(run.metrics)
+        ['dev', 'test', 'train']
 
     Args:
         pipeline: a TOML file with a [train] table, which the settings override.
@@ -197,10 +201,11 @@ def evaluate(
 ) -> dict[str, Metrics]:
     """Compare a run's scores with the truth, as `memfeat evaluate` does.
 
-    >>> import memfeat
-    >>> metrics = memfeat.evaluate("runs/mine", split="test")
-    >>> metrics["test"].mse >= 0
-    True
+    Examples:
+        >>> import memfeat
+        >>> metrics = memfeat.evaluate("runs/mine", split="test")
+        >>> metrics["test"].mse >= 0
+        True
 
     Args:
         run: the run, or its folder.

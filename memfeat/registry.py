@@ -30,11 +30,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 class Registry(Generic[T]):
     """Names to classes. Registering a class makes it a choice everywhere.
 
-    >>> shapes: Registry[type] = Registry("shape")
-    >>> @shapes.register("dot")
-    ... class Dot: ...
-    >>> shapes.get("dot") is Dot
-    True
+    Examples:
+        >>> shapes: Registry[type] = Registry("shape")
+        >>> @shapes.register("dot")
+        ... class Dot: ...
+        >>> shapes.get("dot") is Dot
+        True
     """
 
     def __init__(self, kind: str) -> None:

@@ -22,12 +22,13 @@ from memfeat.storage import AnyLocation, Location, Mirror, Url, location_of, sha
 class Cache:
     """A folder of shards of one spec.
 
-    >>> import memfeat
-    >>> cache = memfeat.Cache.open("cache/mine/efficientnet-lite0")
-    >>> vectors, pts_seconds = cache["clip_0001"]
-    >>> table = cache.table()
-    >>> table.offsets.shape == (len(table.video_ids) + 1,)
-    True
+    Examples:
+        >>> import memfeat
+        >>> cache = memfeat.Cache.open("cache/mine/efficientnet-lite0")
+        >>> vectors, pts_seconds = cache["clip_0001"]
+        >>> table = cache.table()
+        >>> table.offsets.shape == (len(table.video_ids) + 1,)
+        True
 
     Attributes:
         folder: where the shards lie; those of a URL are read from a copy.

@@ -138,12 +138,13 @@ def trained_on(tag: str) -> str:
     Classification is claimed only where every part of the tag is known: the others stand for
     training without labels, on labels of another kind, or by distilling them.
 
-    >>> trained_on("augreg_in21k_ft_in1k")
-    'ImageNet-21k, then ImageNet-1k classification'
-    >>> trained_on("laion2b_ft_in1k")
-    'image-text pairs, then ImageNet-1k classification'
-    >>> trained_on("mae")
-    'see the tag mae in timm'
+    Examples:
+        >>> trained_on("augreg_in21k_ft_in1k")
+        'ImageNet-21k, then ImageNet-1k classification'
+        >>> trained_on("laion2b_ft_in1k")
+        'image-text pairs, then ImageNet-1k classification'
+        >>> trained_on("mae")
+        'see the tag mae in timm'
     """
     marks, text = tag.split("_"), set(TEXT.split())
     stages = ["image-text pairs"] if text.intersection(marks) else []

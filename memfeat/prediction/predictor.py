@@ -25,12 +25,13 @@ class Predictor(Scorer):
     It scores videos, which loads the encoders on first use, or the features that a cache holds
     already, which does not.
 
-    >>> import memfeat
-    >>> predictor = memfeat.Predictor("runs/mine")
-    >>> [each.status for each in predictor.predict(["videos/clip_0000.mp4", "none.mp4"])]
-    ['ok', 'failed']
-    >>> len(list(predictor.predict_cache("cache/mine/efficientnet-lite0")))
-    14
+    Examples:
+        >>> import memfeat
+        >>> predictor = memfeat.Predictor("runs/mine")
+        >>> [each.status for each in predictor.predict(["videos/clip_0000.mp4", "none.mp4"])]
+        ['ok', 'failed']
+        >>> len(list(predictor.predict_cache("cache/mine/efficientnet-lite0")))
+        14
     """
 
     def __init__(

@@ -58,10 +58,11 @@ class VideoPrediction:
 
     It keeps the video's embeddings, so that its effects can be found without decoding it again.
 
-    >>> import memfeat
-    >>> prediction = memfeat.load("runs/mine").predict("clip.mp4")
-    >>> prediction.effects.shape == prediction.pts_seconds.shape
-    True
+    Examples:
+        >>> import memfeat
+        >>> prediction = memfeat.load("runs/mine").predict("clip.mp4")
+        >>> prediction.effects.shape == prediction.pts_seconds.shape
+        True
 
     Attributes:
         path: the video's path or URL; None if it was scored from a cache.

@@ -46,9 +46,10 @@ ALL_BUT_CONSTANT = 0.02  # of the scores' standard deviation
 class Run:
     """A complete run folder.
 
-    >>> import memfeat
-    >>> memfeat.Run.load("runs/mine").metrics["test"]["n"]
-    4
+    Examples:
+        >>> import memfeat
+        >>> memfeat.Run.load("runs/mine").metrics["test"]["n"]
+        4
 
     Attributes:
         folder: its path.
