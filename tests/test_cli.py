@@ -99,6 +99,32 @@ def test_the_overview_has_each_commands_own_first_sentence():
         assert re.search(rf"^  {command} +{re.escape(sentence)}$", page, re.MULTILINE), command
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_that_asks_memfeat(shell):
+    script = ok("completion", shell).stdout
+    assert "_MEMFEAT_COMPLETE" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_a_shell_that_asks_gets_commands_and_flags():
+    code = "from memfeat.cli import main; main(prog_name='memfeat')"
+    for words, expected in (
+        ("memfeat ext", "extract"),
+        ("memfeat extract --batch", "--batch-size"),
+    ):
+        variables = {"_MEMFEAT_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        variables["COMP_CWORD"] = str(words.count(" "))
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == [f"plain,{expected}"]
+
+
 def in_a_process(*arguments: object, absent: set[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, which must import none of the modules `absent`."""
     code = f"import sys; sys.argv = {['memfeat', *map(str, arguments)]}\n"

@@ -31,6 +31,7 @@ COMMANDS = {  # to the module of each
     "list": "names",
     "doctor": "doctor",
     "demo": "demo",
+    "completion": "completion",
 }
 
 
