@@ -106,6 +106,17 @@ def test_a_broken_pipeline_is_refused_with_its_path(tmp_path, content, words):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["table1", "pipelines/table1.toml"])
+def test_shipped_pipelines_are_found_wherever_memfeat_runs(tmp_path, monkeypatch, name):
+    expected = read_pipeline(Path("pipelines/table1.toml"))
+    monkeypatch.chdir(tmp_path)
+    assert read_pipeline(Path(name)) == expected
+    (tmp_path / "table1.toml").write_text("[train]\nmax_epochs = 3\n")
+    assert read_pipeline(Path("table1.toml")) == {"train": {"max_epochs": 3}}
+    with pytest.raises(ConfigError, match=r"nope: No such file .*one of .*table1, table1-smoke"):
+        read_pipeline(Path("nope"))
+
+
 def test_a_missing_pipeline_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read pipeline .*: No such file"):
         read_pipeline(tmp_path / "none.toml")

@@ -14,6 +14,8 @@ from memfeat.storage import Url, is_url, parse_location
 
 TABLES = ("extract", "train", "ablation", "finetune", "transfer")
 EXTENDS = "extends"
+_PACKAGE = Path(__file__).parents[1]
+SHIPPED = _PACKAGE.parent / "pipelines", _PACKAGE / "pipelines"  # in a checkout, and installed
 FLAG_ALONE = "flag_alone"  # key in a field's extras: the value of its flag given alone
 MOST_SEEDS = 10_000
 
@@ -78,16 +80,23 @@ S = TypeVar("S", bound=Settings)
 def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     """Read the tables of a pipeline file as plain dictionaries; `build` validates them.
 
-    With `extends = "other.toml"` a file overrides single values of another one beside it.
+    With `extends = "other.toml"` a file overrides single values of another one beside it. Those
+    that memfeat brings are found wherever it runs: as `table1`, or `pipelines/table1.toml`.
 
     Raises:
         ConfigError: no such file, not TOML, a table that no command knows, or files that extend
             each other.
     """
+    shipped = {found.stem: found for folder in SHIPPED for found in folder.glob("*.toml")}
+    if not path.exists() and path.parent in {Path(), Path("pipelines")}:
+        path = shipped.get(path.stem, path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read pipeline {path}: {error.strerror}") from error
+        names = ", ".join(sorted(shipped))
+        raise ConfigError(
+            f"cannot read pipeline {path}: {error.strerror}; name a file, or one of {names}"
+        ) from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, and for year 0 or 5,000 digits
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
     base = tables.pop(EXTENDS, None)
