@@ -328,6 +328,28 @@ def test_a_timeline_is_drawn(home, tmp_path):
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_packed_run_predicts_elsewhere_and_names_no_path_of_here(home, tmp_path):
+    packed = tmp_path / "packed"
+    assert ok("run", "pack", home / "run", "-o", packed).stdout.strip() == str(packed)
+    files = [path for path in packed.rglob("*") if path.is_file()]
+    assert not any(str(home).encode() in path.read_bytes() for path in files)
+    assert not list(packed.rglob("predictions.csv"))
+    own, away = (
+        json.loads(ok("predict", folder, home / "v12.mp4", "--json").stdout)[0]
+        for folder in (home / "run", packed)
+    )
+    assert (away["score"], away["familiarity"]) == (own["score"], own["familiarity"])
+    card = (packed / "README.md").read_text()
+    assert card == ok("run", "show", home / "run").stdout
+    assert "RANDOM WEIGHTS" in card
+    metrics = json.loads((home / "run" / "metrics.json").read_text())["test"]
+    assert f"| test | {metrics['n']} | {metrics['srocc']:.4f} |" in card
+    assert "is there already" in refused(1, "run", "pack", home / "run", "-o", packed)
+    ok("run", "pack", home / "run", "-o", tmp_path / "whole", "--predictions")
+    evaluated = ["evaluate", tmp_path / "whole", *data(home)]
+    assert ok(*evaluated).stdout.count("made up")
+
+
 def test_an_ablation_runs_resumes_and_reports(home, tmp_path):
     grid = tmp_path / "grid.toml"
     grid.write_text(

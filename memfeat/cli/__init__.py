@@ -25,6 +25,7 @@ COMMANDS = {  # to the module of each
     "compare": "compare",
     "submission": "submission",
     "report": "report",
+    "run": "runs",
     "cache": "cache",
     "status": "cache",
     "manifest": "manifest",
