@@ -27,9 +27,9 @@ CITATION = (
     "Pretrained with Natural Language Supervision. MediaEval."
 )
 LIMITS = (
-    "It predicts how well people remember videos like those that it learned from; `memfeat predict` "
-    "says how familiar a video is. A high score is no proof: pictures unlike any that it was trained on "
-    "can score high."
+    "It predicts scores of the kind that it learned from, for videos like those that it learned "
+    "from; `memfeat predict` says how familiar a video is. A high score is no proof: pictures "
+    "unlike any that it was trained on can score high."
 )
 
 
