@@ -475,6 +475,25 @@ def test_a_comparison_names_the_frames_that_make_it_and_draws_them(home, some, t
     assert drawn.count("<image") == 2 + 3
 
 
+def test_a_comparison_says_which_scores_are_in_doubt(home, some, tmp_path):
+    noise = np.random.default_rng(9).integers(0, 256, (30, 6, 8, 3), dtype=np.uint8)
+    write_video(tmp_path / "whole.mp4", noise.repeat(8, axis=1).repeat(8, axis=2), fps=10)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "part.mp4").write_bytes(content[: len(content) * 6 // 10])
+    picture = tmp_path / "both.svg"
+    videos = [some / "a.mp4", tmp_path / "part.mp4"]
+    result = ok("compare", home / "avg", *videos, "--picture", picture)
+    for said in (result.stderr, picture.read_text()):
+        assert "part.mp4: truncated; scored on" in " ".join(said.split())
+        assert "length: " in said
+    assert f"length: {tmp_path / 'part.mp4'}: it lasts" in result.stderr
+    assert "partial: " not in ok("compare", home / "avg", some).stderr
+    long = [tmp_path / "whole.mp4", tmp_path / "same.mp4"]
+    shutil.copy(*long)
+    assert result.stderr.count("length: ") == 1
+    assert "length: all of them: it lasts" in ok("compare", home / "avg", *long).stderr
+
+
 def test_a_comparison_needs_two_videos_and_goes_on_without_the_broken_ones(home, some, tmp_path):
     assert "name two videos or more" in refusal("compare", home / "avg", some / "a.mp4")
     bad = tmp_path / "bad.mp4"

@@ -70,7 +70,7 @@ class Comparison:
         return cls(ranking, failed, tuple(differences))
 
     def lines(self) -> list[str]:
-        """Say which video is more memorable, and how sure that is."""
+        """Say which video is more memorable, how sure that is, and which scores are in doubt."""
         lines = []
         for each in self.differences:
             best, first = self.ranking[0].name, f"{each.difference:.3f}"
@@ -84,6 +84,18 @@ class Comparison:
                     "cannot be told apart"
                 )
             lines.append(f"{best} {told}")
+        return lines + self.doubts()
+
+    def doubts(self) -> list[str]:
+        """Say why not to trust a score: of damaged videos, and by cautions."""
+        lines = [f"{each.status}: {each.message}" for each in self.ranking if each.message]
+        warned: dict[tuple[str, str], list[str]] = {}
+        for each in self.ranking:
+            for caution in each.cautions.items():
+                warned.setdefault(caution, []).append(each.name)
+        for (code, text), names in warned.items():
+            whose = "all of them" if len(names) == len(self.ranking) else ", ".join(names)
+            lines.append(f"{code}: {whose}: {text}")
         return lines
 
     def frame_lines(self) -> list[str]:
