@@ -242,6 +242,22 @@ def test_evaluate_repeats_the_runs_own_figures(home):
     ) == ["dev"]
 
 
+def test_a_run_from_elsewhere_says_how_to_give_the_cache_that_is_not_here(home, tmp_path):
+    shutil.copytree(home / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"cache": [str(tmp_path / "gone")]}))
+    for command in (
+        ["evaluate", tmp_path / "run"],
+        ["submission", tmp_path / "run", "--layout", "2021", "-o", tmp_path / "s.csv"],
+    ):
+        refused = run(*command)
+        assert refused.exit_code == 1
+        assert f"there is no cache {tmp_path / 'gone'}" in refused.stderr
+        assert refused.stderr.rstrip().endswith("give --cache")
+        ok(*command, "--cache", home / "cache")
+
+
 @pytest.mark.parametrize(
     ("layout", "header", "more"), [("2018", [], ["1"]), ("2021", [], []), ("2026", [HEADER], [])]
 )

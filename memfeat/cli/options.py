@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 
 from memfeat.config import Settings, read_pipeline, read_settings
 from memfeat.config.settings import FLAG_ALONE
-from memfeat.errors import ConfigError, ManifestError
+from memfeat.errors import CacheError, ConfigError, ManifestError
 from memfeat.storage import Location, Url, is_url
 
 if TYPE_CHECKING:
@@ -169,6 +169,23 @@ def manifest_of(run: "Run", manifest: Location | None) -> "Manifest":
             f"{error}. {run.folder} was trained with it; if it lies elsewhere here, give "
             "--manifest, and --cache for its features"
         ) from error
+
+
+def caches_of(run: "Run", caches: Sequence[Location]) -> Sequence[Location]:
+    """Return the caches that were given, or else those that a run was trained with.
+
+    Raises:
+        CacheError: the run's own, which may have been trained elsewhere, is not there.
+    """
+    if caches:
+        return caches
+    for folder in run.config.cache:
+        if isinstance(folder, Path) and not folder.is_dir():
+            raise CacheError(
+                f"there is no cache {folder}. {run.folder} was trained with it; if the videos' "
+                "features lie elsewhere here, give --cache"
+            )
+    return run.config.cache
 
 
 def say(line: str) -> None:

@@ -6,6 +6,7 @@ import click
 
 from memfeat.cli.options import (
     LOCAL_PATH,
+    caches_of,
     json_option,
     manifest_of,
     other_videos_options,
@@ -78,7 +79,7 @@ def submission_command(
     from memfeat.datasets.submission import write_submission
     from memfeat.training import predict_run, read_features
 
-    features = read_features(found, caches or run.config.cache, split=split, partial=True)
+    features = read_features(found, caches_of(run, caches), split=split, partial=True)
     say_notes(features.notes)
     scored = mean_over_seeds(predict_run(run, features.tables, features.records))
     clipped = np.clip(scored.prediction, 0, 1)  # a baseline's may lie outside

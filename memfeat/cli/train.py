@@ -7,6 +7,7 @@ import click
 from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     LOCAL_PATH,
+    caches_of,
     json_option,
     manifest_of,
     other_videos_options,
@@ -97,7 +98,7 @@ def evaluate_command(
     from memfeat.cli.tables import print_metrics
     from memfeat.training import evaluate_run, read_features
 
-    features = read_features(found, caches or run.config.cache, split=split)
+    features = read_features(found, caches_of(run, caches), split=split)
     say_notes(features.notes)
     if not any(record.score is not None for record in features.records):
         which = split or "any split"
