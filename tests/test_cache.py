@@ -252,6 +252,13 @@ def test_an_empty_folder_says_how_to_make_a_cache(tmp_path):
         verify(tmp_path / "nowhere")
 
 
+def test_a_cache_and_its_table_show_themselves_in_a_line(folder):
+    cache = Cache.open(folder)
+    assert repr(cache) == f"<Cache {folder}: 4 videos; {spec().describe()}>"
+    found = repr(cache.load(["a", "d"]))
+    assert found == f"<FeatureTable of 2 videos, 4 frames; {spec().describe()}>"
+
+
 def test_random_weights_are_named_as_such():
     assert "RANDOM WEIGHTS" in spec().describe()
     trained = spec(weights="openai", trained_on="image-text pairs").describe()

@@ -47,6 +47,9 @@ class Cache:
     damaged: dict[Path, str]
     reasons: frozenset[str]
 
+    def __repr__(self) -> str:  # entries and rows would fill pages of a notebook
+        return f"<Cache {self.folder}: {len(self.entries)} videos; {self.spec.describe()}>"
+
     @property
     def shards(self) -> tuple[Path, ...]:
         """The readable shards, by name."""

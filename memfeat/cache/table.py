@@ -58,6 +58,12 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.video_ids)
 
+    def __repr__(self) -> str:
+        return (
+            f"<FeatureTable of {len(self)} videos, {len(self.values)} frames; "
+            f"{self.spec.describe()}>"
+        )
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Frames of each video, int64 (videos,)."""
