@@ -57,6 +57,7 @@ NOT_RUN = {
     "needs CLIP's, timm's or I3D's weights, or a real dataset": (
         *("memfeat extract pipelines/extract.toml", "memfeat extract --encoder timm/"),
         *("memfeat train pipelines/train.toml --manifest mine.csv --cache cache/mine/ViT",),
+        *("memfeat train pipelines/train.toml --manifest data_manifests/memento10k.csv",),
         *("memfeat finetune pipelines/", "memfeat ablation pipelines/beyond.toml"),
         *("memfeat plan --manifest mine.csv", "memfeat predict resmem", "memfeat predict vitmem"),
     ),
