@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bad_videos import FASTSTART, noise
 from clips import numbered_clip, packets_of, read, refusal, write_clip, write_streams
+from field_pictures import write_fields
 
 from memfeat.video import VideoReader, read_frames
 
@@ -149,3 +150,53 @@ def test_a_video_cut_within_its_header_is_not_taken_for_sound(tmp_path):
         )
         assert refusal(cut).reason in reasons, f"{size} bytes: {streams}"
     assert {frozenset(), frozenset({"data"}), frozenset({"audio"})} <= seen
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("each", [True, False])
+def test_fields_in_packets_of_their_own_are_whole_frames(tmp_path, suffix, each):
+    """Broadcasts are often so; a packet for each field is twice as many as frames."""
+    rows = np.arange(64)[:, None] % 2 * 100
+    shades = np.arange(12)[:, None, None] * 8 + 32
+    lumas = np.broadcast_to(rows + shades, (12, 64, 64)).astype(np.uint8)
+    path = write_fields(tmp_path / f"clip.{suffix}", lumas, each=each)
+    with VideoReader(path) as reader:
+        frames = np.stack([frame.pixels for frame in reader])
+    wanted = ((lumas.astype(float) - 16) * 255 / 219).round()
+    np.testing.assert_allclose(frames, np.repeat(wanted[..., None], 3, axis=3), atol=1)
+    assert reader.reason is None
+    assert "interlaced" in reader.warning
+
+
+def cut_out(source, target, keyframe):
+    """Copy what begins at a keyframe, counted from 0, without decoding, as editors do."""
+    with (
+        av.open(str(source)) as whole,
+        av.open(str(target), "w", options={"use_editlist": "0"}) as cut,
+    ):
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        keys = 0
+        for packet in whole.demux(video=0):
+            keys += packet.is_keyframe
+            if packet.size and keys > keyframe:
+                packet.stream = stream
+                cut.mux(packet)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_pictures_that_lead_where_a_video_was_cut_out_are_not_missing(tmp_path, codec, suffix):
+    """They need those before the cut; no decoder hands them out (RASL pictures in HEVC)."""
+    common = "keyint=24:min-keyint=24:scenecut=0:bframes=7:b-adapt=0"
+    options = {
+        "libx264": {"x264-params": f"{common}:open-gop=1"},
+        "libx265": {"x265-params": f"{common}:open-gop=1:log-level=none:pools=1"},
+    }[codec]
+    source = numbered_clip(tmp_path / "whole.mp4", 60, codec=codec, options=options)
+    path = tmp_path / f"cut.{suffix}"
+    cut_out(source, path, 1)
+    reader, numbers = read(path)
+    assert 16 < numbers[0] <= 24
+    assert numbers == list(range(numbers[0], 60))
+    assert len(packets_of(path)) > len(numbers) + 3
+    assert reader.reason is None

@@ -185,3 +185,42 @@ def test_hdr_is_read_with_a_warning(tmp_path, transfer, name):
     reader, numbers = read(path)
     assert numbers == [0, 1, 2]
     assert f"HDR ({name}) and is read without tone mapping" in reader.warning
+
+
+@pytest.mark.parametrize("pix_fmt", ["grayf32le", "gbrpf32le"])
+def test_floating_point_pictures_keep_their_levels(tmp_path, pix_fmt):
+    """FFmpeg's scaler takes 0.25 of floating-point grey for 56, as if its range were limited."""
+    levels = np.array([-0.5, 0, 0.25, 0.5, 0.75, 1, 2], np.float32).repeat(8)[None].repeat(16, 0)
+    stored = levels if pix_fmt == "grayf32le" else np.repeat(levels[..., None], 3, axis=2)
+    frame = av.VideoFrame.from_ndarray(stored, pix_fmt)
+    path = write_clip(tmp_path / "clip.mov", [frame], codec="exr", pix_fmt=pix_fmt)
+    (pixels,) = read_frames(path).pixels
+    wanted = np.array([0, 0, 64, 128, 191, 255, 255])
+    np.testing.assert_allclose(pixels[4, 4::8], np.repeat(wanted[:, None], 3, axis=1), atol=1)
+
+
+def test_interlaced_video_is_read_with_a_warning(tmp_path):
+    options = {"x264-params": "tff=1", "flags": "+ildct"}
+    combed = numbered_clip(tmp_path / "combed.mp4", 3, options=options)
+    reader, numbers = read(combed)
+    assert numbers == [0, 1, 2]
+    assert "combed.mp4' is interlaced and is read without deinterlacing" in reader.warning
+    assert read(numbered_clip(tmp_path / "plain.mp4", 3))[0].warning is None
+
+
+@pytest.mark.parametrize(
+    ("stereo_mode", "warning"),
+    [("left_right", "(side by side"), ("top_bottom", "(top and bottom"), ("mono", None)],
+)
+def test_several_views_in_a_picture_are_read_with_a_warning(tmp_path, stereo_mode, warning):
+    flat, path = numbered_clip(tmp_path / "flat.mkv", 3), tmp_path / "clip.mkv"
+    with av.open(str(flat)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.metadata["stereo_mode"] = stereo_mode
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    reader, numbers = read(path)
+    assert numbers == [0, 1, 2]
+    assert reader.warning is None if warning is None else warning in reader.warning

@@ -40,6 +40,8 @@ class Completeness:
         if container.format.name == "mpegts":
             self._transport = TransportStream(path, stream.id)
         self.packets = 0
+        self._first: int | None = None  # when the first packet is shown
+        self._leading = 0  # packets after it that are shown before it
         self._damaged_at: int | None = None  # counted in packets
         self._is_doubted = False  # whether FFmpeg takes the last packet for damaged
         self._ends: dict[int, int] = {}  # when each stream ends, in its time base
@@ -67,8 +69,11 @@ class Completeness:
         self._is_doubted = packet.is_corrupt
         if is_damaged:
             self.note_damage()
-        if self.frames_expected and (packet.is_discard or not packet.size):
-            self.frames_expected -= 1  # hidden by an edit list, or an empty sample
+        if packet.is_discard or not packet.size:  # hidden by an edit list, or an empty sample
+            self.frames_expected = self.frames_expected and self.frames_expected - 1
+        elif time is not None:
+            self._first = time if self._first is None else self._first
+            self._leading += time < self._first
         return packet.size > 0
 
     def note_damage(self) -> None:
@@ -79,19 +84,22 @@ class Completeness:
         """Return `packet_errors` if some of the packets until now are damaged, or None."""
         return None if self._damaged_at is None else "packet_errors"
 
-    def reason(self, frames: int, end: float, gap: float) -> str | None:
+    def reason(self, frames: int, end: float, gap: float, fields: int = 0) -> str | None:
         """Return why the video, of which all has been read, is only partial; None if it is whole.
 
         Args:
             frames: how many were decoded.
             end: when the last one ends, in seconds.
             gap: the longest time between two frames, in seconds.
+            fields: how many of the frames may have come as two packets, one for each field.
         """
         if self._transport and self._is_doubted and self._transport.lost_at_end():
             self.note_damage()
         if self._damaged_at == self.packets or self._ends_early(end, HEADER_SLACK * gap):
             return "truncated"
-        falls_short = (self.frames_expected or 0) - frames > HEADER_SLACK
+        # What leads the first frame may need others before it, as where a video was cut out.
+        spare = HEADER_SLACK + self._leading + fields
+        falls_short = (self.frames_expected or 0) - frames > spare
         if falls_short or self._damaged_at is not None:
             return "packet_errors"
         return "trailing_data" if self._goes_on() else None

@@ -32,6 +32,7 @@ UNKNOWN_MATRICES = {
     16: "YCgCo-Re",
     17: "YCgCo-Ro",
 }
+FLOAT_GREY = ("grayf", "yaf")  # of which FFmpeg's scaler makes other greys, or crashes
 # What full range is for each grey level of limited range, which swscale takes for full.
 FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
@@ -55,6 +56,8 @@ def to_rgb(
     Raises:
         av.FFmpegError, ValueError: the pixel format cannot be turned into RGB.
     """
+    if frame.format.name.startswith(FLOAT_GREY):
+        return _float_grey(frame), 255
     components = frame.format.components
     has_alpha = use_alpha and (frame.format.has_palette or any(c.is_alpha for c in components))
     matrix = None
@@ -80,6 +83,13 @@ def to_rgb(
         alpha = int(pixels[..., 3].max())
         pixels = (pixels[..., :3] * opacity + np.float32(0.5)).astype(np.uint8)
     return pixels, alpha
+
+
+def _float_grey(frame: av.VideoFrame) -> Pixels:
+    if not frame.format.name.startswith("grayf32"):
+        raise ValueError("it is grey as numbers that FFmpeg cannot convert")
+    grey = frame.to_ndarray().astype(np.float32).clip(0, 1)
+    return np.repeat((grey * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 def crop(pixels: Pixels, margins: tuple[int, int, int, int]) -> Pixels:

@@ -87,8 +87,8 @@ class VideoReader:
             none: `BT.709`, as in players, or `BT.601`, which it is for all smaller ones.
 
     Attributes, those on frames final once the last one has come:
-        warning: what the user should know about the pictures: that they are HDR, or transparent; or
-            None.
+        warning: what the user should know about the pictures: that they are HDR, interlaced,
+            several views, or transparent; or None.
         frames_decoded: how many came.
         frames_expected: how many the header counts, at most `max_frames`, or None.
         reason: why the video is only partial, one of `PARTIAL`; None if it is whole.
@@ -145,6 +145,7 @@ class VideoReader:
         self._side_data = read_side_data(self._container, self._stream)
         self._use_alpha = not has_unused_byte(self._stream)
         self._largest_alpha: int | None = None
+        self._interlaced = 0
         self._frames = self._read()
         self.reason: str | None = None
         self.warning = self._warning_of_colours()
@@ -173,6 +174,7 @@ class VideoReader:
             if self.frames_decoded and seconds - first > self._max_seconds - SAME_TIME:
                 return self._end(early=True)
             require_size(self._path, (decoded.width, decoded.height), self._max_pixels)
+            self._interlaced += decoded.interlaced_frame
             self.frames_decoded += 1
             if self.frames_decoded > self._first_frame:
                 yield Frame(self._picture(decoded), seconds)
@@ -188,14 +190,30 @@ class VideoReader:
             self.reason = self._completeness.reason_so_far()
         else:
             end = (self._pts_seconds or 0.0) + self._longest_gap
-            self.reason = self._completeness.reason(self.frames_decoded, end, self._longest_gap)
+            fields = self._interlaced if self._decoder.name == "h264" else 0
+            self.reason = self._completeness.reason(
+                self.frames_decoded, end, self._longest_gap, fields
+            )
+        if self._side_data.layout:
+            self._warn(
+                f"{quoted(self._path)} shows several views, or a whole sphere, in each picture "
+                f"({self._side_data.layout}), which is read as it is stored; convert it to one "
+                "plain view first if that matters"
+            )
+        if self._interlaced:
+            self._warn(
+                f"{quoted(self._path)} is interlaced and is read without deinterlacing, so that "
+                "what moves has combed edges; deinterlace it first if that matters"
+            )
         if self._largest_alpha is not None and self._largest_alpha < VISIBLE:
-            text = (
+            self._warn(
                 f"{quoted(self._path)} is transparent throughout (alpha of at most "
                 f"{self._largest_alpha} in 255), so that its frames are black or nearly; convert "
                 "it without its alpha channel if they should show something"
             )
-            self.warning = f"{self.warning}; {text}" if self.warning else text
+
+    def _warn(self, text: str) -> None:
+        self.warning = f"{self.warning}; {text}" if self.warning else text
 
     def _warning_of_colours(self) -> str | None:
         transfer = HDR.get(self._decoder.color_trc)

@@ -1,4 +1,4 @@
-"""What a container says of a stream beside its packets: cropping, and Dolby Vision."""
+"""What a container says of a stream beside its packets: cropping, Dolby Vision, several views."""
 
 import re
 from typing import Any, NamedTuple, cast
@@ -9,6 +9,12 @@ from av.video.stream import VideoStream
 
 # Dolby Vision profiles that may come without a picture that others can show, in HEVC, AV1, MV-HEVC.
 DOLBY_PROFILES = ("5", "10", "20")
+# Several views in one picture or in turn, and projections of a sphere.
+LAYOUT = re.compile(
+    r"(?:Stereo ?3D|Spherical[^:]*): ((?:side by side|top and bottom|frame alternate|checkerboard"
+    r"|interleaved|equirectangular|tiled equi|half equi|cubemap|fisheye)[^,\n]*)",
+    re.IGNORECASE,
+)
 
 
 class SideData(NamedTuple):
@@ -17,10 +23,12 @@ class SideData(NamedTuple):
     Attributes:
         crop: pixels to leave out at the left, right, top and bottom.
         is_dolby: whether its colours are Dolby Vision's alone.
+        layout: how several views, or a view all around, are laid out in each; empty of plain ones.
     """
 
     crop: tuple[int, int, int, int]
     is_dolby: bool
+    layout: str
 
 
 def read_side_data(container: InputContainer, stream: VideoStream) -> SideData:
@@ -35,7 +43,9 @@ def read_side_data(container: InputContainer, stream: VideoStream) -> SideData:
     own = of_stream.group() if of_stream else ""
     crop = re.search(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)", own, re.IGNORECASE)
     dolby = re.search(r"DOVI .*profile: (\d+),.*compatibility id: 0\b", own)
+    layout = LAYOUT.search(own)
     return SideData(
         cast(tuple[int, int, int, int], tuple(map(int, crop.groups()))) if crop else (0, 0, 0, 0),
         dolby is not None and dolby[1] in DOLBY_PROFILES,
+        layout[1] if layout else "",
     )
