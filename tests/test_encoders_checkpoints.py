@@ -1,6 +1,7 @@
 """Checkpoint files: what is read, what is refused, and that the container does not matter."""
 
 import hashlib
+import json
 import os
 import warnings
 import zipfile
@@ -20,6 +21,7 @@ from memfeat.encoders.checkpoints import (
     means_file,
     read_checkpoint,
     tensors_sha256,
+    weights_path,
 )
 from memfeat.errors import EncoderError
 
@@ -151,6 +153,53 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, name):
     (tmp_path / name).write_text("these are not weights")
     with pytest.raises(EncoderError, match=name):
         read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.bin"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+        ("<!DOCTYPE html><html>Not Found</html>", "a web page"),
+    ],
+)
+def test_what_stands_in_a_checkpoints_place_is_named(tmp_path, name, content, what):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(EncoderError, match=f"{name} is .*{what}"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_a_checkpoint_in_several_files_is_refused_by_any_of_them(tmp_path, tensors):
+    part = "model-00001-of-00002.safetensors"
+    safetensors.torch.save_file({"bias": tensors["bias"]}, tmp_path / part)
+    listed = json.dumps({"weight_map": {"bias": part}})
+    (tmp_path / "model.safetensors.index.json").write_text(listed)
+    for name in (part, "model.safetensors.index.json"):
+        with pytest.raises(EncoderError, match=f"{name} is a part of a checkpoint, or lists"):
+            read_checkpoint(tmp_path / name)
+    safetensors.torch.save_file(tensors, tmp_path / "model-00001-of-00001.safetensors")
+    assert same(read_checkpoint(tmp_path / "model-00001-of-00001.safetensors"), tensors)
+
+
+def test_safetensors_are_known_by_their_content_whatever_the_suffix(tmp_path, tensors):
+    for name in ("a.pt", "a.SAFETENSORS", "a.bin"):
+        safetensors.torch.save_file(tensors, tmp_path / name)
+        assert same(read_checkpoint(tmp_path / name), tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_real_numbers_are_refused_not_copied(tensors, dtype):
+    given = {name: (100 * value).to(dtype) for name, value in tensors.items()}
+    layer = nn.Linear(2, 3)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(EncoderError, match="2 not of real numbers, as where they are quantized"):
+        fit(layer, given, "TinyNet", "w.pt")
+    assert same(before, layer.state_dict())
+
+
+def test_a_home_that_nobody_has_is_a_missing_file(tensors):
+    assert means_file("~nobody-of-that-name/w.pt")
+    assert weights_path("~nobody-of-that-name/w.pt") == Path("~nobody-of-that-name/w.pt")
 
 
 def test_a_missing_file_and_a_file_without_tensors_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import math
 import time
 import unicodedata
@@ -175,6 +176,21 @@ def test_a_manifest_without_videos_is_refused(tmp_path, content):
     path = written(tmp_path, "", content)
     with pytest.raises(ManifestError, match=r"m\.csv holds no videos; write a header and a line"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+        (b"<!doctype html>\n<html><title>Sign in</title></html>\n", "a web page"),
+        (b"PK\x03\x04\x14\0\x08\x08", "an Excel workbook"),
+        (gzip.compress(b"video_id,path,score,split\n", mtime=0), "gzip"),
+    ],
+)
+def test_what_stands_in_a_manifests_place_is_named(tmp_path, content, what):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match=rf"m\.csv, line 1: the file is .*{what}"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_a_record_made_in_python_obeys_the_same_rules():

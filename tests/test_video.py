@@ -156,6 +156,21 @@ def test_what_is_no_video_is_refused_with_its_reason(tmp_path, name, make, reaso
 
 
 @pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+        ("\n<!DOCTYPE html>\n<html><title>403 Forbidden</title></html>\n", "a web page"),
+        ("these are not pictures", "not a video that can be read"),
+    ],
+)
+def test_what_stands_in_a_videos_place_is_named(tmp_path, content, what):
+    path = tmp_path / "clip.mp4"
+    path.write_text(content)
+    assert refusal(path).reason == "unreadable"
+    assert what in str(refusal(path))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n",

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError  # the name of an error, and nothing that reads a pickle
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from memfeat.errors import EncoderError
-from memfeat.storage import write_atomically
+from memfeat.storage import stand_in, write_atomically
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 STATEMENTS = "memfeat"  # the entry of a safetensors file's metadata that memfeat writes
@@ -25,6 +26,8 @@ MOST_UNPACKED = 64 << 20  # bytes by which an archive may grow: TorchScript pack
 COUNTER = "num_batches_tracked"  # batch norm counts its training steps; no feature depends on it
 # Of data parallelism, torch.compile (of a part, too) and training frameworks.
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model)\.)+|(?<=\.)_orig_mod\.")
+# A file of a checkpoint that was saved in several, or their list.
+PART = re.compile(r"-\d{5}-of-(?!00001\.)\d{5}\.|\.index\.json$")
 AVERAGED = "n_averaged"  # a count, beside the averaged model that torch wraps as `module`
 
 _log = logging.getLogger(__name__)
@@ -32,8 +35,15 @@ _log = logging.getLogger(__name__)
 
 def means_file(weights: str) -> bool:
     """Whether `--weights` was given a path rather than the name of pretrained weights."""
-    path = Path(weights).expanduser()
+    path = weights_path(weights)
     return path.suffix in SUFFIXES or "/" in weights or path.is_file()
+
+
+def weights_path(weights: str) -> Path:
+    """Return the path that `--weights` gives; a home that nobody has stays as it is written."""
+    with suppress(RuntimeError):
+        return Path(weights).expanduser()
+    return Path(weights)
 
 
 def read_checkpoint(path: Path, order: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -60,6 +70,12 @@ def read_checkpoint(path: Path, order: Sequence[str] = ()) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise EncoderError(f"there is no checkpoint file {path}; give the path of an existing one")
+    if PART.search(path.name):
+        text = "is a part of a checkpoint, or lists its parts; save all of its tensors in one file"
+        raise EncoderError(f"{path} {text}")
+    with suppress(OSError), path.open("rb") as file:  # reading it says what is wrong
+        if what := stand_in(file.read(64)):
+            raise EncoderError(f"{path} is {what}")
     try:
         with warnings.catch_warnings(action="ignore"):  # such as of formats that are deprecated
             content = _read(path)
@@ -132,9 +148,9 @@ def read_statements(path: Path) -> dict[str, Any]:
     Raises:
         EncoderError: the file cannot be read.
     """
-    if path.suffix != ".safetensors":
-        return {}
     try:
+        if not _is_safetensors(path):
+            return {}
         with safetensors.safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {}).get(STATEMENTS, "{}"))
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
@@ -172,6 +188,11 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], encoder: str, source: 
             f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
             for name in wanted
             if name in given and given[name].shape != wanted[name].shape
+        ],
+        "not of real numbers, as where they are quantized": [
+            f"{name} of {str(given[name].dtype).removeprefix('torch.')}"
+            for name, value in wanted.items()
+            if name in given and value.is_floating_point() > given[name].is_floating_point()
         ],
     }
     if any(problems.values()):
@@ -227,8 +248,16 @@ def _require_sound(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"{damaged!r} in it does not match its checksum; fetch it again")
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is named as safetensors, or begins as one: a length, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    begins = start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+    return begins or path.suffix == ".safetensors"
+
+
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         return safetensors.torch.load_file(path)
     if not zipfile.is_zipfile(path):
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -13,7 +13,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from memfeat.config import Tokens
 from memfeat.devices import seeded
-from memfeat.encoders.checkpoints import fit, means_file, read_checkpoint, tensors_sha256
+from memfeat.encoders.checkpoints import (
+    fit,
+    means_file,
+    read_checkpoint,
+    tensors_sha256,
+    weights_path,
+)
 from memfeat.encoders.family import (
     ENCODERS,
     RANDOM,
@@ -76,7 +82,7 @@ class EfficientNetLite(EncoderFamily):
             fit(network, read_checkpoint(_weights_file()), name, "its package's weights file")
             trained_on = "ImageNet classification"
         elif means_file(weights):
-            path = Path(weights).expanduser()
+            path = weights_path(weights)
             fit(network, read_checkpoint(path), name, str(path))
             label, trained_on = f"file:{path.name}", UNSTATED
         elif weights != RANDOM:

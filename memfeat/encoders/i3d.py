@@ -14,6 +14,7 @@ from memfeat.encoders.checkpoints import (
     read_checkpoint,
     read_statements,
     tensors_sha256,
+    weights_path,
 )
 from memfeat.encoders.family import (
     ENCODERS,
@@ -71,7 +72,7 @@ class I3d(EncoderFamily):
         if weights == RANDOM:
             network = build_network(KINETICS_CLASSES, seed)
         elif means_file(weights):
-            path = Path(weights).expanduser()
+            path = weights_path(weights)
             network = read_network(path)
             label = f"file:{path.name}"
             origin, image_size = trained_on(path, network), _image_size(path)

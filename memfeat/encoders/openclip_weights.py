@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from memfeat.encoders import hub
-from memfeat.encoders.checkpoints import means_file, read_checkpoint
+from memfeat.encoders.checkpoints import means_file, read_checkpoint, weights_path
 from memfeat.encoders.family import RANDOM, UNSTATED, UNTRAINED
 from memfeat.errors import EncoderError
 
@@ -79,7 +79,7 @@ def source(name: str, weights: str) -> Source:
     if _tag_config(name, weights):
         return _from_tag(name, weights)
     if means_file(weights):
-        return _from_file(name, Path(weights).expanduser())
+        return _from_file(name, weights_path(weights))
     raise hub.unknown_weights(name, weights, "open_clip", tags(name))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.encoders import hub
-from memfeat.encoders.checkpoints import means_file
+from memfeat.encoders.checkpoints import means_file, weights_path
 from memfeat.encoders.family import RANDOM, UNSTATED, UNTRAINED
 from memfeat.errors import EncoderError
 
@@ -92,7 +92,7 @@ def find(name: str, weights: str) -> Weights:
     if tag in known:
         return Weights(tag, trained_on(tag), known[tag])
     if means_file(weights):
-        path = Path(weights).expanduser()
+        path = weights_path(weights)
         record = _described(path, default)
         return Weights(f"file:{path.name}", UNSTATED, record, path)
     raise hub.unknown_weights(name, weights, "timm", known)

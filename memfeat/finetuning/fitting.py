@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.optim import Adam
 
 from memfeat.config import FinetuneConfig
 from memfeat.devices import seeded
-from memfeat.encoders.checkpoints import tensors_sha256
+from memfeat.encoders.checkpoints import tensors_sha256, weights_path
 from memfeat.encoders.family import RANDOM
 from memfeat.encoders.i3d import build_network, read_network, trained_on
 from memfeat.encoders.inception import FEATURE_DIM, ConvUnit, InceptionI3d
@@ -43,7 +42,7 @@ def starting_network(config: FinetuneConfig) -> tuple[InceptionI3d, dict[str, st
     if config.weights == RANDOM:
         network, origin = build_network(1, config.seed), "RANDOM WEIGHTS"
     else:
-        path = Path(config.weights).expanduser()
+        path = weights_path(config.weights)
         network = read_network(path)
         origin = f"{path.name} ({trained_on(path, network)})"
     facts = {"started_from": origin, "started_from_sha256": tensors_sha256(network)}

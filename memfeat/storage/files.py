@@ -166,6 +166,16 @@ def sha256_of_file(path: Path, on_block: Callable[[], None] | None = None) -> st
     return digest.hexdigest()
 
 
+def stand_in(start: bytes) -> str | None:
+    """Say in words what often stands in a file's place; None if it does not begin like that."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs."):
+        return "a pointer of Git LFS in the file's place; `git lfs pull` where it came from gets it"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page in the file's place, as servers send to say why not; fetch it again"
+    return None
+
+
 def user_cache() -> Path | None:
     """Return `$XDG_CACHE_HOME/memfeat`, for what can be made again; None if there is no home."""
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))

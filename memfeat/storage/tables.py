@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memfeat.errors import ManifestError, RemoteError, short_repr
+from memfeat.storage.files import stand_in
 from memfeat.storage.locations import Url
 from memfeat.storage.remote import read
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
+ARCHIVES = {
+    b"PK\x03\x04": "an Excel workbook or another zip archive; save or unpack it as text",
+    b"\x1f\x8b\x08": "compressed by gzip; unpack it",
+}
 _DELIMITERS = {".tsv": "\t"}
 Row = tuple[int, dict[str, Any]]
 
@@ -38,6 +43,9 @@ def read_rows(
         raise ManifestError(f"cannot read {path}: {error.strerror}") from error
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ManifestError(f"{path}, line 1: the file is UTF-16; save it as UTF-8")
+    archive = next((what for mark, what in ARCHIVES.items() if content.startswith(mark)), None)
+    if what := archive or stand_in(content[:64]):
+        raise ManifestError(f"{path}, line 1: the file is {what}")
     text = content.decode("utf-8-sig", "surrogateescape")
     rows = _json_rows if path.suffix.lower() == ".jsonl" else _delimited_rows
     for line, names, row in rows(path, text):

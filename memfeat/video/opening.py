@@ -14,6 +14,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from memfeat.errors import VideoError
+from memfeat.storage import stand_in
 
 VIDEO_FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,nut,mxf,gxf,dv,rm,wtv,ivf,gif,apng,"
@@ -148,7 +149,7 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
 
 
 def _open_container(file: BinaryIO, path: Path, options: dict[str, str]) -> InputContainer:
-    start = os.pread(file.fileno(), 21, 0)
+    start = os.pread(file.fileno(), 64, 0)
     is_animated = start[8:16] == b"WEBPVP8X" and start[20:] and start[20] & ANIMATED
     if is_animated and WEBP not in av.formats_available:
         text = "is an animated WebP, which this FFmpeg cannot decode; convert it to GIF or MP4"
@@ -161,8 +162,11 @@ def _open_container(file: BinaryIO, path: Path, options: dict[str, str]) -> Inpu
         text = "ends before its first frame: without any, or cut short"
         raise VideoError("no_frames", f"{quoted(path)} {text}; export it again") from error
     except (av.FFmpegError, OSError) as error:
-        text = "is not a video that can be read: damaged, incomplete, or of another format"
-        raise VideoError("unreadable", f"{quoted(path)} {text}; try to play it") from error
+        what = stand_in(start) or (
+            "not a video that can be read: damaged, incomplete, or of another format; try to play "
+            "it"
+        )
+        raise VideoError("unreadable", f"{quoted(path)} is {what}") from error
 
 
 def _first_video(container: InputContainer, path: Path, allow_images: bool) -> VideoStream:
