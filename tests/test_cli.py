@@ -578,3 +578,11 @@ def test_a_table_fits_the_terminal_by_leaving_out_its_least_important_columns(mo
         assert "0.600 ±0.100 [0.400, 0.700]" in printed.out
         said = printed.err.strip().rpartition(": ")[2].split(", ")
         assert sorted(said) == sorted(gone.split(", "))
+
+
+def test_a_current_folder_that_is_gone_is_told_of(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert refused(2, "list").startswith("Error: the current folder is gone")

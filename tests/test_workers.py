@@ -266,3 +266,21 @@ def test_no_worker_outlives_its_parent_whatever_ends_it(number):
     # Of the three processes the parent alone hears of the interrupt, and says so.
     assert stderr.count("Traceback") == (number == signal.SIGINT)
     assert stderr.count("KeyboardInterrupt") == (number == signal.SIGINT)
+
+
+def test_workers_start_where_the_temporary_folder_has_a_long_name(tmp_path):
+    """A batch system's often has; a socket in it would have too long a path."""
+    folder = tmp_path / ("t" * 90)
+    folder.mkdir()
+    code = (
+        "import os, sys\nsys.path.insert(0, sys.argv[1])\nimport test_workers\n"
+        "if __name__ == '__main__': print(test_workers.run([((test_workers.say, 7),)])[0][1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"{Message(7)}\n", done.stderr

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import signal
 import sys
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 import memfeat
-from memfeat.errors import ExitCode, MemfeatError
+from memfeat.errors import ConfigError, ExitCode, MemfeatError
 
 COMMANDS = {  # to the module of each
     "plan": "extract",
@@ -67,6 +68,7 @@ class _Commands(click.Group):
             if isinstance(stream, io.TextIOWrapper):  # a file's name may be any bytes
                 stream.reconfigure(errors="backslashreplace")
         try:
+            _require_current_folder()
             outcome = super().main(*args, **{**kwargs, "standalone_mode": False})
             sys.exit(outcome if isinstance(outcome, int) else ExitCode.DONE)
         except click.ClickException as error:
@@ -89,6 +91,13 @@ class _Commands(click.Group):
             where = f": {error.filename}" if error.filename else ""
             click.echo(f"Error: {error.strerror or error}{where}", err=True)
             sys.exit(ExitCode.ERROR)
+
+
+def _require_current_folder() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:  # which some libraries say in words that mislead
+        raise ConfigError("the current folder is gone; change to one that is there") from error
 
 
 def _first_sentence(command: str) -> str:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 Target = Callable[..., None]
+LONGEST_TEMPORARY = 75  # bytes of the folder that sockets are made in; their whole path has 107
 
 
 def worker_context() -> BaseContext:
@@ -23,10 +25,12 @@ def worker_context() -> BaseContext:
 
     On Linux that is a fork server: a process that imports torch and so on once, and of which each
     worker is a fork, so that starting one takes hundredths of a second in place of seconds and the
-    libraries' memory is shared. Elsewhere it is `spawn`: not all of macOS' libraries survive a
-    fork.
+    libraries' memory is shared. Elsewhere it is `spawn`, as not all of macOS' libraries survive a
+    fork, and where `TMPDIR` is too long for the path of the socket that a fork server listens at.
     """
-    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    is_short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY
+    is_served = sys.platform == "linux" and is_short
+    return multiprocessing.get_context("forkserver" if is_served else "spawn")
 
 
 def prepare_workers(preload: str) -> None:
