@@ -41,18 +41,20 @@ def break_one(folder, name: str = "a") -> None:
 
 
 def test_status_counts_by_reason_and_names_the_commands(folder):
-    result = run("status", folder, "--manifest", folder.parent / "m.csv")
+    manifest = folder.parent / "m.csv"
+    result = run("status", folder, "--manifest", manifest)
     assert result.exit_code == 3
     lines = result.stdout.splitlines()
     assert lines[0] == f"{folder}: 2 ok, 1 partial, 2 failed"
     flags = "--encoder toy --weights random --batch-size 4"
-    again = f"memfeat extract --manifest MANIFEST {flags} --cache {folder}"
+    again = f"memfeat extract --manifest {manifest} {flags} --cache {folder}"
     when = "when their files are mended"
     assert f"  2 failed (missing), {when}: {again} --retry-failed=missing" in lines
     out = "which training leaves out"
     assert f"  1 partial (truncated), {out}, {when}: {again} --retry-failed=truncated" in lines
     assert f"  1 videos of the manifest not done yet: {again}" in lines
     assert "  warning: 'a', 'twin' are the same file, in different splits: a leak" in lines
+    assert "memfeat extract --manifest MANIFEST --encoder toy" in run("status", folder).stdout
 
 
 def test_status_as_json(folder):

@@ -47,6 +47,7 @@ class CacheStatus:
         same: groups of ids whose videos are the same file.
         leaks: those of these groups that lie in several splits.
         missing: of the ids asked about, those that the cache does not hold.
+        manifest: that these ids come from; None if the user is to name it in commands.
     """
 
     folder: Location
@@ -58,6 +59,7 @@ class CacheStatus:
     same: tuple[tuple[str, ...], ...]
     leaks: tuple[tuple[str, ...], ...]
     missing: tuple[str, ...]
+    manifest: Location | None
 
     @property
     def videos(self) -> dict[str, int]:
@@ -78,9 +80,9 @@ class CacheStatus:
     def tasks(self) -> list[Task]:
         """Return the problems, the most urgent first."""
         spec = self.cache.spec if self.cache else None
-        command = (
-            f"memfeat extract --manifest MANIFEST {spec.flags if spec else '--encoder ENCODER'}"
-        )
+        manifest = _quoted([self.manifest]) if self.manifest else "MANIFEST"
+        flags = spec.flags if spec else "--encoder ENCODER"
+        command = f"memfeat extract --manifest {manifest} {flags}"
         if spec and spec.is_imported:
             command = f"memfeat cache import SRC --name {shlex.quote(spec.encoder)}"
         return list(self._tasks(f"{command} --cache {_quoted([self.folder])}"))
@@ -132,10 +134,15 @@ class CacheStatus:
         return Task(f"{what}, to be made again and deleted", f"{again} && {delete}")
 
 
-def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> CacheStatus:
+def status_of(
+    folder: Location,
+    splits: Mapping[str, str] | None = None,
+    *,
+    manifest: Location | None = None,
+) -> CacheStatus:
     """Check a cache's folder without reading embeddings.
 
-    `splits` are of the videos that it should hold, by id.
+    `splits` are of the videos that it should hold, by id; `manifest` is where they are listed.
 
     Raises:
         CacheError: `folder` holds no cache, nor remains of one.
@@ -161,6 +168,7 @@ def status_of(folder: Location, splits: Mapping[str, str] | None = None) -> Cach
         same=tuple(same),
         leaks=tuple(ids for ids in same if len({splits[v] for v in ids if v in splits}) > 1),
         missing=tuple(video_id for video_id in splits if video_id not in held),
+        manifest=manifest,
     )
 
 

@@ -218,14 +218,16 @@ def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
 def status_command(folder: Location, manifest: Location | None, as_json: bool) -> int:
     """Show the state of a cache's videos, and what to do next.
 
-    In the commands it prints, MANIFEST and SRC stand for files of yours. Embeddings are not read;
-    `memfeat cache verify` does that. Exit code 1: shards are damaged; 3: some videos failed.
+    In the commands it prints, SRC and, without --manifest, MANIFEST stand for files of yours.
+    Embeddings are not read; `memfeat cache verify` does that. Exit code 1: shards are damaged; 3:
+    some videos failed.
     """
     from memfeat.cache import status_of
     from memfeat.manifest import read_manifest
 
     records = read_manifest(manifest).records if manifest else ()
-    status = status_of(folder, {record.video_id: record.split for record in records})
+    splits = {record.video_id: record.split for record in records}
+    status = status_of(folder, splits, manifest=manifest)
     if as_json:
         print_json(status.as_dict())
     else:
