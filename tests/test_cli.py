@@ -294,6 +294,8 @@ def test_a_run_file_needs_no_true_scores_but_a_score_of_every_video(home, tmp_pa
     assert (filled["videos"], filled["filled"]) == (4, ["gone"])
     *known, last = (float(line.split(",")[1]) for line in output.read_text().splitlines())
     assert last == pytest.approx(np.mean(known))
+    sources = (tmp_path / "run1.csv.sources.txt").read_text()
+    assert "without a prediction, given the mean of the others: gone\n" in sources
     assert "no video in split 'dev'" in refused(2, *command, "-o", output, "--split", "dev")
 
 
@@ -309,6 +311,7 @@ def test_a_run_file_says_which_videos_were_scored_in_part(home, tmp_path):
     assert f"note: {note}" in result.stderr
     told = json.loads(ok(*command, "-o", tmp_path / "run1.csv", "--json").stdout)
     assert told["notes"] == [note]
+    assert note in (tmp_path / "run1.csv.sources.txt").read_text().splitlines()
 
 
 def test_predict_scores_what_it_can_and_names_what_it_cannot(home, tmp_path):

@@ -86,9 +86,8 @@ def submission_command(
     if outside := int(np.sum(clipped != scored.prediction)):
         say(f"note: {outside} predictions outside [0, 1] were set to the nearest of these")
     predicted = dict(zip(scored.video_id, clipped.tolist(), strict=True))
-    written = write_submission(
-        output, layout, wanted, predicted, missing=missing, sources=run.sources()
-    )
+    sources = [*run.sources(), *features.notes]
+    written = write_submission(output, layout, wanted, predicted, missing=missing, sources=sources)
     if as_json:
         print_json({**vars(written), "notes": features.notes, "sources": run.sources()})
         return

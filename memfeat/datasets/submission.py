@@ -49,7 +49,8 @@ def write_submission(
 ) -> Submission:
     """Write a run file: each video once, in this order, with a score in [0, 1].
 
-    `NAME.sources.txt` beside it says what made the scores, for which the layouts have no column.
+    `NAME.sources.txt` beside it says what made the scores, for which the layouts have no column,
+    and names the videos that were given the mean.
 
     Args:
         path: the run file.
@@ -87,7 +88,8 @@ def write_submission(
     confidence = ["1"] if layout == "2018" else []
     for video_id, score in pairs:
         writer.writerow([video_id, repr(mean if np.isnan(score) else score), *confidence])
-    lines = "".join(f"{line}\n" for line in sources)
+    note = f"without a prediction, given the mean of the others: {', '.join(without)}"
+    lines = "".join(f"{line}\n" for line in (*sources, *([note] if without else [])))
     write_atomically(path.with_name(path.name + SOURCES_SUFFIX), lines.encode())
     write_atomically(path, text.getvalue().encode())
     return Submission(path, len(video_ids), without)
