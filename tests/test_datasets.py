@@ -439,7 +439,10 @@ def test_the_command_prints_the_manifest_on_stdout_and_counts_or_one_error_on_st
         ["dev", "2", "2", "0", "0", "2"],
         ["test", "2", "2", "0", "2", "2"],
     ]
-    assert "missing: 1 videos: made-up-1@c_1" in result.stderr
+    assert "missing, left out, unless --keep-missing: 1 videos: made-up-1@c_1" in result.stderr
+    keep = ["-o", tmp_path / "m.csv", "--keep-missing"]
+    result = run("manifest", "from", "memento10k", tmp_path, *keep)
+    assert "missing, kept: 1 videos: made-up-1@c_1" in result.stderr
     result = run("manifest", "from", "memento10k", tmp_path / "none", "-o", tmp_path / "m.csv")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path}/none is not there; give the folder that")

@@ -67,12 +67,12 @@ def from_command(
     if as_json:
         print_json(conversion)
     else:
-        _print_counts(conversion)
+        _print_counts(conversion, kept=config.keep_missing)
         click.echo(output)
     return ExitCode.DONE
 
 
-def _print_counts(conversion: Conversion) -> None:
+def _print_counts(conversion: Conversion, *, kept: bool) -> None:
     columns = ("listed", "found", "missing", "unlabelled", "written")
     lines = [f"{'split':<6}" + "".join(f"{column:>12}" for column in columns)]
     for split in conversion.splits:
@@ -81,7 +81,8 @@ def _print_counts(conversion: Conversion) -> None:
     lines.append(f"scores: {conversion.dataset}")
     lines += [f"labels: {path}" for path in conversion.labels]
     if conversion.missing:
-        lines.append(f"missing: {some(conversion.missing)}")
+        what = "kept" if kept else "left out, unless --keep-missing"
+        lines.append(f"missing, {what}: {some(conversion.missing)}")
     if conversion.unlisted:
         lines.append(f"no label names: {some([path.name for path in conversion.unlisted])}")
     lines += [f"note: {note}" for note in conversion.notes]
