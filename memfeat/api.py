@@ -19,7 +19,7 @@ from memfeat.extraction import extract as fill_cache
 from memfeat.extraction.pipeline import build_encoder, build_spec
 from memfeat.manifest import Split, read_manifest
 from memfeat.metrics import Metrics
-from memfeat.prediction import Predictor, RatingPredictor, is_rater
+from memfeat.prediction import Predictor, RatingPredictor, load_predictor
 from memfeat.prediction.scorer import AnyRun
 from memfeat.runs import Run
 from memfeat.storage import AnyLocation, is_one, location_of
@@ -57,10 +57,7 @@ def load(
         RunError: the run is incomplete or damaged.
         ConfigError: the device is not here.
     """
-    if isinstance(run, str) and is_rater(run):
-        files = [weights] if isinstance(weights, str | Path) else list(weights)
-        return RatingPredictor(run, device=device, weights=files[0] if files else None)
-    return Predictor(run, device=device, weights=weights)
+    return load_predictor(run, device=device, weights=weights)
 
 
 @overload

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 import memfeat
 from memfeat.cli import main
-from memfeat.cli.predict import READY
+from memfeat.config import READY
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.prediction import RATERS
 from memfeat.prediction.raters import RatingPredictor

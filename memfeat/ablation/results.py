@@ -1,8 +1,8 @@
 """The table of a grid: its finished runs with intervals, spreads and paired comparisons."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from memfeat.runs import (
     read_predictions,
     seed_folder,
 )
-from memfeat.storage import write_atomically
+from memfeat.storage import Location, write_atomically
 from memfeat.training import select_records
 
 NONE: Mapping[Any, str] = {}
@@ -82,12 +82,13 @@ def table_of(
     else the best. `frames_kept` is the share of frames that samplers kept. `errors` of cells that
     failed, and of those `without_cache`, are messages by name.
     """
+    open_cache = cache(Cache.open)  # which many cells share
     results: list[_Result] = []
     failed = {**without_cache, **errors}
     for cell in cells:
         if cell.name not in failed:
             try:
-                results.append(_read(config, cell))
+                results.append(_read(config, cell, open_cache))
             except MemfeatError as error:
                 failed[cell.name] = str(error)
     for ensemble in config.ensembles:
@@ -109,10 +110,10 @@ def table_of(
     records = [record for record in manifest.of_split(config.split) if record.video_id in shared]
     features = dict.fromkeys(f"features: {s.describe()}" for each in scored for s in each.specs)
     datasets = ", ".join(manifest.datasets) or NO_SOURCE
-    every = [
-        Cache.open(cache) for cache in dict.fromkeys(c for e in scored for c in e.cell.config.cache)
-    ]
-    selected = dict.fromkeys(note for c in every for note in select_records(manifest, c).notes)
+    folders = dict.fromkeys(folder for each in scored for folder in each.cell.config.cache)
+    selected = dict.fromkeys(
+        note for folder in folders for note in select_records(manifest, open_cache(folder)).notes
+    )
     return {
         "title": config.title,
         "split": config.split,
@@ -182,7 +183,7 @@ def _predictions(cell: Cell) -> Predictions:
     return read_predictions(cell.config.run / PREDICTIONS)
 
 
-def _read(config: AblationConfig, cell: Cell) -> _Result:
+def _read(config: AblationConfig, cell: Cell, open_cache: Callable[[Location], Cache]) -> _Result:
     run = cell.config
     is_baseline = cell.kind == "baseline"
     folders = [run.run] if is_baseline else [seed_folder(run.run, run, s) for s in run.seeds]
@@ -192,7 +193,7 @@ def _read(config: AblationConfig, cell: Cell) -> _Result:
         if each.video_id != first.video_id:
             raise RunError(f"{folder} predicts other videos than {folders[0]}; train again")
     chosen = first.scored(config.split)
-    caches = [Cache.open(cache) for cache in run.cache]
+    caches = [open_cache(folder) for folder in run.cache]
     return _Result(
         cell,
         tuple(cache.spec for cache in caches),

@@ -14,7 +14,7 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
-from memfeat.cli.predict import READY
+from memfeat.cli.predict import runs_of
 from memfeat.config import CompareConfig
 from memfeat.errors import ConfigError, ExitCode
 
@@ -39,14 +39,12 @@ def compare_command(
     difference with a probability of 90 %, and the frames that raise or lower each score most.
     Folders, patterns, tables and lists are taken as by `memfeat predict`.
     """
-    from memfeat.runs import Run
     from memfeat.workers import prepare_workers
 
-    ready = str(run_folder) in READY and not run_folder.exists()
-    runs = [] if ready else [Run.load(folder) for folder in (run_folder, *config.run)]
+    runs = runs_of(run_folder, config)
     prepare_workers("memfeat.decoding.worker")
 
-    from memfeat.prediction import Predictor, RatingPredictor, find_videos
+    from memfeat.prediction import find_videos, load_predictor
 
     found = find_videos(videos, allow_images=config.allow_images)
     if len(found) < 2:
@@ -56,12 +54,7 @@ def compare_command(
         from memfeat.figures.style import require_picture
 
         require_picture(config.picture)
-    predictor: Predictor | RatingPredictor
-    if ready:
-        file = config.weights[0] if config.weights else None
-        predictor = RatingPredictor(str(run_folder), device=config.device, weights=file)
-    else:
-        predictor = Predictor(runs, device=config.device, weights=config.weights)
+    predictor = load_predictor(runs, device=config.device, weights=config.weights)
     say_notes(predictor.notes())
     comparison = predictor.compare(found, allow_images=config.allow_images)
     for failed in comparison.failed:

@@ -18,17 +18,17 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
-from memfeat.config import PredictConfig
+from memfeat.config import PredictConfig, ScoringConfig, is_ready
 from memfeat.errors import ConfigError, ExitCode, VideoError
 
 if TYPE_CHECKING:
     from memfeat.cli.progress import ProgressLine
     from memfeat.prediction import Input, Predictor, RatingPredictor, VideoPrediction
     from memfeat.prediction.tables import EffectsTable, ScoresTable
+    from memfeat.runs import Run
     from memfeat.storage import Location
 
 STATUSES = ("ok", "partial", "failed")
-READY = ("resmem", "vitmem")  # ready scorers: `memfeat.prediction.RATERS`
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -73,13 +73,9 @@ def predict_command(
     model's own number: it may be negative, and the weights sum to anything. The effect is the one
     to read.
     """
-    from memfeat.runs import Run
-
-    # Before torch is imported, to say soon what is wrong.
-    ready = str(run_folder) in READY and not run_folder.exists()
-    if ready and (config.run or config.cache):
-        raise ConfigError(f"{run_folder} rates frames by itself; leave --run and --cache out")
-    runs = [] if ready else [Run.load(folder) for folder in (run_folder, *config.run)]
+    runs = runs_of(run_folder, config)
+    if isinstance(runs, str) and config.cache:
+        raise ConfigError(f"{runs} rates frames, which a cache does not hold; leave --cache out")
     if bool(videos) == bool(config.cache):
         raise ConfigError("name videos to score, or a cache of their features with --cache")
     if config.retry_failed and not output:
@@ -89,15 +85,10 @@ def predict_command(
 
         prepare_workers("memfeat.decoding.worker")
 
-    from memfeat.prediction import Predictor, RatingPredictor, find_videos
+    from memfeat.prediction import Predictor, find_videos, load_predictor
     from memfeat.prediction.tables import EffectsTable, ScoresTable
 
-    predictor: Predictor | RatingPredictor
-    if ready:
-        file = config.weights[0] if config.weights else None
-        predictor = RatingPredictor(str(run_folder), device=config.device, weights=file)
-    else:
-        predictor = Predictor(runs, device=config.device, weights=config.weights)
+    predictor = load_predictor(runs, device=config.device, weights=config.weights)
     cached = None
     if isinstance(predictor, Predictor) and config.cache:
         cached = predictor.cached_videos(*config.cache)
@@ -125,6 +116,17 @@ def predict_command(
         ):
             results.take(prediction, pictures[prediction.name])
     return results.finish(predictor)
+
+
+def runs_of(run: Path, config: ScoringConfig) -> "list[Run] | str":
+    """Load the runs, which needs no torch, to say soon what is wrong; or name a ready scorer."""
+    from memfeat.runs import Run
+
+    if not is_ready(run):
+        return [Run.load(folder) for folder in (run, *config.run)]
+    if config.run:
+        raise ConfigError(f"{run} cannot be averaged with runs; leave --run out")
+    return str(run)
 
 
 def _progress(videos: int) -> "AbstractContextManager[ProgressLine | None]":

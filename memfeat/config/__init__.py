@@ -28,7 +28,7 @@ from memfeat.config.grids import (
     TransferDataset,
     TransferFigures,
 )
-from memfeat.config.predict import CompareConfig, PredictConfig
+from memfeat.config.predict import READY, CompareConfig, PredictConfig, ScoringConfig, is_ready
 from memfeat.config.settings import (
     Printed,
     Seeds,
@@ -52,6 +52,7 @@ from memfeat.manifest import Split
 __all__ = [
     "EVERY_REASON",
     "MAX_PIXELS",
+    "READY",
     "UNTAGGED_HD",
     "AblationConfig",
     "AblationRow",
@@ -69,6 +70,7 @@ __all__ = [
     "PlanConfig",
     "PredictConfig",
     "Printed",
+    "ScoringConfig",
     "Seeds",
     "Settings",
     "Split",
@@ -82,6 +84,7 @@ __all__ = [
     "cache_names",
     "count_tokens",
     "given",
+    "is_ready",
     "parse_seeds",
     "read_pipeline",
     "read_settings",

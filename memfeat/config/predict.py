@@ -1,9 +1,18 @@
 """Settings of prediction: with which runs, of what, and where the results go."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from memfeat.config.settings import LocalPath, Settings
 from memfeat.storage import Location
+
+READY = ("resmem", "vitmem")  # ready scorers, which take the place of a run
+
+
+def is_ready(run: str | Path) -> bool:
+    """Whether that is the name of a ready scorer, and not of a folder that is there."""
+    return str(run) in READY and not Path(run).exists()
 
 
 class ScoringConfig(Settings):

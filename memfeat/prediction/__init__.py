@@ -4,7 +4,7 @@ from memfeat.prediction.clip import frames_at
 from memfeat.prediction.comparison import Comparison, Difference
 from memfeat.prediction.inputs import Input, find_videos
 from memfeat.prediction.predictor import Predictor
-from memfeat.prediction.raters import RATERS, RatingPredictor, is_rater
+from memfeat.prediction.raters import RATERS, RatingPredictor, load_predictor
 from memfeat.prediction.results import ABOUT_WEIGHTS, FrameEffects, VideoPrediction
 
 __all__ = [
@@ -19,5 +19,5 @@ __all__ = [
     "VideoPrediction",
     "find_videos",
     "frames_at",
-    "is_rater",
+    "load_predictor",
 ]

@@ -4,22 +4,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property, partial
 from pathlib import Path
-from typing import overload
 
 from memfeat.cache import EncodedVideo
 from memfeat.decoding import start_decoders
 from memfeat.encoders import FrameEncoder
 from memfeat.errors import VideoError
 from memfeat.extraction import encode_videos, usual_decoders
-from memfeat.prediction.comparison import Comparison
 from memfeat.prediction.encoders import build_encoders
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.results import VideoPrediction
 from memfeat.prediction.scorer import AnyRun, Scorer
-from memfeat.storage import AnyLocation, is_one, location_of
+from memfeat.prediction.videos import VideoPredictor
+from memfeat.storage import AnyLocation, location_of
 
 
-class Predictor(Scorer):
+class Predictor(Scorer, VideoPredictor):
     """A run's models, or those of several runs, and the encoders that they were trained on.
 
     It scores videos, which loads the encoders on first use, or the features that a cache holds
@@ -69,54 +68,10 @@ class Predictor(Scorer):
         start_decoders(1)  # which takes as long as the encoders do
         return build_encoders(self.runs, self.device, self._weights)
 
-    @overload
-    def predict(  # type: ignore[overload-overlap] # a str is iterable, too
-        self, videos: AnyLocation, *, allow_images: bool = False
-    ) -> VideoPrediction: ...
-
-    @overload
-    def predict(
-        self, videos: Iterable[AnyLocation], *, allow_images: bool = False
-    ) -> list[VideoPrediction]: ...
-
-    def predict(
-        self, videos: AnyLocation | Iterable[AnyLocation], *, allow_images: bool = False
-    ) -> VideoPrediction | list[VideoPrediction]:
-        """Score a video, given by path or URL, or several, which are decoded ahead.
-
-        A video that cannot be read gives a prediction with the reason, not an error.
-
-        Args:
-            videos: one video, or several.
-            allow_images: whether an image is a video of one frame.
-
-        Returns:
-            The video's prediction; of several a list in their order.
-
-        Raises:
-            RunError, EncoderError: see `encoders`.
-            ConfigError: what is given names no file.
-            RemoteError: nothing of a storage can be had.
-        """
-        if is_one(videos):
-            (one,) = self.predict_each([videos], allow_images=allow_images)
-            return one
-        return list(self.predict_each(videos, allow_images=allow_images))
-
     def predict_each(
         self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
     ) -> Iterator[VideoPrediction]:
-        """Yield the prediction of each video, in order, as soon as it is there.
-
-        Args:
-            videos: paths or URLs, or what `find_videos` found.
-            allow_images: whether an image is a video of one frame.
-
-        Raises:
-            RunError, EncoderError: see `encoders`.
-            ConfigError: what is given names no file.
-            RemoteError: nothing of a storage can be had.
-        """
+        """Yield each prediction; see `VideoPredictor.predict_each`."""
         inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
         if not inputs:
             return
@@ -134,19 +89,6 @@ class Predictor(Scorer):
             ]
             for own, *encoded in zip(inputs, *streams, strict=True):
                 yield self._of_video(own, encoded)
-
-    def compare(
-        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
-    ) -> Comparison:
-        """Tell which of several videos is more memorable, and which frames make it so.
-
-        Raises:
-            RunError, EncoderError: see `encoders`.
-            ConfigError: what is given names no file.
-            RemoteError: nothing of a storage can be had.
-        """
-        predictions = self.predict_each(videos, allow_images=allow_images)
-        return Comparison.of(predictions, self.calibration.difference_margin)
 
     def _of_video(
         self, own: Input, encoded: Sequence[EncodedVideo | VideoError]

@@ -8,16 +8,17 @@ and RGB in [0, 1].
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, overload
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from memfeat.config import is_ready
 from memfeat.decoding import DecodedFrames, DecodedVideo, DecodeSettings, decode_ahead
 from memfeat.devices import exact_float32, resolve_device
 from memfeat.encoders.checkpoints import read_checkpoint
@@ -25,12 +26,14 @@ from memfeat.encoders.timm_weights import library as timm_library
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.extraction import usual_decoders
 from memfeat.manifest import VideoRecord
-from memfeat.prediction.comparison import Comparison
 from memfeat.prediction.inputs import Input
+from memfeat.prediction.predictor import Predictor
 from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.scorer import AnyRun
 from memfeat.prediction.trust import Calibration
+from memfeat.prediction.videos import VideoPredictor
 from memfeat.registry import Registry
-from memfeat.storage import AnyLocation, is_one, location_of
+from memfeat.storage import AnyLocation, location_of
 
 RESIZED = 256  # pixels a side, before the crop
 BATCH = 16  # frames of one video, padded with black to so many
@@ -125,7 +128,7 @@ class VitMem(Rater):
         return nn.Sequential(network, nn.Sigmoid(), nn.Flatten(0))
 
 
-class RatingPredictor:
+class RatingPredictor(VideoPredictor):
     """Scores videos with a rater, as `Predictor` does with a run.
 
     Attributes:
@@ -162,7 +165,7 @@ class RatingPredictor:
 
     def notes(self) -> list[str]:
         """Return what to say before the first score."""
-        return [f"{self.name} {IMAGES}", *list(self._rater.cautions.values())[1:]]
+        return [f"{self.name}: {text}" for text in self._rater.cautions.values()]
 
     @cached_property
     def model_id(self) -> str:
@@ -172,39 +175,10 @@ class RatingPredictor:
             digest.update(name.encode() + value.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 
-    @overload
-    def predict(  # type: ignore[overload-overlap] # a str is iterable, too
-        self, videos: AnyLocation, *, allow_images: bool = False
-    ) -> VideoPrediction: ...
-
-    @overload
-    def predict(
-        self, videos: Iterable[AnyLocation], *, allow_images: bool = False
-    ) -> list[VideoPrediction]: ...
-
-    def predict(
-        self, videos: AnyLocation | Iterable[AnyLocation], *, allow_images: bool = False
-    ) -> VideoPrediction | list[VideoPrediction]:
-        """Score a video, or several, as `Predictor.predict` does."""
-        several = [videos] if is_one(videos) else list(videos)
-        found = list(self.predict_each(several, allow_images=allow_images))
-        return found[0] if is_one(videos) else found
-
-    def compare(
-        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
-    ) -> Comparison:
-        """Tell which of several videos is more memorable, without intervals."""
-        return Comparison.of(self.predict_each(videos, allow_images=allow_images), None)
-
     def predict_each(
         self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
     ) -> Iterator[VideoPrediction]:
-        """Yield the prediction of each video, in order, as soon as it is there.
-
-        Raises:
-            ConfigError: what is given names no file.
-            RemoteError: nothing of a storage can be had.
-        """
+        """Yield each prediction; see `VideoPredictor.predict_each`."""
         inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
         records = [
             VideoRecord(video_id="video", path=own.path, score=None, split="test")
@@ -319,6 +293,18 @@ def _effects(
     )
 
 
-def is_rater(name: AnyLocation) -> bool:
-    """Whether `name` is that of a ready scorer, and not of a folder that is there."""
-    return str(name) in set(RATERS) and not Path(str(name)).exists()
+def load_predictor(
+    runs: AnyRun | Sequence[AnyRun],
+    *,
+    device: str = "auto",
+    weights: str | Path | Sequence[str | Path] = (),
+) -> Predictor | RatingPredictor:
+    """Load a run, or several, or the ready scorer of that name.
+
+    Raises:
+        RunError, ConfigError, EncoderError: as for `Predictor` and `RatingPredictor`.
+    """
+    if isinstance(runs, str) and is_ready(runs):
+        files = [weights] if isinstance(weights, str | Path) else list(weights)
+        return RatingPredictor(runs, device=device, weights=files[0] if files else None)
+    return Predictor(runs, device=device, weights=weights)
