@@ -1,4 +1,4 @@
-"""A cache's features in one NPZ: read by NumPy alone, and imported again."""
+"""A cache's features in other formats: read by others, and imported again."""
 
 import json
 import operator
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from commands import ok, run
 
-from memfeat.cache import Cache, CacheSpec, export_features, verify, write_shard
+from memfeat.cache import Cache, CacheSpec, export_features, exporting, verify, write_shard
 from memfeat.cache.exporting import VIDEOS_AT_ONCE
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.manifest import VideoRecord, write_manifest
@@ -66,13 +66,14 @@ def test_the_same_cache_is_the_same_bytes_a_few_videos_at_a_time(tmp_path):
         np.testing.assert_array_equal(found["features"], whole)
 
 
-def test_what_is_exported_can_be_imported(cache, tmp_path):
-    exported = ok("cache", "export", cache, "-o", tmp_path / "f.npz", "--partial")
-    assert exported.stdout == f"{tmp_path}/f.npz\n"
+@pytest.mark.parametrize("output", ["f.npz", "f"])
+def test_what_is_exported_can_be_imported(cache, tmp_path, output):
+    exported = ok("cache", "export", cache, "-o", tmp_path / output, "--partial")
+    assert exported.stdout == f"{tmp_path / output}\n"
     assert "4 videos, 11 rows" in exported.stderr
     assert "RANDOM WEIGHTS" in exported.stderr
     for number, arguments in enumerate([[], ["--name", "other", "--normalise", "none"]]):
-        result = ok("cache", "import", tmp_path / "f.npz", *arguments, "-o", tmp_path / f"{number}")
+        result = ok("cache", "import", tmp_path / output, *arguments, "-o", tmp_path / f"{number}")
         assert ("'other' is not kept" in result.stderr) == bool(arguments)
         before, after = (Cache.open(folder) for folder in (cache, tmp_path / f"{number}"))
         assert after.spec == before.spec
@@ -84,7 +85,7 @@ def test_what_is_exported_can_be_imported(cache, tmp_path):
             n: of(e) for n, e in before.entries.items() if n != "gone"
         }
         assert verify(after.folder) == {}
-    again = ok("cache", "import", tmp_path / "f.npz", "-o", tmp_path / "0")
+    again = ok("cache", "import", tmp_path / output, "-o", tmp_path / "0")
     assert "4 were there already" in again.stderr
 
 
@@ -108,6 +109,84 @@ def test_an_export_that_was_changed_is_refused(cache, tmp_path, name, value, mes
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "again").exists()
+
+
+def test_a_folder_has_a_file_a_video_that_numpy_reads(tmp_path):
+    names = {".hidden": 2, "a@ü+1": 5}
+    write_shard(tmp_path / "cache", spec(), [video(name, length) for name, length in names.items()])
+    export_features(tmp_path / "cache", tmp_path / "f")
+    files = sorted(path.name for path in (tmp_path / "f").iterdir())
+    assert files == [".hidden.npy", "a@ü+1.npy", "memfeat.npz"]
+    for name, length in names.items():
+        found = np.load(tmp_path / "f" / f"{name}.npy")
+        np.testing.assert_array_equal(found, video(name, length).embeddings)
+    ok("cache", "import", tmp_path / "f", "-o", tmp_path / "again")
+    assert Cache.open(tmp_path / "again").usable() == (".hidden", "a@ü+1")
+    np.save(tmp_path / "f" / "a@ü+1.npy", video("a@ü+1", 4).embeddings)
+    result = run("cache", "import", tmp_path / "f", "-o", tmp_path / "other")
+    assert result.exit_code == 1
+    assert f"is (4, {DIM}), and memfeat.npz beside it says 5 rows" in result.stderr
+    (tmp_path / "f" / "a@ü+1.npy").unlink()
+    result = run("cache", "import", tmp_path / "f", "-o", tmp_path / "other")
+    assert "is not there; export the features again" in result.stderr
+
+
+def test_parquet_has_a_row_a_frame(cache, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for number in (1, 2):
+        export_features(cache, tmp_path / f"{number}.parquet", wanted=["c", "half"], partial=True)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+    table = parquet.read_table(tmp_path / "1.parquet")
+    found = table.to_pydict()
+    assert found["video_id"] == ["c", "half", "half"]
+    assert found["status"] == ["ok", "partial", "partial"]
+    whole = [video("c", 1), video("half", 2)]
+    np.testing.assert_array_equal(
+        np.array(found["features"]), np.concatenate([each.embeddings for each in whole])
+    )
+    for name in ("pts_seconds", "covers"):
+        assert found[name] == np.concatenate([getattr(each, name) for each in whole]).tolist()
+    assert CacheSpec.model_validate_json(table.schema.metadata[b"spec"]) == spec()
+    assert b"RANDOM WEIGHTS" in table.schema.metadata[b"made_by"]
+
+
+@pytest.mark.parametrize("output", ["f.npz", "f.parquet", "f"])
+def test_no_more_is_in_memory_than_a_few_videos(tmp_path, monkeypatch, output):
+    if output.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    lengths = {f"v{number:03d}": 1 + 7 * (number % 3) for number in range(30)}
+    write_shard(tmp_path / "cache", spec(), [video(name, n) for name, n in lengths.items()])
+    monkeypatch.setattr(exporting, "BYTES_AT_ONCE", 10 * 2 * DIM)  # ten rows; one video has fifteen
+    loaded: list[list[str]] = []
+    load = Cache.load
+
+    def noting(self, video_ids):
+        loaded.append(list(video_ids))
+        return load(self, video_ids)
+
+    monkeypatch.setattr(Cache, "load", noting)
+    summary = export_features(tmp_path / "cache", tmp_path / output)
+    assert summary.rows == sum(lengths.values())
+    assert [name for names in loaded for name in names] == list(lengths)
+    assert all(len(names) == 1 or sum(lengths[n] for n in names) <= 10 for names in loaded)
+    assert max(len(names) for names in loaded) == 2
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("f.h5", "end its name in .npz or .parquet, or in nothing for a folder"),
+        ("full", "is a folder that is there already"),
+        ("file", "is a file, and would be a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(cache, tmp_path, output, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x.npy").touch()
+    (tmp_path / "file").touch()
+    result = run("cache", "export", cache, "-o", tmp_path / output)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_videos_of_the_manifest_without_features_are_named_with_exit_code_3(cache, tmp_path):

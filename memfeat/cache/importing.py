@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memfeat.cache.feature_source import FeatureSource, SourceVideo
 from memfeat.cache.folder import Cache
 from memfeat.cache.shard import find_odd_vector
-from memfeat.cache.sources import FeatureSource, SourceVideo, open_source
+from memfeat.cache.sources import open_source
 from memfeat.cache.spec import IMPORTED, CacheSpec
 from memfeat.cache.video import EncodedVideo
 from memfeat.cache.writing import write_shard
@@ -73,7 +74,8 @@ def import_features(
     nothing; more files may be added under the same name and source.
 
     Args:
-        source: a folder of `.npy` files, a `.csv` or `.tsv`, or a `.npz`; see `cache.sources`.
+        source: a folder of `.npy` files, a `.csv` or `.tsv`, a `.npz`, or what `export_features`
+            wrote; see `cache.sources`.
         folder: the cache.
         config: what the features are called, and whether vectors are divided by their length; of an
             exported cache that stands in the file.

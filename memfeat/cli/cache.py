@@ -150,19 +150,27 @@ def import_command(path: Path, folder: Path, config: ImportConfig, as_json: bool
     epilog="Example: memfeat cache export cache/demo/efficientnet-lite0 -o demo-features.npz",
 )
 @click.argument("folder", type=LOCATION)
-@click.option("-o", "--output", type=LOCAL_PATH, required=True, help="The .npz file to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=LOCAL_PATH,
+    required=True,
+    help="The .npz or .parquet file to write, or the folder to make.",
+)
 @click.option("--manifest", type=LOCATION, help="Only its videos, in its order.")
 @click.option("--partial", is_flag=True, help="Also videos that could be decoded only in part.")
 @json_option
 def export_command(
     folder: Location, output: Path, manifest: Location | None, partial: bool, as_json: bool
 ) -> int:
-    """Export a cache's features to an NPZ, for other tools.
+    """Export a cache's features to NPZ, Parquet or .npy files, for other tools.
 
-    numpy.load reads it: video_ids (N,), offsets (N + 1,), features (rows, width) float16, of which
-    video i has the rows offsets[i]:offsets[i + 1]; and, for each row, pts_seconds and covers. spec
-    and made_by say what made them. Exit code 3: done, but the cache has no features of some videos
-    of --manifest.
+    A .npz has video_ids (N,), offsets (N + 1,), features (rows, width) float16, of which video i
+    has the rows offsets[i]:offsets[i + 1]; and, for each row, pts_seconds and covers. A .parquet
+    has a row a frame: video_id, pts_seconds, covers, status, features. A name without a suffix
+    becomes a folder, with ID.npy (time, width) for each video and all else in memfeat.npz. spec and
+    made_by say what made them. `memfeat cache import` makes the same cache of a .npz or a folder.
+    Exit code 3: done, but the cache has no features of some videos of --manifest.
     """
     from memfeat.cache import export_features
 
