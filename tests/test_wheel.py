@@ -16,7 +16,11 @@ FEW = (*range(16), *range(240, 260), *range(300, 304))  # of train, dev and test
 
 def call(*arguments: object, code: int = 0, **options: object) -> str:
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, **options
+        [sys.executable, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        **options,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
