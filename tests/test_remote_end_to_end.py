@@ -220,7 +220,7 @@ def test_a_bucket_carries_both_stages_after_a_kill_and_a_prediction(clips, user,
     summary = json.loads(ok("extract", *places(bucket), *EXTRACT).stdout)
     assert summary["already_done"] == len(held)
     assert_same_shards(clips, bucket)
-    assert list(user.glob("scratch/*")) == []
+    assert list(user.glob("scratch/*")) == [], f"this is {os.getpid()}, killed {extraction.pid}"
     ok("train", *places(bucket), *TRAIN, "--run", tmp_path / "run")
     assert (tmp_path / "run/metrics.json").exists()
 

@@ -85,8 +85,9 @@ def remove_stale_parts(folder: Path) -> int:
     for part in folder.glob(f".*{PART_SUFFIX}"):
         with contextlib.suppress(OSError):  # it has just gone, or is not ours to delete
             if _is_stale(part):
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-                removed += 1
+                # Another thread may be deleting the same: neither stops at what the other took.
+                shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
+                removed += not part.exists()
     return removed
 
 
@@ -140,7 +141,7 @@ def _start_of(pid: int) -> str:
     """Return when a process started, `Z` if it only waits to be reaped, empty if nothing tells."""
     with contextlib.suppress(OSError):
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return state if state == "Z" else fields[18]
+        return "Z" if state in "ZX" else fields[18]
     return ""
 
 
