@@ -28,12 +28,14 @@ from memfeat.storage import (
     format_rows,
     is_url,
     parse_location,
+    parse_number,
     read_rows,
     write_atomically,
 )
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+JOINERS = "\u200c\u200d"
 MAX_ID_BYTES = 200  # a file named after an id stays below 255 bytes, suffix included
 
 
@@ -65,6 +67,14 @@ def check_id(value: str) -> str:
     return value
 
 
+def _check_visible(value: str) -> str:
+    """Refuse characters that nobody sees, but for the joiners that scripts and emoji need."""
+    hidden = [each for each in value if unicodedata.category(each) == "Cf" and each not in JOINERS]
+    if hidden:
+        raise ValueError(f"holds the invisible character U+{ord(hidden[0]):04X}; remove it")
+    return value
+
+
 def folded_id(video_id: str) -> str:
     """Return an id without differences of case and Unicode form, which file systems may ignore."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", video_id).casefold())
@@ -87,9 +97,8 @@ def _parse_score(value: Any) -> float | None:
         return None
     allowed = "a score is a number in [0, 1], or empty if withheld"
     try:
-        odd = isinstance(value, bool) or (isinstance(value, str) and "_" in value)
-        number = float("text" if odd else value)
-    except (ValueError, TypeError, OverflowError):
+        number = parse_number(str(value))
+    except ValueError:
         comma = isinstance(value, str) and value.count(",") == 1
         hint = "; write a decimal point, not a comma" if comma else ""
         raise ValueError(f"is not a number; {allowed}{hint}") from None
@@ -107,8 +116,8 @@ class VideoRecord(BaseModel):
     """One video of a manifest.
 
     Attributes:
-        video_id: plain name, unique in its manifest: no slashes, no control characters, at most
-            200 bytes of UTF-8.
+        video_id: plain name, unique in its manifest: no slashes, no control or invisible
+            characters, at most 200 bytes of UTF-8.
         path: the video file; absolute, or a URL, once read.
         score: memorability in [0, 1], the share of viewers who recognise the video when they see
             it again (paper, section 1); None where it is withheld.
@@ -122,7 +131,7 @@ class VideoRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    video_id: Annotated[str, AfterValidator(check_id)]
+    video_id: Annotated[str, AfterValidator(check_id), AfterValidator(_check_visible)]
     path: Annotated[Path | Url, BeforeValidator(_absolute_path)]
     score: Score
     split: Split

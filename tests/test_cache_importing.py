@@ -227,6 +227,8 @@ def test_a_wrong_npz_is_named_and_nothing_is_written(arrays, message, tmp_path):
     [
         ("name,x\na,1\n", ": no id column; call it one of video_id, video, id. The columns found"),
         ("id,x,y\na,1,2\nb,1,red\n", ", line 3, column y: 'red' is not a number; besides the id"),
+        ("id,x,y\na,1,2\nb,1_0,3\n", ", line 3, column x: '1_0' is not a number"),
+        ("id,x,y\na,1,2\nb,1,\u0663\n", ", line 3, column y: '\u0663' is not a number"),
         ("id,x,y\na,1,2\nb,1,\n", ", line 3, column y: '' is not a number"),
         ("id,x,y\na,1,2\nb,1,inf\n", ", line 3, step 0, value 1: inf is not a finite number"),
         ("id,x,y\na,1,2\na,1,2\n", ", line 3: the id 'a' is also at {}, line 2; ids are unique"),
@@ -258,6 +260,8 @@ def test_a_wrong_csv_is_named_and_nothing_is_written(text, message, tmp_path):
         ("id,level_0,x", "'level_0'"),
         ("id,row_nr,x", "'row_nr'"),
         ("#,id,x", "'#'"),
+        ("id,mem_score,x", "'mem_score'"),
+        ("id,x,Label", "'Label'"),
     ],
 )
 def test_a_column_named_as_an_id_or_an_index_is_refused_by_name(header, named, tmp_path):
@@ -269,7 +273,9 @@ def test_a_column_named_as_an_id_or_an_index_is_refused_by_name(header, named, t
     ]
     source.write_text("\n".join([header, *rows]) + "\n")
     message = refusal(source, tmp_path / "cache", normalise="none")
-    assert message.startswith(f"{source}: the column {named} is named like an id or an index, ")
+    assert message.startswith(
+        f"{source}: the column {named} is named like an id, an index or a score, "
+    )
     assert f"beside the id '{id_column}'; remove it, or give a feature a name of its own" in message
 
 
@@ -294,6 +300,7 @@ def test_numbers_that_only_look_like_a_count_are_features(tmp_path):
         "video_0": [0, 2, 4, 6],
         "no_face": [9.0] * 4,
         "identity": [5, 5, 5, 5],
+        "aesthetic_score": [1, 7, 5, 5],
     }
     source = tmp_path / "f.csv"
     numbers = zip(*columns.values(), strict=True)

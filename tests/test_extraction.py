@@ -1,6 +1,8 @@
 import os
 import resource
+import shutil
 import signal
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +84,24 @@ def test_a_second_run_does_nothing(clips, whole):
     summary = extract(manifest(clips), config(whole))
     assert (summary.already_done, len(summary.outcomes)) == (len(FRAMES), 0)
     assert files(whole) == before
+
+
+def test_a_whole_cache_need_not_be_written_to(clips, whole):
+    with tempfile.TemporaryDirectory() as folder:  # where all users may go, unlike in tmp_path
+        cache = shutil.copytree(whole, Path(folder, "cache"))
+        for path in (Path(folder), cache):
+            path.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            summary = extract(manifest(clips), config(cache))
+            with pytest.raises(CacheError, match=r"cannot write into .*cache: Permission denied"):
+                extract(manifest(clips, "v0", "new"), config(cache))
+        finally:
+            os.seteuid(user)
+            cache.chmod(0o755)
+    assert (summary.already_done, len(summary.outcomes)) == (len(FRAMES), 0)
 
 
 def test_a_bad_video_costs_the_others_nothing(clips, whole, tmp_path):

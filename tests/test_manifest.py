@@ -81,6 +81,8 @@ def test_a_path_that_is_not_utf8_still_names_its_file(tmp_path):
         ("a\0b,a.mp4,0.5,dev", "video_id", r"'a\x00b' holds a control character"),
         ("a\x1bb,a.mp4,0.5,dev", "video_id", r"'a\x1bb' holds a control character"),
         ('"a\nb",a.mp4,0.5,dev', "video_id", r"'a\nb' holds a control character"),
+        ("a\u200bb,a.mp4,0.5,dev", "video_id", "holds the invisible character U+200B; remove it"),
+        ("\u2066a,a.mp4,0.5,dev", "video_id", "holds the invisible character U+2066"),
         ("a\u2028b,a.mp4,0.5,dev", "video_id", r"'a\u2028b' holds a control character"),
         ("a\udcff,a.mp4,0.5,dev", "video_id", r"'a\udcff' holds a control character"),
         (" a,a.mp4,0.5,dev", "video_id", "' a' begins or ends with white space"),

@@ -209,6 +209,14 @@ def test_no_protocol_of_ffmpeg_is_a_path(tmp_path, monkeypatch, name):
     assert refusal(Path(name)).reason == "missing"
 
 
+def test_a_path_of_windows_that_is_not_there_is_told_of_its_separators(tmp_path):
+    problem = refusal(tmp_path / "clips\\a.mp4")
+    assert problem.reason == "missing"
+    assert str(problem).endswith("check it, and separate folders by /")
+    numbered_clip(tmp_path / "clips\\a.mp4", 2)
+    assert read(tmp_path / "clips\\a.mp4")[1] == [0, 1]
+
+
 @pytest.mark.parametrize(
     "name",
     [b"\xff\xfe.mp4", b"concat:a|b", b"clip%03d.jpg", b"film.m3u8", b"no-suffix", b"a\nb.mp4"],

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from memfeat.cache.feature_source import FeatureSource, SourceVideo, load_mapped
 from memfeat.cache.npz_source import INDEX, ExportedFolder, NpzFile
 from memfeat.errors import CacheError, ManifestError, short_repr
-from memfeat.storage import read_rows
+from memfeat.storage import parse_number, read_rows
 
 ID_COLUMNS = ("video_id", "video", "id")
-# Names of columns that are no features: of ids, and of the index that pandas and others write.
+# Names of columns that are no features: of ids, of the index that pandas and others write, and of
+# what is to be predicted.
 _NO_FEATURE = re.compile(
     r"""
     \W* | unnamed.* | level_\d+
@@ -23,6 +24,7 @@ _NO_FEATURE = re.compile(
     | rows? | (row|line)[\W_]*num(ber)?
     | videos? | vid | clip | file([\W_]*name)? | name | path | uuid
     | (.*[\W_]|video|clip|item|row|sample|file|u)?ids? | (?-i:.*[a-z]I[dD]s?)
+    | (mem\w*[\W_]*)?(scores?|labels?|targets?|alpha) | memorability | ground[\W_]*truth
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -113,9 +115,9 @@ class CsvFile(FeatureSource):
         for name in columns:
             if name != found and _NO_FEATURE.fullmatch(name.strip()):
                 raise CacheError(
-                    f"{self._path}: the column {short_repr(name)} is named like an id or an index, "
-                    f"and would be a feature beside the id {found!r}; remove it, or give a feature "
-                    "a name of its own"
+                    f"{self._path}: the column {short_repr(name)} is named like an id, an index "
+                    f"or a score, and would be a feature beside the id {found!r}; remove it, or "
+                    "give a feature a name of its own"
                 )
         return found
 
@@ -135,11 +137,11 @@ class CsvFile(FeatureSource):
 
 def _values(where: str, row: dict[str, Any]) -> NDArray[np.float64]:
     try:
-        return np.array(list(map(float, row.values())))
+        return np.array(list(map(parse_number, row.values())))
     except (TypeError, ValueError):
         for column, cell in row.items():
             with suppress(TypeError, ValueError):
-                float(cell)
+                parse_number(cell)
                 continue
             raise CacheError(
                 f"{where}, column {column}: {short_repr(cell)} is not a number; besides the id all "

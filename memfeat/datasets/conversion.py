@@ -17,7 +17,7 @@ from memfeat.errors import ManifestError
 from memfeat.manifest import SPLITS, VideoRecord, explain, folded_id, write_manifest
 from memfeat.registry import unknown_name
 from memfeat.storage.names import stem
-from memfeat.storage.tables import SUFFIXES
+from memfeat.storage.tables import SUFFIXES, parse_number
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def _records(
 
 def _whole_number(value: Any) -> int | None:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = parse_number(str(value))
+    except ValueError:
         return None
     return int(number) if number >= 0 and number.is_integer() else None
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +158,13 @@ def _extract(
     except EncoderError as error:
         raise EncoderError(f"{error}{_made_by_another(config)}") from error
     spec = build_spec(encoder, config)
-    _require_writable(config.cache)
     if isinstance(config.cache, Path):
         remove_stale_parts(config.cache)
     cache, set_aside = Cache.open_whole(config.cache)
     done = _done(cache, config, spec) if cache else {}
     pending = [record for record in records if record.video_id not in done]
-    shards = [
-        pending[start : start + config.videos_per_shard]
-        for start in range(0, len(pending), config.videos_per_shard)
-    ]
+    _require_writable(config.cache, pending)
+    shards = _in_shards(pending, config.videos_per_shard)
     held = cache.entries if cache else {}
     earlier = {each.video_id: held[each.video_id] for each in pending if each.video_id in held}
     precision = f"{encoder.precision}, compiled," if encoder.compiled else encoder.precision
@@ -237,13 +235,18 @@ def _made_by_another(config: ExtractConfig) -> str:
 def _part_of(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
     """Return the videos of every N-th shard: the parts together make the same shards as one run."""
     share, _, count = (config.part or "1/1").partition("/")
-    records, size = manifest.records[: config.limit], config.videos_per_shard
-    starts = range((int(share) - 1) * size, len(records), int(count) * size)
-    return [record for start in starts for record in records[start : start + size]]
+    shards = _in_shards(manifest.records[: config.limit], config.videos_per_shard)
+    return list(chain.from_iterable(shards[int(share) - 1 :: int(count)]))
 
 
-def _require_writable(folder: Location) -> None:
-    """Check that the cache can be written to, before any work is done."""
+def _in_shards(records: Sequence[VideoRecord], size: int) -> list[list[VideoRecord]]:
+    return [list(records[start : start + size]) for start in range(0, len(records), size)]
+
+
+def _require_writable(folder: Location, pending: Sequence[VideoRecord]) -> None:
+    """Check that the cache can be written to, before any work is done; a whole one need not be."""
+    if not pending:
+        return
     if isinstance(folder, Url):
         probe = Url(f"{folder}/probe")
         write(probe, b"")

@@ -14,6 +14,7 @@ from memfeat.errors import RunError, short_repr
 from memfeat.manifest import SPLITS, check_id
 from memfeat.metrics import Metrics, evaluate
 from memfeat.runs.files import RECOVER, read_text
+from memfeat.storage import parse_number
 
 
 class Predictions(NamedTuple):
@@ -71,7 +72,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
+    number = parse_number(text)
     if not math.isfinite(number):
         raise ValueError(f"{text!r} is not a finite number")
     return number

@@ -28,7 +28,7 @@ from memfeat.storage.locations import (
     parse_location,
 )
 from memfeat.storage.remote import fetch, list_files, read, remove, upload, write
-from memfeat.storage.tables import format_rows, read_rows
+from memfeat.storage.tables import format_rows, parse_number, read_rows
 
 __all__ = [
     "AnyLocation",
@@ -44,6 +44,7 @@ __all__ = [
     "local_copy",
     "location_of",
     "parse_location",
+    "parse_number",
     "read",
     "read_rows",
     "remove",

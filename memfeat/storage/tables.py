@@ -55,6 +55,18 @@ def read_rows(
             yield line, row
 
 
+def parse_number(text: str) -> float:
+    """Return the number that a cell holds; unlike float(), take neither `1_0` nor other digits.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: it is no text.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{short_repr(text)} is not a number")
+    return float(text)
+
+
 def format_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the file's content in the format of `path`'s suffix; floats read back exactly."""
     if path.suffix.lower() == ".jsonl":

@@ -140,7 +140,10 @@ def _open_file(path: Path) -> BinaryIO:
         text = "may not be read; check its permissions and its folder's"
         raise VideoError("permission", f"{quoted(path)} {text}") from error
     except (OSError, ValueError) as error:
-        raise VideoError("missing", f"{quoted(path)} is not there ({error}); check it") from error
+        hint = ", and separate folders by /" if "\\" in str(path) else ""
+        raise VideoError(
+            "missing", f"{quoted(path)} is not there ({error}); check it{hint}"
+        ) from error
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:
