@@ -25,7 +25,8 @@ from memfeat.devices import cpu_cores
 from memfeat.errors import ConfigError, RunError, TrainingError, UnknownNameError
 from memfeat.manifest import read_manifest, write_manifest
 from memfeat.metrics import evaluate, paired_difference, split_half_ceiling
-from memfeat.runs import Run, format_predictions, read_predictions
+from memfeat.report import write_report
+from memfeat.runs import Run, format_predictions, read_folds, read_predictions
 from memfeat.training import EpochReport, train, training_device
 
 DIM = 6
@@ -632,3 +633,69 @@ def test_after_a_kill_the_same_command_trains_only_what_is_missing(home):
     for folder, before in finished.items():
         after = (folder / "metrics.json").stat()
         assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+# Folds
+
+
+def test_rows_with_folds_are_compared_between_the_same_folds(home):
+    known = read_manifest(home / "m.csv").records
+    pairs = [r.model_copy(update={"group": f"g{i // 2}"}) for i, r in enumerate(known)]
+    write_manifest(home / "m.csv", pairs)
+    config = grid(
+        home,
+        split="dev",
+        aggregators=("avg",),
+        baselines=("ridge",),
+        ensembles=({"name": "both", "members": ("avg+linear", "avg+ridge")},),
+    )
+    cells = plan_cells(config, recipe(home, folds=3))
+    table = run_ablation(config, cells)
+    assert (table["failed"], table["split"], table["n"]) == ([], "folds", 18)
+    folders = {row["name"]: home / "grid" / row["run"] for row in table["rows"]}
+    folds = read_folds(folders["avg+linear"])
+    assert folds.fold.tolist() == read_folds(folders["avg+ridge"]).fold.tolist()
+    groups = folds.group[:18]
+    found = {}
+    for row in table["rows"]:
+        folder = folders[row["name"]]
+        seeds = [read_predictions(folder / f"seed-{s}" / "predictions.csv") for s in row["seeds"]]
+        seeds = seeds or [read_predictions(folder / "predictions.csv")]
+        truth = seeds[0].score[:18]
+        found[row["name"]] = np.stack([seed.prediction[:18] for seed in seeds])
+        metrics = evaluate(truth, found[row["name"]], bootstrap=60, groups=groups)
+        assert row["srocc"] == pytest.approx(metrics.srocc)
+        assert row["srocc_interval"] == pytest.approx(metrics.srocc_interval)
+        of_folds = [
+            evaluate(truth[own], found[row["name"]][:, own], bootstrap=0).srocc
+            for own in (folds.fold[:18] == number for number in (1, 2, 3))
+        ]
+        assert row["per_fold"] == pytest.approx(of_folds)
+    for row in table["rows"]:
+        if row["versus"]:
+            difference = paired_difference(
+                truth, found[row["name"]], found[table["best"]], bootstrap=60, groups=groups
+            )
+            assert row["versus"]["interval"] == pytest.approx(difference.interval)
+    notes = " ".join(table["notes"])
+    assert "Between 3 folds (draw 0): each video is predicted by a model that saw neither" in notes
+    assert "The videos are of 9 groups by 'group', and intervals are over groups." in notes
+    assert "in more than one split" not in notes
+    models = {path: path.stat().st_mtime_ns for path in home.rglob("model.safetensors")}
+    assert len(models) == 3 * (2 + 1)
+    again = run_ablation(config, cells)
+    assert again == table
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    for folder in ("grid", "grid/cells/avg+linear"):
+        page = Path(write_report(home / folder)).read_text().lower()
+        assert "between folds" in page
+
+
+def test_folds_are_of_all_rows_and_leave_no_dev_split_to_fit_weights_on(home):
+    row = {"cache": "a", "aggregator": "avg", "head": "linear", "train": {"folds": 3}}
+    with pytest.raises(ConfigError, match="its train may not set folds"):
+        plan_cells(grid(home, rows=(row,)), recipe(home))
+    two = ("avg+linear", "linear-avg+linear")
+    fitted = grid(home, ensembles=({"name": "e", "members": two, "weights": "dev"},))
+    with pytest.raises(ConfigError, match="'e' fits its weights on the dev split, and with folds"):
+        plan_cells(fitted, recipe(home, folds=3))

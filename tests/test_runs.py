@@ -239,7 +239,11 @@ def test_settings_that_name_a_model_beyond_memory_are_refused_before_it_is_made(
     ("name", "change", "message"),
     [
         ("metrics.json", {"dev": 3}, r"'dev' is 3"),
-        ("metrics.json", {"val": {}}, r"'val.* is 'val': Input should be 'train', 'dev' or 'test'"),
+        (
+            "metrics.json",
+            {"val": {}},
+            r"'val.* is 'val': Input should be 'train', 'dev', 'test' or 'folds'",
+        ),
         ("provenance.json", {"datasets": "x"}, r"'datasets' is 'x'"),
         ("provenance.json", {"versions": {"a\x1b": "1"}}, r"it holds a control character"),
     ],

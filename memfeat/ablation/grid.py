@@ -18,11 +18,14 @@ from memfeat.config import (
 from memfeat.errors import ConfigError
 from memfeat.models import AGGREGATORS, HEADS
 from memfeat.registry import unknown_name
+from memfeat.runs import IN_FOLDS
 from memfeat.training import resolve_options
 from memfeat.training.baselines import BASELINES
 
+# Settings that all rows share, so that they are compared on the same predictions.
+FOLDING = {"folds", "group", "fold_seed"}
 # Settings that the row's own fields, or the grid's, decide.
-FIXED = {"manifest", "cache", "aggregator", "head", "seeds", "run"}
+FIXED = {"manifest", "cache", "aggregator", "head", "seeds", "run", *FOLDING}
 
 Kind = Literal["model", "control", "baseline", "ensemble"]
 
@@ -53,6 +56,11 @@ def cell_folder(config: AblationConfig, name: str) -> Path:
 def control_name(name: str) -> str:
     """Return the name of the control of a row, which learns from shuffled scores."""
     return f"{name} shuffled"
+
+
+def reported_split(config: AblationConfig, cells: Sequence[Cell]) -> str:
+    """Return the split of predictions that the table reports: with folds these, but for a test."""
+    return IN_FOLDS if cells[0].config.folds and config.split != "test" else config.split
 
 
 def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
@@ -92,6 +100,12 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
         row = AblationRow(cache=cache, aggregator=("avg",), head=name)
         label = f"{cache_names(cache)} {row.system}" if several else row.system
         cells.append(_cell(config, recipe, row, label, "baseline"))
+    fitted = [ensemble.name for ensemble in config.ensembles if ensemble.weights == "dev"]
+    if fitted and cells[0].config.folds:
+        raise ConfigError(
+            f"ensemble {fitted[0]!r} fits its weights on the dev split, and with folds there is "
+            'none; write weights = "equal"'
+        )
     _require_distinct(cells)
     _require_known(config, [cell.name for cell in cells], {row.system for row in rows})
     return cells

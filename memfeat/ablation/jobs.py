@@ -15,7 +15,7 @@ from memfeat.config import TrainConfig
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, VideoRecord, read_manifest
 from memfeat.storage import Location
-from memfeat.training import Examples, finish, select_records, train_seed
+from memfeat.training import Examples, finish, require_trainable, select_records, train_seed
 from memfeat.training.baselines import run_baseline
 from memfeat.workers import Send
 
@@ -26,7 +26,7 @@ class JobData:
 
     Attributes:
         tables: of each cache; two of these are equal if their tables are the same.
-        records: the videos.
+        records: the videos, those without features included.
         facts: `Examples.facts`.
     """
 
@@ -75,11 +75,11 @@ class SharedFeatures:
         """
         manifest = read_manifest(config.manifest)
         caches = [Cache.open(folder) for folder in config.cache]
-        records = select_records(manifest, *caches).records
+        select_records(manifest, *caches)  # refuses videos that were never extracted
         tables = tuple(self._table(manifest, cache) for cache in caches)
-        examples = Examples.join([table.open() for table in tables], records)
-        examples.require_splits()
-        return JobData(tables, examples.records, examples.facts)
+        examples = Examples.join([table.open() for table in tables], manifest.records)
+        require_trainable(examples, config)
+        return JobData(tables, manifest.records, examples.facts)
 
     def _table(self, manifest: Manifest, cache: Cache) -> SharedTable:
         source = manifest.path, cache.folder

@@ -56,9 +56,12 @@ class ProgressCounter:
     def epoch(self, folder: Path, report: EpochReport) -> None:
         """Count an epoch; a model that starts again counts once it is past where it was."""
         cell = self._cells[folder]
-        done = cost(cell.config) * (report.epoch + 1) // cell.config.max_epochs
+        most = cell.config.max_epochs
+        epochs = ((report.fold or 1) - 1) * most + report.epoch + 1
+        done = cost(cell.config) * epochs // (most * max(1, cell.config.folds))
         self._done[folder] = max(done, self._done[folder])
         seed = f" seed {report.seed}" if len(cell.config.seeds) > 1 else ""
+        seed += f" fold {report.fold}" if report.fold else ""
         srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
         self.report(f"{cell.name}{seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}")
 
@@ -70,11 +73,12 @@ class ProgressCounter:
 
 
 def cost(config: TrainConfig) -> int:
-    """Return the most time that one seed may take, relative to an epoch of the average.
+    """Return the most time that one seed may take, with all its folds, in epochs of the average.
 
     A baseline counts as an average.
     """
-    return sum(AGGREGATORS.get(name).cost for name in config.aggregator) * config.max_epochs
+    each = sum(AGGREGATORS.get(name).cost for name in config.aggregator) * config.max_epochs
+    return each * max(1, config.folds)
 
 
 def model_folders(cell: Cell) -> list[Path]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memfeat.ablation.grid import Cell
+from memfeat.ablation.grid import Cell, reported_split
 from memfeat.ablation.progress import OnProgress, ProgressCounter, model_folders
 from memfeat.ablation.recipes import caches_of, missing_caches
 from memfeat.ablation.results import NONE, table_of
@@ -11,7 +11,7 @@ from memfeat.ablation.scheduler import train_cells
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import ConfigError, RunError, TrainingError
 from memfeat.manifest import read_manifest
-from memfeat.runs import ABLATION, Run
+from memfeat.runs import ABLATION, IN_FOLDS, Run
 from memfeat.runs.files import path_for_table
 from memfeat.storage import Location, write_json
 from memfeat.training import differences_in_settings, read_features, resolve_options, train
@@ -65,6 +65,8 @@ def run_ablation(
 def _require_scores(config: AblationConfig, cells: Sequence[Cell]) -> None:
     manifest = read_manifest(cells[0].config.manifest)
     records = manifest.of_split(config.split)
+    if reported_split(config, cells) == IN_FOLDS:
+        return  # whether there are scores to divide shows before a model is trained
     if not any(record.score is not None for record in records):
         raise ConfigError(
             f"split {config.split!r} of {manifest.path} has {len(records)} videos and no score to "
@@ -107,12 +109,13 @@ def train_seeds(
         if errors:
             raise TrainingError(errors[cell.name])
         return Run.load(config.run)
-    features = read_features(read_manifest(config.manifest), config.cache)
+    manifest = read_manifest(config.manifest)
+    features = read_features(manifest, config.cache)
     progress = ProgressCounter([cell], on_progress or (lambda _: None))
     (folder,) = model_folders(cell)
     run = train(
         features.tables,
-        features.records,
+        manifest.records,
         config,
         on_epoch=lambda report: progress.epoch(folder, report),
     )

@@ -30,7 +30,7 @@ from memfeat.runs.files import path_for_table
 from memfeat.storage import write_atomically, write_json
 from memfeat.training import Features, predict_run, read_features, resolve_options
 
-SET_BY_TRANSFER = {"manifest", "cache", "seeds", "run"}
+SET_BY_TRANSFER = {"manifest", "cache", "seeds", "run", "folds"}
 
 
 class Target(NamedTuple):

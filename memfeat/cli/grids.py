@@ -82,7 +82,7 @@ def ablation_command(
 @click.command("transfer", epilog="Example: memfeat transfer pipelines/table2.toml --seeds 0-2")
 @click.option("--device", help="Instead of [train] device.")
 @settings_options(TransferConfig, "transfer", "PIPELINE.toml")
-@recipe_options(TrainConfig, OWN_FLAGS)
+@recipe_options(TrainConfig, OWN_FLAGS | {"folds", "group", "fold_seed"})
 @json_option
 def transfer_command(
     *,

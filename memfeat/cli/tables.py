@@ -4,6 +4,7 @@ In a terminal a table loses its least important columns until it fits, and says 
 pipe it is whole.
 """
 
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from shutil import get_terminal_size
@@ -19,6 +20,7 @@ from rich.table import Table
 from memfeat.cli.options import say
 
 WHOLE = 10_000  # columns: more than any table takes
+IN_FOLDS, BETWEEN_FOLDS = "folds", "between folds"
 NARROWEST_NAME = 16  # columns, below which other columns go rather than fold names
 CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 
@@ -26,28 +28,39 @@ CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 def print_metrics(
     metrics: Mapping[str, Mapping[str, Any]], title: str, sources: Sequence[str]
 ) -> None:
-    """Print one line per split: PLCC, SROCC and MSE, with spread and interval."""
+    """Print a line for each split and fold: PLCC, SROCC and MSE, with spread and interval."""
     columns = [Column("split"), Column("videos", 3), Column("PLCC", 1), Column("SROCC")]
     rows: list[Row] = []
     for split, values in metrics.items():
-        figures = [_figure(values, metric) for metric in ("plcc", "srocc", "mse")]
-        rows.append([split, str(values["n"]), *figures])
+        per_fold = values.get("per_fold", [])
+        named = [(f"fold {each['fold']}", each) for each in per_fold]
+        for name, own in [*named, (BETWEEN_FOLDS if split == IN_FOLDS else split, values)]:
+            figures = [_figure(own, metric) for metric in ("plcc", "srocc", "mse")]
+            rows.append([name, str(own["n"]), *figures])
+        rows += [None] if per_fold else []
     _print(title, [*columns, Column("MSE", 2)], rows)
     for split, values in metrics.items():
         if values.get("undefined"):
             click.echo(f"  {split}: no correlation: {values['undefined']}")
-    _print_lines(["[low, high]: 95 % bootstrap interval over videos", *sources])
+    pooled = metrics.get(IN_FOLDS)
+    over = "groups of videos" if pooled and pooled.get("groups") else "videos"
+    lines = [f"[low, high]: 95 % bootstrap interval over {over}"]
+    lines += [f"{BETWEEN_FOLDS}: each video by the model that did not see it"] if pooled else []
+    _print_lines([*lines, *sources])
 
 
 def print_ablation(result: Mapping[str, Any]) -> None:
     """Print an ablation's rows, best first, with the ceiling, the notes and the sources."""
-    title = f"{result['title']}: {result['split']} split, {result['n']} videos"
+    between_folds = result["split"] == IN_FOLDS
+    where = BETWEEN_FOLDS if between_folds else f"{result['split']} split"
+    title = f"{result['title']}: {where}, {result['n']} videos"
     with_paper = any(row["paper"] for row in result["rows"])
     sampled = any(row["frames_kept"] < 1 for row in result["rows"])
     reference = result["reference"]
     against = "best" if reference == result["best"] else reference
     columns = [Column("system"), Column("PLCC", 3), Column("SROCC"), Column("MSE", 4)]
     columns += [Column(f"SROCC minus {against}", 1)] + [Column("frames kept", 2)] * sampled
+    columns += [Column("SROCC of folds", 3)] * between_folds
     columns += [Column("paper PLCC", 5), Column("SROCC", 5)] * with_paper
     rows: list[Row] = []
     for row in result["rows"]:
@@ -58,6 +71,7 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         own = "best" if reference == result["best"] else "reference"
         cells = [name, *figures, own if is_reference else _difference(row["versus"])]
         cells += [f"{row['frames_kept']:.1%}"] * sampled
+        cells += [_spread_of(row["per_fold"])] if between_folds else []
         cells += [_number(paper.get(m)) for m in ("plcc", "srocc")] if with_paper else []
         rows.append(cells)
     ceilings = {name: result[key] for name, key in CEILINGS.items() if result[key]}
@@ -66,6 +80,7 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         rows += [None, [name, *figures]]
     _print(title, columns, rows)
     legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
+    legend += ["SROCC of folds: mean and standard deviation of each fold's own"] * between_folds
     legend += [f"{name}: {ceiling['what']}" for name, ceiling in ceilings.items()]
     _print_lines([*legend, *result["sources"], *result["notes"]])
     for failed in result["failed"]:
@@ -175,6 +190,14 @@ def _figure(values: Mapping[str, Any], metric: str) -> str:
     if interval is not None:
         text += f" [{_number(interval[0])}, {_number(interval[1])}]"
     return text
+
+
+def _spread_of(values: Sequence[float | None]) -> str:
+    """Return the mean and standard deviation of those that are defined."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return _number(None)
+    return f"{_number(statistics.mean(known))} ±{_number(statistics.stdev(known))}"
 
 
 def _difference(versus: Mapping[str, Any] | None) -> str:

@@ -55,7 +55,7 @@ def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
     from memfeat.devices import device_names
     from memfeat.training import select_records, training_device
 
-    say_notes(select_records(manifest, *caches).notes)
+    say_notes(select_records(manifest, *caches, folds=config.folds > 0).notes)
     device = training_device(config)
     say(f"training {config.system} on {device_names([device])[0]}")
     with progress_line("grid") as progress:

@@ -89,6 +89,16 @@ class TrainConfig(Settings):
         default_factory=dict, description="options by head name"
     )
     seeds: Seeds = Field((0,), description="one model each, such as 0-4 or 0,7")
+    folds: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="cross-validate train and dev together in so many folds; 0: as split (ours)",
+    )
+    group: Literal["group", "dataset"] = Field(
+        "group", description="manifest column whose equal videos stay in one fold (ours)"
+    )
+    fold_seed: int = Field(0, ge=0, lt=2**31, description="of the draw of folds (ours)")
     batch_size: int = Field(8, ge=1, le=65_536, description="videos per step")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's rate in the first epoch")
     learning_rate_decay: float = Field(0.95, gt=0, le=1, description="factor every so many epochs")
@@ -130,6 +140,15 @@ class TrainConfig(Settings):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat; give each once")
         return self
+
+    @field_validator("folds")
+    @classmethod
+    def _three_parts(cls, folds: int) -> int:
+        if 0 < folds < 3:
+            raise ValueError(
+                "give 3 or more: one is held out, one chooses the epoch, the others teach"
+            )
+        return folds
 
 
 class FinetuneConfig(Settings):

@@ -1,5 +1,6 @@
 """How well predictions agree with the truth: PLCC, SROCC, MSE and bias, with their intervals."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -67,7 +68,12 @@ class Difference:
 
 
 def evaluate(
-    truth: ArrayLike, prediction: ArrayLike, *, bootstrap: int = 1000, seed: int = 0
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> Metrics:
     """Compare predictions with the truth.
 
@@ -79,13 +85,15 @@ def evaluate(
         prediction: likewise, or one row per seed, (seeds, videos).
         bootstrap: how often to resample the videos; 0 for no intervals.
         seed: for the resampling; the same seed draws the same videos for every prediction.
+        groups: the name of each video's group, empty for one without; resampling draws whole
+            groups. By default each video is drawn by itself.
 
     Raises:
         MemfeatError: shapes that do not fit, NaN or infinity.
     """
     true, predicted = _series(truth, prediction=prediction)
     points = _points(true, predicted)
-    samples = _resampled(true, predicted, bootstrap, seed)
+    samples = _resampled(true, predicted, bootstrap, seed, groups)
     figures: dict[str, Any] = {}
     for name in METRICS:
         figures[name] = _mean(points[name])
@@ -104,6 +112,7 @@ def paired_difference(
     metric: Metric = "srocc",
     bootstrap: int = 1000,
     seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> Difference:
     """Compare two predictions of the same videos on the same resamples: first minus second.
 
@@ -117,6 +126,7 @@ def paired_difference(
         metric: `plcc`, `srocc` or `mse`; of `mse` a negative difference favours `first`.
         bootstrap: how often to resample the videos; 0 for no interval.
         seed: for the resampling.
+        groups: as for `evaluate`.
 
     Raises:
         MemfeatError: shapes that do not fit, NaN or infinity.
@@ -128,7 +138,7 @@ def paired_difference(
     value, minus = (_mean(_points(true, each)[metric]) for each in (one, other))
     if value is None or minus is None:
         return Difference(None, None)
-    samples = [_resampled(true, each, bootstrap, seed)[metric] for each in (one, other)]
+    samples = [_resampled(true, each, bootstrap, seed, groups)[metric] for each in (one, other)]
     return Difference(value - minus, interval(samples[0] - samples[1]))
 
 
@@ -187,11 +197,11 @@ def _spread(values: Values | None) -> float | None:
 
 
 def _resampled(
-    truth: Values, predictions: Values, bootstrap: int, seed: int
+    truth: Values, predictions: Values, bootstrap: int, seed: int, groups: Sequence[str]
 ) -> dict[Metric, Values]:
     """Return every metric's mean over seeds on each resample; empty for too few videos."""
     blocks = []
-    for counts in resamples(len(truth), bootstrap, seed):
+    for counts in resamples(len(truth), bootstrap, seed, groups):
         measured = [measure(truth, prediction, counts) for prediction in predictions]
         blocks.append({m: np.mean([each[m] for each in measured], axis=0) for m in METRICS})
     return {m: np.concatenate([np.empty(0), *(block[m] for block in blocks)]) for m in METRICS}

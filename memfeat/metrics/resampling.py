@@ -1,6 +1,6 @@
 """Correlations and errors over many resamples of the videos at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -71,19 +71,30 @@ def _scaled(values: Values) -> Values:
     return centred / largest if largest else centred
 
 
-def resamples(n: int, bootstrap: int, seed: int) -> Iterator[Values]:
+def resamples(n: int, bootstrap: int, seed: int, groups: Sequence[str] = ()) -> Iterator[Values]:
     """Yield blocks (resamples, n): how often each video is drawn; `bootstrap` rows in all.
 
-    With fewer than `MIN_VIDEOS` there are none.
+    Where videos share one of `groups`, whole groups are drawn, as many as there are. With fewer
+    than `MIN_VIDEOS` videos or groups there are none.
     """
-    if n < MIN_VIDEOS:
+    of_group = group_indices(groups) if len(set(groups) - {""}) else np.arange(n)
+    units = int(of_group.max(initial=-1)) + 1
+    if units < MIN_VIDEOS:
         return
     generator = np.random.default_rng(seed)
     rows = max(1, BLOCK // n)
     for start in range(0, bootstrap, rows):
         size = min(rows, bootstrap - start)
-        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        drawn = generator.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
+        yield counts[:, of_group].astype(np.float64)
+
+
+def group_indices(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Number groups in order of appearance: (videos,); a video without a name is one of its own."""
+    number: dict[object, int] = {}
+    keys = (name or (at,) for at, name in enumerate(groups))
+    return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
 
 def interval(samples: Values) -> Interval | None:

@@ -22,8 +22,10 @@ class Calibration:
 
     Attributes:
         errors: float64 (videos,), true score minus prediction on the dev split, which training did
-            not fit but stopped by.
-        learned: float64 (videos,), the train split's true scores, in increasing order.
+            not fit but stopped by; of a run with folds on all of these, each by the model that did
+            not see it.
+        learned: float64 (videos,), the true scores of the train split, or of all folds, in
+            increasing order.
     """
 
     errors: NDArray[np.float64]
@@ -49,11 +51,11 @@ class Calibration:
 
         Of several runs', the errors are of the dev videos that all have in common.
         """
-        splits = [_scored(predictions, "dev") for predictions in runs]
+        splits = [_scored(predictions, predictions.held_out) for predictions in runs]
         common = [name for name in splits[0] if all(name in split for split in splits)]
         truth = [splits[0][name][0] for name in common]
         predicted = [np.mean([split[name][1] for split in splits]) for name in common]
-        train = [_scored(predictions, "train") for predictions in runs]
+        train = [_scored(predictions, predictions.learned) for predictions in runs]
         known = {name: split[name][0] for split in train for name in split}
         return cls(np.array(truth) - np.array(predicted), np.sort(list(known.values())))
 

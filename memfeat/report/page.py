@@ -30,7 +30,7 @@ from memfeat.runs.files import table_path
 
 BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn
 WORST_OF_PAIR = 3  # videos
-SPLIT_ORDER = ("test", "dev", "train")  # the order in which a run shows them
+SPLIT_ORDER = ("test", "folds", "dev", "train")  # the order in which a run shows them
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ metrics.json          metrics by split; written last, so a folder with it is com
 ====================  ==============================================================================
 
 Several seeds are several such folders, `seed-0` and so on, in one without history and model: its
-predictions are the mean over seeds, its metrics their mean and standard deviation.
+predictions are the mean over seeds, its metrics their mean and standard deviation. So are folds,
+`fold-1` and so on, in a seed's folder; see `memfeat.runs.folds`.
 """
 
 from memfeat.runs.familiar import FamiliarVideos, shown_seconds
@@ -33,7 +34,9 @@ from memfeat.runs.files import (
     read_object,
     seed_folder,
 )
+from memfeat.runs.folds import Folds, pooled, read_folds
 from memfeat.runs.predictions import (
+    IN_FOLDS,
     Predictions,
     format_predictions,
     mean_over_seeds,
@@ -41,12 +44,13 @@ from memfeat.runs.predictions import (
     split_metrics,
 )
 from memfeat.runs.run import Run
-from memfeat.runs.writing import begin_run, finish_seed, write_scores
+from memfeat.runs.writing import begin_run, finish_seed, write_pooled, write_scores
 
 __all__ = [
     "ABLATION",
     "FAMILIAR",
     "FINETUNED",
+    "IN_FOLDS",
     "METRICS",
     "MODEL",
     "NO_SOURCE",
@@ -54,6 +58,7 @@ __all__ = [
     "PROVENANCE",
     "TRANSFER",
     "FamiliarVideos",
+    "Folds",
     "Predictions",
     "Run",
     "begin_run",
@@ -62,10 +67,13 @@ __all__ = [
     "is_complete",
     "mean_over_seeds",
     "pair_folder",
+    "pooled",
+    "read_folds",
     "read_object",
     "read_predictions",
     "seed_folder",
     "shown_seconds",
     "split_metrics",
+    "write_pooled",
     "write_scores",
 ]

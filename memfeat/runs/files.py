@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
@@ -142,11 +142,24 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         raise RunError(f"{path} is damaged: {why}; {RECOVER}") from error
 
 
-# One split's entry in METRICS: the fields of `Metrics`, and the seeds where there are several.
+class _FoldFigures(Settings):
+    """One fold's entry in METRICS."""
+
+    fold: int
+    n: int
+    plcc: float | None
+    srocc: float | None
+    mse: float | None
+
+
+# One split's entry in METRICS: the fields of `Metrics`, and the seeds where there are several; of
+# all folds together also the groups and each fold's figures.
 _FIELDS: dict[str, Any] = {
     **{field.name: (field.type, ...) for field in fields(Metrics)},
     "undefined": (Printed | None, ...),
     "seeds": (tuple[int, ...], ()),
+    "groups": (int | None, None),
+    "per_fold": (tuple[_FoldFigures, ...], ()),
 }
 _Figures = create_model("_Figures", __base__=Settings, **_FIELDS)
 
@@ -168,7 +181,7 @@ class _Provenance(BaseModel):
 
 
 FORMATS: Mapping[str, TypeAdapter[Any]] = {
-    METRICS: TypeAdapter(dict[Split, _Figures]),
+    METRICS: TypeAdapter(dict[Literal[Split, "folds"], _Figures]),
     PROVENANCE: TypeAdapter(_Provenance),
 }
 

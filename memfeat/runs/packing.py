@@ -17,6 +17,7 @@ from memfeat.runs.files import (
     SPEC,
     read_object,
 )
+from memfeat.runs.folds import FOLDS
 from memfeat.runs.run import Run
 from memfeat.storage import write_atomically, write_json
 
@@ -51,10 +52,10 @@ def pack_run(run: Run, output: Path, *, predictions: bool = False) -> Path:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output} is there already; name a folder that is not")
-    for folder in dict.fromkeys((run.folder, *run.members)):
+    for folder in dict.fromkeys((run.folder, *run.members, *run.parts)):
         target = output / folder.relative_to(run.folder)
         target.mkdir(parents=True, exist_ok=True)
-        for name in (*KEPT, *((PREDICTIONS,) if predictions else ())):
+        for name in (*KEPT, *((PREDICTIONS, FOLDS) if predictions else ())):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, target / name)
         config = read_object(folder / CONFIG)
@@ -99,7 +100,10 @@ def _card(run: Run) -> Iterator[str]:
         interval = "-" if low_high is None else f"{low_high[0]:.3f} to {low_high[1]:.3f}"
         srocc, plcc, mse = (_figure(values[name]) for name in ("srocc", "plcc", "mse"))
         yield f"| {split} | {values['n']} | {srocc} | {interval} | {plcc} | {mse} |"
-    yield "\nThe model saw train while it learned, and dev chose its epoch or hyperparameters.\n"
+    how = "The model saw train while it learned, and dev chose its epoch or hyperparameters."
+    if config.folds:
+        how = "It averages a model of each fold; `folds` judges each on videos that it did not see."
+    yield f"\n{how}\n"
     yield f"## Limits\n\n{LIMITS}\n"
     settings = json.loads(config.model_dump_json(exclude={"manifest", "cache", "run"}))
     yield "## How it was trained\n\n```json\n" + json.dumps(settings, indent=2) + "\n```\n"

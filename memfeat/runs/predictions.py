@@ -16,13 +16,16 @@ from memfeat.metrics import Metrics, evaluate
 from memfeat.runs.files import RECOVER, read_text
 from memfeat.storage import parse_number
 
+IN_FOLDS = "folds"  # the split of videos that were predicted by a model of other folds
+PREDICTED_SPLITS = (IN_FOLDS, *SPLITS)
+
 
 class Predictions(NamedTuple):
     """Columns of `predictions.csv`, one entry per video.
 
     Attributes:
         video_id: as in the manifest.
-        split: `train`, `dev` or `test`.
+        split: `train`, `dev` or `test`; or `folds`, see `memfeat.runs.folds`.
         score: the truth, float64 (videos,), NaN where it is withheld.
         prediction: float64 (videos,).
     """
@@ -44,6 +47,16 @@ class Predictions(NamedTuple):
         """Return which videos are of a split and have a score, bool (videos,)."""
         of_split: NDArray[np.bool_] = np.array(self.split, dtype=object) == split
         return of_split & ~np.isnan(self.score)
+
+    @property
+    def held_out(self) -> str:
+        """The split to learn a model's usual errors from: `folds` if there are any, or `dev`."""
+        return IN_FOLDS if IN_FOLDS in self.split else "dev"
+
+    @property
+    def learned(self) -> str:
+        """The split of the videos that were learned from: `folds` if there are any, or `train`."""
+        return IN_FOLDS if IN_FOLDS in self.split else "train"
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -87,8 +100,9 @@ def _check_columns(found: Predictions) -> None:
     if len(set(found.video_id)) < len(found.video_id):
         raise ValueError("it holds a video twice")
     for split in found.split:
-        if split not in SPLITS:
-            raise ValueError(f"{short_repr(split)} is not a split; allowed are {', '.join(SPLITS)}")
+        if split not in PREDICTED_SPLITS:
+            allowed = ", ".join(PREDICTED_SPLITS)
+            raise ValueError(f"{short_repr(split)} is not a split; allowed are {allowed}")
     if np.any((found.score < 0) | (found.score > 1)):
         raise ValueError("a score is not in [0, 1]")
 
@@ -104,21 +118,26 @@ def format_predictions(predictions: Predictions) -> bytes:
     return text.getvalue().encode()
 
 
-def split_metrics(seeds: Sequence[Predictions], *, bootstrap: int) -> dict[str, Metrics]:
+def split_metrics(
+    seeds: Sequence[Predictions], *, bootstrap: int, groups: Sequence[str] = ()
+) -> dict[str, Metrics]:
     """Compare predictions with the truth, split by split; splits without scores are left out.
 
     Args:
         seeds: one or several predictions of the same videos; of several, each metric is the mean
             over seeds.
         bootstrap: resamples per interval.
+        groups: each video's group, for intervals over groups; see `evaluate`.
     """
     predicted = np.stack([seed.prediction for seed in seeds])
     metrics: dict[str, Metrics] = {}
-    for split in SPLITS:
+    named: NDArray[np.object_] = np.array(groups, dtype=object)
+    for split in PREDICTED_SPLITS:
         chosen = seeds[0].scored(split)
         if chosen.any():
             truth = seeds[0].score[chosen]
-            metrics[split] = evaluate(truth, predicted[:, chosen], bootstrap=bootstrap)
+            own = named[chosen].tolist() if groups else ()
+            metrics[split] = evaluate(truth, predicted[:, chosen], bootstrap=bootstrap, groups=own)
     return metrics
 
 

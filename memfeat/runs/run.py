@@ -32,6 +32,7 @@ from memfeat.runs.files import (
     read_object,
     seed_folder,
 )
+from memfeat.runs.folds import fold_folder
 from memfeat.runs.predictions import Predictions, read_predictions
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a run that is refused needs none of it
@@ -60,6 +61,8 @@ class Run:
         baseline: its name if scikit-learn fitted it, or None.
         members: one folder per seed, in the order of `config.seeds`; `(folder,)` for one seed, or
             for a baseline.
+        parts: the folders that hold a model: with folds, each fold's of each member; else the
+            members.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,6 +74,9 @@ class Run:
         self.baseline: str | None = self.provenance.get("baseline")
         seeds = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
         self.members = (folder,) if self.baseline else seeds
+        numbers = range(1, self.config.folds + 1)
+        of_folds = (fold_folder(member, number) for member in self.members for number in numbers)
+        self.parts = tuple(of_folds) or self.members
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -103,13 +109,13 @@ class Run:
                 "interrupted, the same `memfeat train` command finishes it"
             )
         run = cls(folder)
-        for member in run.members:
+        for member in (*run.members, *run.parts):
             if not is_complete(member):
                 raise RunError(f"{folder} is incomplete: {member} holds no {METRICS}; {RECOVER}")
         return run
 
     def predictions(self) -> Predictions:
-        """Read every video's prediction, the mean over seeds.
+        """Read every video's prediction, the mean over seeds; with folds, see `Folds`.
 
         Raises:
             RunError: `predictions.csv` is missing or damaged.
@@ -117,12 +123,12 @@ class Run:
         return read_predictions(self.folder / PREDICTIONS)
 
     def histories(self) -> list[list[dict[str, Any]]]:
-        """Read each seed's `history.jsonl`, an object for each epoch; a baseline has none.
+        """Read each model's `history.jsonl`, an object for each epoch; a baseline has none.
 
         Raises:
             RunError: one is missing or damaged.
         """
-        return [] if self.baseline else [read_history(member / HISTORY) for member in self.members]
+        return [] if self.baseline else [read_history(part / HISTORY) for part in self.parts]
 
     def warnings(self) -> list[str]:
         """Return a line for each sign that its training did not work out.
@@ -139,12 +145,12 @@ class Run:
                 "epochs; train for more (max_epochs)"
             )
         predictions = self.predictions()
-        dev = predictions.scored("dev")
+        dev = predictions.scored(predictions.held_out)
         spread, own = np.std(predictions.score[dev]), np.std(predictions.prediction[dev])
         if dev.any() and own < ALL_BUT_CONSTANT * spread:
             found.append(
                 f"its predictions hardly differ from video to video: their standard deviation is "
-                f"{own:.2g} on dev, that of the scores {spread:.2g}"
+                f"{own:.2g} on {predictions.held_out}, that of the scores {spread:.2g}"
             )
         return found
 
@@ -157,22 +163,22 @@ class Run:
         return FamiliarVideos.read(self.members[0])
 
     def regressors(self) -> "list[Regressor] | list[FittedRegressor]":
-        """Build every seed's model with its trained weights, on the CPU, in evaluation mode.
+        """Build every model with its trained weights, on the CPU, in evaluation mode.
 
-        A baseline has a single one.
+        There is one for each of `parts`, in their order.
 
         Raises:
             RunError: a checkpoint is missing, damaged, or of another model than `config.json`.
         """
         if self.baseline:
-            return [self._fitted()]
-        return [self._regressor(member) for member in self.members]
+            return [self._fitted(part) for part in self.parts]
+        return [self._regressor(part) for part in self.parts]
 
-    def _fitted(self) -> "FittedRegressor":
+    def _fitted(self, part: Path) -> "FittedRegressor":
         from memfeat.models import FittedRegressor  # noqa: PLC0415
 
-        path, dim = self.folder / MODEL, sum(spec.dim for spec in self.specs)
-        weights = _read_weights(path, self.provenance.get("model_sha256"))
+        path, dim = part / MODEL, sum(spec.dim for spec in self.specs)
+        weights = _read_weights(path, read_checked(part / PROVENANCE).get("model_sha256"))
         try:
             return FittedRegressor.of(weights, dim).eval()
         except RuntimeError as error:
@@ -182,13 +188,13 @@ class Run:
                 f"{RECOVER}. {reason}"
             ) from error
 
-    def _regressor(self, member: Path) -> "Regressor":
+    def _regressor(self, part: Path) -> "Regressor":
         import torch  # noqa: PLC0415
 
         from memfeat.models import regressor_of  # noqa: PLC0415
 
-        path, dims = member / MODEL, [spec.dim for spec in self.specs]
-        weights = _read_weights(path, read_checked(member / PROVENANCE).get("model_sha256"))
+        path, dims = part / MODEL, [spec.dim for spec in self.specs]
+        weights = _read_weights(path, read_checked(part / PROVENANCE).get("model_sha256"))
         try:
             # First without memory: a config of a hundred bytes can name a model of a terabyte.
             with torch.device("meta"):

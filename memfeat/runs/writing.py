@@ -21,6 +21,15 @@ from memfeat.runs.files import (
     read_object,
     seed_folder,
 )
+from memfeat.runs.folds import (
+    FOLDS,
+    Folds,
+    fold_folder,
+    fold_metrics,
+    format_folds,
+    pooled,
+    read_folds,
+)
 from memfeat.runs.predictions import (
     Predictions,
     format_predictions,
@@ -60,12 +69,12 @@ def begin_run(config: TrainConfig | FinetuneConfig, specs: Sequence[CacheSpec] =
 
 
 def write_history(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
-    """Write a line for each epoch, given as a mapping; the seed is not written.
+    """Write a line for each epoch, given as a mapping; seed and fold are not written.
 
     Raises:
         OSError: the disk is full, and so on.
     """
-    rows = ({k: v for k, v in epoch.items() if k != "seed"} for epoch in history)
+    rows = ({k: v for k, v in epoch.items() if k not in {"seed", "fold"}} for epoch in history)
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     write_atomically(folder / HISTORY, lines.encode())
 
@@ -123,15 +132,57 @@ def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     members = [seed_folder(folder, config, seed) for seed in config.seeds]
     predictions = [read_predictions(member / PREDICTIONS) for member in members]
     provenance = [read_object(member / PROVENANCE) for member in members]
-    own = {key: [each[key] for each in provenance] for key in ("best_epoch", "stopped_because")}
-    seconds = round(sum(each["seconds"] for each in provenance), 3)
+    folds = read_folds(members[0]) if config.folds else None
     begin_run(config, specs)
-    shared = {key: value for key, value in provenance[0].items() if key != "model_sha256"}
-    write_json(folder / PROVENANCE, shared | own | {"seconds": seconds})
+    write_json(folder / PROVENANCE, _of_all(provenance))
+    if folds:
+        write_atomically(folder / FOLDS, format_folds(folds))
     write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(predictions)))
-    metrics = split_metrics(predictions, bootstrap=config.bootstrap)
+    metrics = _metrics(predictions, folds, config.bootstrap)
     seeds = {"seeds": list(config.seeds)}
-    write_json(folder / METRICS, {split: m.as_dict() | seeds for split, m in metrics.items()})
+    write_json(folder / METRICS, {split: values | seeds for split, values in metrics.items()})
+
+
+def write_pooled(config: TrainConfig, folds: Folds, facts: Mapping[str, Any]) -> None:
+    """Write what the finished models of all folds make together into `config.run`: it is complete.
+
+    `facts` are those of all data; the folds' own are of their parts.
+
+    Raises:
+        RunError: a fold's folder is damaged.
+        OSError: a file cannot be written; the run stays incomplete.
+    """
+    folder = config.run
+    parts = [fold_folder(folder, number) for number in range(1, config.folds + 1)]
+    predictions = pooled([read_predictions(part / PREDICTIONS) for part in parts], folds)
+    provenance = _of_all([read_object(part / PROVENANCE) for part in parts])
+    write_json(folder / PROVENANCE, {**provenance, **facts})
+    write_atomically(folder / FOLDS, format_folds(folds))
+    write_atomically(folder / PREDICTIONS, format_predictions(predictions))
+    write_json(folder / METRICS, _metrics([predictions], folds, config.bootstrap))
+
+
+def _of_all(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum up what several models' runs say of themselves; what differs becomes a list."""
+    shared = {k: value for k, value in provenance[0].items() if k not in {"model_sha256", "fold"}}
+    own = {
+        key: [value for each in provenance for value in _as_list(each[key])]
+        for key in ("best_epoch", "stopped_because", "hyperparameters")
+        if key in shared
+    }
+    return shared | own | {"seconds": round(sum(each["seconds"] for each in provenance), 3)}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _metrics(
+    seeds: Sequence[Predictions], folds: Folds | None, bootstrap: int
+) -> dict[str, dict[str, Any]]:
+    if folds:
+        return fold_metrics(seeds, folds, bootstrap=bootstrap)
+    return {split: m.as_dict() for split, m in split_metrics(seeds, bootstrap=bootstrap).items()}
 
 
 def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> None:
@@ -140,6 +191,6 @@ def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> N
     Raises:
         OSError: a file cannot be written.
     """
-    metrics = split_metrics([predictions], bootstrap=bootstrap)
+    metrics = _metrics([predictions], None, bootstrap)
     write_atomically(folder / PREDICTIONS, format_predictions(predictions))
-    write_json(folder / METRICS, {split: value.as_dict() for split, value in metrics.items()})
+    write_json(folder / METRICS, metrics)

@@ -1,6 +1,7 @@
 """Stage 2: a table of features and scored records to a trained run."""
 
 from memfeat.training.batches import Stream, Videos
+from memfeat.training.evaluation import evaluate_run, predict_run
 from memfeat.training.examples import Examples, Tables
 from memfeat.training.fitting import (
     BestEpoch,
@@ -14,9 +15,8 @@ from memfeat.training.fitting import (
 from memfeat.training.reading import Features, read_features, select_records
 from memfeat.training.seeds import (
     differences_in_settings,
-    evaluate_run,
     finish,
-    predict_run,
+    require_trainable,
     resolve_options,
     train,
     train_seed,
@@ -42,6 +42,7 @@ __all__ = [
     "learning_rate",
     "predict_run",
     "read_features",
+    "require_trainable",
     "resolve_options",
     "score",
     "select_records",

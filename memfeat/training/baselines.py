@@ -29,6 +29,7 @@ from memfeat.runs import (
     read_object,
 )
 from memfeat.training import DevResult, Examples, versions
+from memfeat.training.folds import train_folds
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -123,10 +124,13 @@ class FittedBaseline:
     model: FittedRegressor
 
 
-def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> FittedBaseline:
+def fit_baseline(
+    name: str, examples: Examples, *, monitor: Monitor = "l1", refit: bool = False
+) -> FittedBaseline:
     """Fit a baseline on the train split, once for each point of its grid, and keep the best.
 
-    `monitor`, on the dev split, picks it; of equals the first wins.
+    `monitor`, on the dev split, picks it; of equals the first wins. With `refit` the best is then
+    fitted on both, as `GridSearchCV` does.
 
     Raises:
         UnknownNameError: no such baseline.
@@ -145,6 +149,10 @@ def fit_baseline(name: str, examples: Examples, *, monitor: Monitor = "l1") -> F
         gain = DevResult.of(scores[dev], predicted[dev]).gain(monitor)
         points.append((gain, point, predicted, regressor))
     _, hyperparameters, predicted, best = max(points, key=lambda point: point[0])
+    if refit:
+        both = np.concatenate([train, dev])
+        best = baseline.build(**hyperparameters).fit(features[both], scores[both])
+        predicted = np.asarray(best.predict(features), np.float64)
     scaler = best[0]
     arrays = {"mean": scaler.mean_, "scale": scaler.scale_, **baseline.arrays(best[-1])}
     weights = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in arrays.items()}
@@ -158,7 +166,7 @@ def baseline_is_there(config: TrainConfig, facts: Mapping[str, Any]) -> bool:
     Raises:
         RunError: the folder holds a damaged run.
     """
-    if not is_complete(config.run) or not (config.run / MODEL).is_file():
+    if not is_complete(config.run) or not (config.folds or (config.run / MODEL).is_file()):
         return False
     if not (config.run / FAMILIAR).is_file():  # which early versions did not write
         return False
@@ -166,18 +174,22 @@ def baseline_is_there(config: TrainConfig, facts: Mapping[str, Any]) -> bool:
 
 
 def _identity(config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    of_folds = {"folds": [config.folds, config.group, config.fold_seed]} if config.folds else {}
     return {
         "baseline": config.head,
         "monitor": config.monitor,
         "bootstrap": config.bootstrap,
         "data_sha256": facts["data_sha256"],
+        **of_folds,
+        **({"fold": facts["fold"]} if "fold" in facts else {}),
     }
 
 
 def run_baseline(examples: Examples, config: TrainConfig) -> None:
     """Fit the baseline `config.head` and write the run folder `config.run`.
 
-    What is there already of the same baseline on the same data is kept.
+    What is there already of the same baseline on the same data is kept. With folds there is one of
+    each, fitted on all others once its hyperparameters are chosen.
 
     Raises:
         UnknownNameError, TrainingError: as for `fit_baseline`.
@@ -187,8 +199,12 @@ def run_baseline(examples: Examples, config: TrainConfig) -> None:
     wanted = _identity(config, examples.facts)
     if baseline_is_there(config, examples.facts):
         return
+    if config.folds:
+        train_folds(examples, config, run_baseline, wanted)
+        return
     start = time.perf_counter()
-    fitted = fit_baseline(config.head, examples, monitor=config.monitor)
+    refit = "fold" in wanted
+    fitted = fit_baseline(config.head, examples, monitor=config.monitor, refit=refit)
     provenance = {
         **wanted,
         "hyperparameters": fitted.hyperparameters,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -35,11 +35,15 @@ class Examples:
         tables: the features, one table for each cache, those of other videos included.
         records: one per video.
         positions: for each table int64 (videos,), each video's index in it.
+        splits: each video's split: the record's, or another role; see `divided`.
+        listed: all records, those without features included.
     """
 
     tables: tuple[FeatureTable, ...]
     records: tuple[VideoRecord, ...]
     positions: tuple[NDArray[np.int64], ...]
+    splits: tuple[str, ...]
+    listed: tuple[VideoRecord, ...]
 
     @classmethod
     def join(
@@ -59,13 +63,20 @@ class Examples:
         indices = [{name: i for i, name in enumerate(table.video_ids)} for table in several]
         kept = tuple(r for r in records if all(r.video_id in index for index in indices))
         positions = [np.array([index[r.video_id] for r in kept], np.int64) for index in indices]
-        joined = cls(several, kept, tuple(positions))
+        splits = tuple(record.split for record in kept)
+        joined = cls(several, kept, tuple(positions), splits, tuple(records))
         if facts is not None:
-            joined.__dict__["facts"] = dict(facts)  # where a cached_property keeps its value
+            joined.__dict__["facts"] = dict(facts)
             return joined
         for table in several:
             table.require_sound()
         return joined
+
+    def divided(self, splits: Sequence[str]) -> Self:
+        """Return the same videos in other splits, (videos,)."""
+        divided = replace(self, splits=tuple(splits))
+        divided.__dict__["means"] = self.means  # where a cached_property keeps its value
+        return divided
 
     @property
     def specs(self) -> tuple[CacheSpec, ...]:
@@ -124,8 +135,8 @@ class Examples:
 
     def _digest(self, videos: NDArray[np.int64]) -> str:
         """Return the SHA-256 of ids, splits, scores and features of videos, given by index."""
-        chosen = [self.records[index] for index in videos]
-        labels = [[r.video_id, r.split, r.score] for r in chosen]
+        chosen = [(self.records[index], self.splits[index]) for index in videos]
+        labels = [[record.video_id, split, record.score] for record, split in chosen]
         content = hashlib.sha256(json.dumps(labels).encode())
         for table, every in zip(self.tables, self.positions, strict=True):
             positions = every[videos]
@@ -171,12 +182,12 @@ class Examples:
 
     def labelled(self, split: Split) -> NDArray[np.int64]:
         """Return the indices of a split's videos with a score, in order."""
-        chosen = [r.split == split and r.score is not None for r in self.records]
-        return np.flatnonzero(chosen)
+        pairs = zip(self.records, self.splits, strict=True)
+        return np.flatnonzero([own == split and r.score is not None for r, own in pairs])
 
     def require_splits(self) -> None:
         """Refuse to train without scored videos in train and dev; see `require_splits`."""
-        require_splits(self.records, "videos with features")
+        require_splits(self.records, "videos with features", self.splits)
 
     def annotation_weights(self, videos: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return how many answers each of some videos has, given by index, over their mean.
@@ -203,8 +214,8 @@ class Examples:
 
     def columns(self, prediction: NDArray[np.float64]) -> Predictions:
         """Return predictions (videos,) beside the truth."""
-        ids, splits = zip(*((r.video_id, r.split) for r in self.records), strict=True)
-        return Predictions(ids, splits, self.scores, prediction)
+        ids = tuple(record.video_id for record in self.records)
+        return Predictions(ids, self.splits, self.scores, prediction)
 
 
 def _mean_frame(table: FeatureTable, position: int) -> NDArray[np.float64]:

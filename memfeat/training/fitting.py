@@ -38,6 +38,7 @@ class EpochReport:
         dev_l1: mean L1 error on dev after the epoch.
         dev_plcc, dev_srocc: correlations on dev; None where undefined.
         best: whether the monitored value was the best so far.
+        fold: of a run with folds, which one the model is judged on, counted from 1.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class EpochReport:
     dev_plcc: float | None
     dev_srocc: float | None
     best: bool
+    fold: int | None = None
 
 
 class DevResult(NamedTuple):

@@ -29,10 +29,13 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) -> Selection:
+def select_records(
+    manifest: Manifest, *caches: Cache, partial: bool = False, folds: bool = False
+) -> Selection:
     """Select the videos that have features in every cache; those that failed are left out.
 
-    With `partial` those that could be decoded only in part are taken too.
+    With `partial` those that could be decoded only in part are taken too. With `folds` train and
+    dev are divided anew, and what they share is no matter.
 
     Raises:
         TrainingError: videos of the manifest were never extracted; says how many, which, into
@@ -44,7 +47,11 @@ def select_records(manifest: Manifest, *caches: Cache, partial: bool = False) ->
     usable = set.intersection(*(set(cache.usable(partial=partial)) for cache in caches))
     notes = dict.fromkeys(note for cache in caches for note in _left_out(manifest, cache, usable))
     records = tuple(record for record in manifest.records if record.video_id in usable)
-    return Selection(records, (*notes, *_leaks(records, caches)))
+    divided = [
+        r.model_copy(update={"split": "train"}) if folds and r.split == "dev" else r
+        for r in records
+    ]
+    return Selection(records, (*notes, *_leaks(divided, caches)))
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,19 @@ def read_features(
     return Features(records, selection.notes, tables)
 
 
-def require_splits(records: Sequence[VideoRecord], what: str = "videos") -> None:
+def require_splits(
+    records: Sequence[VideoRecord], what: str = "videos", splits: Sequence[str] = ()
+) -> None:
     """Refuse to train without scored videos to learn from and to stop by.
+
+    `splits` are the videos', if they are in others than their records say.
 
     Raises:
         TrainingError: train or dev has none; the message counts what there is.
     """
+    of = splits or [record.split for record in records]
     for split in ("train", "dev"):
-        found = [record for record in records if record.split == split]
+        found = [record for record, own in zip(records, of, strict=True) if own == split]
         if all(record.score is None for record in found):
             held = f"{len(found)} videos, none with a score" if found else "no video"
             raise TrainingError(

@@ -5,7 +5,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,24 +19,22 @@ from memfeat.config import TrainConfig
 from memfeat.devices import CPU, cpu_threads, resolve_devices
 from memfeat.errors import ConfigError, MemfeatError, RunError, TrainingError
 from memfeat.manifest import VideoRecord
-from memfeat.metrics import Metrics
 from memfeat.models import AGGREGATORS, HEADS, parameter_count, resolve_model_options
 from memfeat.models.aggregators import Recurrent
 from memfeat.models.native import kernel
 from memfeat.models.regressor import NO_OPTIONS
 from memfeat.runs import (
-    Predictions,
     Run,
     begin_run,
     finish_seed,
     is_complete,
     seed_folder,
-    split_metrics,
 )
 from memfeat.runs.files import FAMILIAR, require_same_run
 from memfeat.runs.writing import rewrite_scores, write_summary
 from memfeat.training.examples import Examples, Tables
 from memfeat.training.fitting import OnEpoch, fit, score
+from memfeat.training.folds import draw_folds, train_folds
 
 # What does not decide what a model learns: where things lie, where it is computed, and how its
 # scores are evaluated. Of manifest and cache it is the content that counts.
@@ -78,7 +77,7 @@ def train(
             f"there are features of {len(examples.tables)} caches, and the settings name "
             f"{len(config.cache)}; give one table for each cache"
         )
-    examples.require_splits()
+    require_trainable(examples, config)
     for own in unfinished(config, examples.specs, examples.facts):
         train_seed(examples, own, on_epoch=on_epoch)
     finish(config, examples.specs, examples.facts)
@@ -145,7 +144,7 @@ def _alone(config: TrainConfig) -> list[TrainConfig]:
 
 
 def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | None = None) -> None:
-    """Train a run of one seed and write its folder, `config.run`.
+    """Train a run of one seed, with folds one of each, and write its folder, `config.run`.
 
     A model that is there, trained on the same data, only scores the videos anew.
 
@@ -155,6 +154,9 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
         RunError: the folder cannot be a run's.
         OSError: it cannot be written to.
     """
+    if config.folds:
+        train_folds(examples, config, partial(_train_fold, on_epoch=on_epoch))
+        return
     if _find(config, examples.specs, examples.facts) == "trained":
         _score_again(examples, config)
         return
@@ -179,6 +181,26 @@ def train_seed(examples: Examples, config: TrainConfig, *, on_epoch: OnEpoch | N
     finish_seed(
         config, map(asdict, fitted.history), fitted.regressor, examples.columns(scores), provenance
     )
+
+
+def _train_fold(examples: Examples, config: TrainConfig, on_epoch: OnEpoch | None) -> None:
+    """Train the model of one fold, unless it is there."""
+    if _find(config, examples.specs, examples.facts) != "done":
+        number = examples.facts["fold"]
+        tell = on_epoch and (lambda report: on_epoch(replace(report, fold=number)))
+        train_seed(examples, config, on_epoch=tell)
+
+
+def require_trainable(examples: Examples, config: TrainConfig) -> None:
+    """Refuse to train without scored videos to learn from and to stop by.
+
+    Raises:
+        TrainingError: there are none, or they cannot be divided into folds.
+    """
+    if config.folds:
+        draw_folds(examples.listed, config)
+    else:
+        examples.require_splits()
 
 
 def _score_again(examples: Examples, config: TrainConfig) -> None:
@@ -229,42 +251,6 @@ def _filled_in(
     given = {**dict.fromkeys(used, NO_OPTIONS), **options}
     every = {name: resolve_model_options(registry, name, own) for name, own in given.items()}
     return {name: every[name].model_dump(mode="json") for name in dict.fromkeys(used)}
-
-
-def predict_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> list[Predictions]:
-    """Score videos with each of a run's models; one entry per seed.
-
-    Args:
-        run: the run.
-        tables: features made as the run's were, one table for each of its caches; a single one may
-            stand for itself. Videos without a record go unused.
-        records: the videos; those without features go unused.
-
-    Raises:
-        RunError: the features were made differently, or a checkpoint is damaged.
-        TrainingError: no video has both a record and features.
-    """
-    examples = Examples.join(tables, records)
-    run.require(examples.specs)
-    if not examples.records:
-        counts = " and ".join(str(len(table.video_ids)) for table in examples.tables)
-        raise TrainingError(
-            f"none of the {len(records)} videos has features among the {counts} of "
-            "the cache; give the manifest and the cache of the same videos"
-        )
-    videos = examples.videos(CPU, run.config.aggregator)
-    return [examples.columns(score(model, videos)) for model in run.regressors()]
-
-
-def evaluate_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> dict[str, Metrics]:
-    """Compare a run's predictions with the truth, on its own data or another dataset's.
-
-    Of several seeds each metric is the mean over seeds. Splits without scores are left out.
-
-    Raises:
-        RunError, TrainingError: as for `predict_run`.
-    """
-    return split_metrics(predict_run(run, tables, records), bootstrap=run.config.bootstrap)
 
 
 def _find(
