@@ -16,7 +16,7 @@ from torch.nn import functional
 from towers import TINY_CONFIG, frames, hub_cache, normalised, publish, tiny_models
 
 from memfeat.encoders import create_encoder, encoder_tags, reachable_weights
-from memfeat.encoders.openclip import _plan, _quick_gelu
+from memfeat.encoders.openclip import _plan, quick_gelu_of
 from memfeat.encoders.openclip_weights import source
 from memfeat.errors import EncoderError, UnknownNameError
 
@@ -267,7 +267,7 @@ def test_every_tag_is_run_with_the_activation_open_clip_records_for_it():
             recorded = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
             # One record is silent, while the model's own configuration is not.
             expected = recorded or name == "roberta-ViT-B-32"
-            assert _quick_gelu(name, "auto", source(name, tag)) == expected, (name, tag)
+            assert quick_gelu_of(name, "auto", source(name, tag)) == expected, (name, tag)
             compared += 1
     assert compared > 50
 

@@ -41,10 +41,15 @@ def normalised(pixels: Tensor, mean: Any, std: Any) -> Tensor:
 
 
 @contextmanager
-def tiny_models(folder: Path, visions: Mapping[str, dict[str, Any]]) -> Iterator[None]:
-    """Add models to those of open_clip: the tiny one, each with changes to its image tower."""
+def tiny_models(
+    folder: Path,
+    visions: Mapping[str, dict[str, Any]],
+    texts: Mapping[str, dict[str, Any]] = {},
+) -> Iterator[None]:
+    """Add models to those of open_clip: the tiny one, each with changes to either tower."""
     for name, changes in visions.items():
         config = TINY_CONFIG | {"vision_cfg": TINY_CONFIG["vision_cfg"] | changes}
+        config["text_cfg"] = TINY_CONFIG["text_cfg"] | texts.get(name, {})
         config["quick_gelu"] = name.endswith("-quickgelu")
         (folder / f"{name}.json").write_text(json.dumps(config))
     factory = open_clip.factory

@@ -11,6 +11,7 @@ from memfeat.errors import CacheError
 
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"
+TEXT = "text: "  # what `sampling` begins with where texts were encoded, not frames
 ROUNDING = {"batch_size"}  # fields that change last bits at most, which no model can tell
 
 
@@ -29,7 +30,7 @@ class CacheSpec(Settings):
         untagged_hd: the matrix with which untagged video of 720 lines or more is turned into RGB:
             `BT.709`, and `BT.601` in caches made before this was recorded.
         sampling: which frames are kept; see `memfeat.decoding.sampling`. `as given` for features
-            made elsewhere: a row for each step there was.
+            made elsewhere: a row for each step there was. Of texts `text: ` and which.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -66,6 +67,11 @@ class CacheSpec(Settings):
         return self.weights == IMPORTED
 
     @property
+    def is_text(self) -> bool:
+        """Whether the features are of texts, not of frames."""
+        return self.sampling.startswith(TEXT)
+
+    @property
     def num_tokens(self) -> int:
         """Vectors a frame."""
         return count_tokens(self.tokens)
@@ -82,6 +88,8 @@ class CacheSpec(Settings):
         tokens = f" x {self.num_tokens} tokens ({self.tokens})" if self.num_tokens > 1 else ""
         clips = f", one vector for {self.clip_frames} frames" if self.clip_frames > 1 else ""
         sampled = f", frames sampled by {self.sampling}" if self.sampling != "every" else ""
+        if self.is_text:
+            sampled = f", of {self.sampling}"
         how = f"{self.dim}-d{tokens}{clips}{sampled}"
         if self.is_random:
             return (
@@ -92,20 +100,22 @@ class CacheSpec(Settings):
     @property
     def flags(self) -> str:
         """The flags of `memfeat extract` that make such embeddings, but for a checkpoint's path."""
+        texts = self.sampling.removeprefix(TEXT).split(", ") if self.is_text else []
         values = {
             "encoder": self.encoder,
             "weights": self.weights if self.is_random else None,
             "tokens": self.tokens,
-            "sampler": self.sampling,
+            "sampler": "every" if texts else self.sampling,
             "max_frames": self.max_frames,
             "max_seconds": self.max_seconds,
             "batch_size": self.batch_size,
         }
-        return " ".join(
+        flags = [
             f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
             for name, value in values.items()
             if name == "encoder" or value != ExtractConfig.model_fields[name].default
-        )
+        ]
+        return " ".join([*flags, *(f"--text {shlex.quote(text)}" for text in texts)])
 
     def require(self, other: "CacheSpec", message: str, *, ignored: Container[str] = ()) -> None:
         """Refuse `other` unless it equals this spec in all fields but those `ignored`.

@@ -1,4 +1,4 @@
-"""Frame encoders: frozen image models, by name, that turn frames into unit vectors.
+"""Encoders: frozen models, by name, that turn frames, or texts, into unit vectors.
 
 A family of encoders imports the library that it wraps when one of its encoders is asked for.
 """
@@ -7,6 +7,8 @@ from memfeat.encoders import (  # noqa: F401 (registers the families)
     efficientnet,
     i3d,
     openclip,
+    openclip_texts,
+    sentences,
     timm_models,
 )
 from memfeat.encoders.choosing import (
@@ -18,17 +20,33 @@ from memfeat.encoders.choosing import (
 )
 from memfeat.encoders.encoder import Encoding, FrameEncoder
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
+from memfeat.encoders.texts import (
+    TEXT_ENCODERS,
+    TextEncoder,
+    TextFamily,
+    TextTower,
+    create_text_encoder,
+    is_text_encoder,
+    text_encoder_names,
+)
 
 __all__ = [
     "ENCODERS",
+    "TEXT_ENCODERS",
     "EncoderFamily",
     "Encoding",
     "FrameEncoder",
+    "TextEncoder",
+    "TextFamily",
+    "TextTower",
     "Tower",
     "VectorShape",
     "create_encoder",
+    "create_text_encoder",
     "encoder_names",
     "encoder_tags",
+    "is_text_encoder",
     "reachable_weights",
+    "text_encoder_names",
     "vector_shape",
 ]

@@ -26,17 +26,48 @@ RECORDED = (
 )
 
 
-class FrameEncoder:
+class Encoder:
+    """Base of all encoders: a frozen model on a device.
+
+    Attributes:
+        name: the encoder's.
+        precision: `float32`, `bfloat16` or `float16`.
+        compiled: whether torch compiles it, for each batch size anew when that is first seen.
+        device: where it runs.
+    """
+
+    name: str
+    precision: str
+    compiled: bool = False
+    device: torch.device
+
+    @contextmanager
+    def errors_of_device(self, what: str) -> Iterator[None]:
+        """Turn errors of torch and the device into `EncoderError`; `what` is worked on."""
+        try:
+            yield
+        except RuntimeError as error:  # those of CUDA are such, too little memory included
+            reason = str(error).strip().partition("\n")[0]
+            if isinstance(error, torch.cuda.OutOfMemoryError) or NO_MEMORY in reason:
+                text = f"there is no memory on {self.device} for {what} with {self.name}; "
+                advice = "give a smaller --batch-size, or end what else uses it"
+            elif "CUDA" in reason or "cuda" in type(error).__module__:
+                text = f"{self.device} failed at {what} with {self.name} ({reason}); "
+                advice = "`memfeat doctor` tries it; finished shards are kept"
+            elif self.compiled:
+                text = f"torch cannot compile {self.name} here ({reason}); "
+                advice = "leave out --compile"
+            else:
+                raise
+            raise EncoderError(text + advice) from error
+
+
+class FrameEncoder(Encoder):
     """A frozen image encoder: frames, or clips of several, to unit vectors (paper, section 2.1).
 
     The same weights, precision, device, number of threads and batch size give the same vector for
     the same frame, to the last bit, wherever it stands in the batch. It also has the attributes of
     its `Tower`, but for the module.
-
-    Attributes:
-        precision: `float32`, `bfloat16` or `float16`.
-        compiled: whether torch compiles it, for each batch size anew when that is first seen.
-        device: where it runs.
     """
 
     def __init__(
@@ -62,7 +93,7 @@ class FrameEncoder:
         self.device = device
         self.precision = choose_precision(precision, device, tower.half_precision)
         self._dtype = PRECISIONS[self.precision]
-        with self._errors_of_device("the weights"):
+        with self.errors_of_device("the weights"):
             if device.type == "cuda":
                 torch.cuda.set_device(device)  # or pinned memory would take a context of another
             self._module = tower.module.eval().requires_grad_(False).to(device, self._dtype)
@@ -113,33 +144,13 @@ class FrameEncoder:
         """
         self._check(pixels)
         what = f"{len(pixels)} {self.inputs} at once"
-        with self._errors_of_device(what), exact_float32(), torch.inference_mode():
+        with self.errors_of_device(what), exact_float32(), torch.inference_mode():
             images = pixels.to(self.device, non_blocking=True).movedim(-1, 1).float()
             images = images.sub_(self._shift).div_(self._scale).to(self._dtype)
             features: Tensor = self._module(images).float()
             vectors = features.view(len(pixels), -1, self.dim)
             norms = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
             return Encoding(self, vectors.div(norms).flatten(1), norms.flatten(1))
-
-    @contextmanager
-    def _errors_of_device(self, what: str) -> Iterator[None]:
-        """Turn errors of torch and the device into `EncoderError`; `what` is worked on."""
-        try:
-            yield
-        except RuntimeError as error:  # those of CUDA are such, too little memory included
-            reason = str(error).strip().partition("\n")[0]
-            if isinstance(error, torch.cuda.OutOfMemoryError) or NO_MEMORY in reason:
-                text = f"there is no memory on {self.device} for {what} with {self.name}; "
-                advice = "give a smaller --batch-size, or end what else uses it"
-            elif "CUDA" in reason or "cuda" in type(error).__module__:
-                text = f"{self.device} failed at {what} with {self.name} ({reason}); "
-                advice = "`memfeat doctor` tries it; finished shards are kept"
-            elif self.compiled:
-                text = f"torch cannot compile {self.name} here ({reason}); "
-                advice = "leave out --compile"
-            else:
-                raise
-            raise EncoderError(text + advice) from error
 
     def spec(
         self,
@@ -204,7 +215,7 @@ class Encoding:
     def wait(self) -> None:
         """Wait until the batch is encoded, so that its pixels may be written to again."""
         if self._event is not None:
-            with self._encoder._errors_of_device("a batch"):
+            with self._encoder.errors_of_device("a batch"):
                 self._event.synchronize()
 
     def result(self) -> Tensor:

@@ -37,8 +37,17 @@ def download(repository: str, files: Sequence[str]) -> Path:
     return Path(hf_hub_download(repository, files[-1]))
 
 
-def fetch(name: str, tag: str, wanted: str, download: Callable[[], str | Path]) -> Path:
+def fetch(
+    name: str,
+    tag: str,
+    wanted: str,
+    download: Callable[[], str | Path],
+    otherwise: str = f"give --weights FILE, a checkpoint; or --weights {RANDOM}, for features "
+    "without learned content",
+) -> Path:
     """Download the weights `tag` of the encoder `name`, `wanted` in words, into the cache.
+
+    `otherwise` says what to do without them.
 
     Raises:
         EncoderError: they cannot be had; the message says what to do.
@@ -54,9 +63,8 @@ def fetch(name: str, tag: str, wanted: str, download: Callable[[], str | Path]) 
         raise EncoderError(
             f"{name}'s weights {tag!r} cannot be had: {wanted} is not in the hub's cache, "
             f"{constants.HF_HUB_CACHE}, and could not be downloaded ({reason}). Do the same on a "
-            "connected machine and copy that folder; or give --weights FILE, a checkpoint; or "
-            f"--weights {RANDOM}, for features without learned content. `memfeat doctor` shows "
-            "which weights are there"
+            f"connected machine and copy that folder; or {otherwise}. `memfeat doctor` shows which "
+            "weights are there"
         ) from error
 
 

@@ -63,7 +63,7 @@ class OpenClip(EncoderFamily):
         """
         dim, image_size = _plan(name, tokens)  # refuse before anything is loaded
         source = openclip_weights.source(name, weights)
-        quick_gelu = _quick_gelu(name, activation, source)
+        quick_gelu = _has_choice(name) and quick_gelu_of(name, activation, source)
         tensors = source.load() if source.load else None
         tower = _tower(name, quick_gelu, seed)
         if tensors is not None:
@@ -169,14 +169,12 @@ def _has_choice(name: str) -> bool:
     return "timm_model_name" not in vision and isinstance(vision["layers"], int)
 
 
-def _quick_gelu(name: str, activation: str, source: Source) -> bool:
+def quick_gelu_of(name: str, activation: str, source: Source) -> bool:
     """Decide on QuickGELU from everything that says something about it.
 
     Raises:
         EncoderError: two statements contradict each other, or there are weights and no statement.
     """
-    if not _has_choice(name):
-        return False
     statements = {}
     if source.quick_gelu is not None:
         statements[source.quick_gelu] = source.evidence

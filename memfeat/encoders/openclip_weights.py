@@ -15,8 +15,11 @@ from memfeat.errors import EncoderError
 
 OPENAI_MARKS = {"input_resolution", "context_length", "vocab_size"}  # in its state dicts alone
 TOWER = "visual."  # what the names of the image tower's tensors begin with
+TEXT_TOWER = "text."  # and those of the text tower, where they are kept apart from the rest
+NO_TOWER = {"logit_scale", "logit_bias", *OPENAI_MARKS}
 
 Channels = tuple[float, float, float]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Source:
         quick_gelu: whether they were trained with QuickGELU; None if nothing says so.
         evidence: what says so, in words.
         origin: where they come from, in words.
-        load: returns the image tower's tensors by name; None for random weights.
+        load: returns one tower's tensors by name; None for random weights.
     """
 
     label: str
@@ -65,10 +68,32 @@ def locate(name: str, tag: str) -> Path | None:
     return hub.cached(*_hub_files(_tag_config(name, tag)))
 
 
-def source(name: str, weights: str) -> Source:
+def image_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Keep the image tower's tensors; a file without any by that name may hold nothing else."""
+    image = {
+        name.removeprefix(TOWER): value for name, value in tensors.items() if name.startswith(TOWER)
+    }
+    return image or dict(tensors)
+
+
+def text_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Keep the text tower's tensors: those called so, or else all but the image tower's."""
+    text = {
+        name.removeprefix(TEXT_TOWER): value
+        for name, value in tensors.items()
+        if name.startswith(TEXT_TOWER) and not name.endswith(".position_ids")  # as of old
+    }
+    rest = {n: v for n, v in tensors.items() if not n.startswith(TOWER) and n not in NO_TOWER}
+    return text or rest
+
+
+def source(
+    name: str, weights: str, tower: Callable[[Mapping[str, Tensor]], Tensors] = image_tensors
+) -> Source:
     """Find out about weights given by tag, by path, or as `random`.
 
-    A tag's file is taken from the hub's cache, or downloaded there, once its tensors are loaded.
+    A tag's file is taken from the hub's cache, or downloaded there, once its tensors are loaded;
+    `tower` picks some of them.
 
     Raises:
         UnknownNameError: neither a tag of this model nor a file nor `random`.
@@ -77,13 +102,13 @@ def source(name: str, weights: str) -> Source:
     if weights == RANDOM:
         return Source(RANDOM, UNTRAINED, *_normalisation(name))
     if _tag_config(name, weights):
-        return _from_tag(name, weights)
+        return _from_tag(name, weights, tower)
     if means_file(weights):
-        return _from_file(name, weights_path(weights))
+        return _from_file(name, weights_path(weights), tower)
     raise hub.unknown_weights(name, weights, "open_clip", tags(name))
 
 
-def _from_tag(name: str, tag: str) -> Source:
+def _from_tag(name: str, tag: str, tower: Callable[[Mapping[str, Tensor]], Tensors]) -> Source:
     config = _tag_config(name, tag)
     tag = tag.lower().replace("-", "_")  # as open_clip reads it
     # The table is silent where the model's plain configuration has QuickGELU already.
@@ -97,11 +122,11 @@ def _from_tag(name: str, tag: str) -> Source:
         quick_gelu=bool(config.get("quick_gelu", silent)),
         evidence=f"open_clip's record of the weights {tag!r}",
         origin=f"the file of the weights {tag!r}",
-        load=lambda: _image_tensors(_read(locate(name, tag) or _download(name, tag))),
+        load=lambda: tower(_read(locate(name, tag) or _download(name, tag))),
     )
 
 
-def _from_file(name: str, path: Path) -> Source:
+def _from_file(name: str, path: Path, tower: Callable[[Mapping[str, Tensor]], Tensors]) -> Source:
     """Read a checkpoint, and look for evidence of how it was trained, the surest first."""
     tensors = _read(path)
     trained_on, quick_gelu, evidence = UNSTATED, None, ""
@@ -124,7 +149,7 @@ def _from_file(name: str, path: Path) -> Source:
         quick_gelu=quick_gelu,
         evidence=evidence,
         origin=str(path),
-        load=lambda: _image_tensors(tensors),
+        load=lambda: tower(tensors),
     )
 
 
@@ -153,14 +178,6 @@ def _read(path: Path) -> dict[str, Tensor]:
             "a file of its own"
         )
     return tensors
-
-
-def _image_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the image tower's tensors; a file without any by that name may hold nothing else."""
-    image = {
-        name.removeprefix(TOWER): value for name, value in tensors.items() if name.startswith(TOWER)
-    }
-    return image or dict(tensors)
 
 
 def _normalisation(name: str) -> tuple[Channels, Channels]:
