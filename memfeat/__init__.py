@@ -16,6 +16,7 @@ from memfeat.errors import MemfeatError
 if TYPE_CHECKING:
     from memfeat.api import embed, evaluate, extract, load, train
     from memfeat.cache import Cache
+    from memfeat.manifest import read_manifest
     from memfeat.prediction import Predictor, VideoPrediction
     from memfeat.runs import Run
 
@@ -30,12 +31,14 @@ __all__ = [
     "evaluate",
     "extract",
     "load",
+    "read_manifest",
     "train",
 ]
 
 _PACKAGES = {
     "Cache": "cache",
     "Predictor": "prediction",
+    "read_manifest": "manifest",
     "Run": "runs",
     "VideoPrediction": "prediction",
     **dict.fromkeys(("embed", "evaluate", "extract", "load", "train"), "api"),

@@ -23,10 +23,12 @@ from pydantic import (
 
 from memfeat.errors import ManifestError, short_repr
 from memfeat.storage import (
+    AnyLocation,
     Location,
     Url,
     format_rows,
     is_url,
+    location_of,
     parse_location,
     parse_number,
     read_rows,
@@ -219,18 +221,25 @@ class Manifest:
         return ManifestSummary(tuple(splits), self.datasets, tuple(warnings))
 
 
-def read_manifest(path: Location, root: Location | None = None) -> Manifest:
+def read_manifest(path: AnyLocation, root: AnyLocation | None = None) -> Manifest:
     """Read and check a manifest: CSV, or `.tsv` or `.jsonl` by its suffix; UTF-8, BOM or not.
 
+    Examples:
+        >>> import memfeat
+        >>> manifest = memfeat.read_manifest("mine.csv")
+        >>> len(manifest.records), len(manifest.of_split("dev"))
+        (14, 4)
+
     Args:
-        path: the file. Its columns are all of `REQUIRED` and any of `OPTIONAL`; an empty cell is
-            an unknown value.
+        path: the file, or its URL. Its columns are all of `REQUIRED` and any of `OPTIONAL`; an
+            empty cell is an unknown value.
         root: folder that relative video paths start from; by default the manifest's own.
 
     Raises:
         ManifestError: the first problem in one line, and how many more there are.
     """
-    records, problems = _read(path, root)
+    path = location_of(path)
+    records, problems = _read(path, root if root is None else location_of(root))
     if problems:
         more = len(problems) - 1
         hint = f" ({more} more: `memfeat manifest check` lists them)" if more else ""

@@ -13,6 +13,7 @@ from commands import told
 from predicting import ENCODER, QUICK
 
 import memfeat
+from memfeat.manifest import write_manifest
 
 LIGHT = "import sys, memfeat; assert not {'torch', 'numpy', 'pydantic'} & {*sys.modules}"
 
@@ -157,6 +158,21 @@ def test_what_is_wrong_is_told_as_memfeats_own_error(home, what):
     with pytest.raises(memfeat.MemfeatError) as caught:
         wrong(home)[what]()
     assert "\n" not in str(caught.value)
+
+
+def test_runs_and_predictors_say_in_a_line_what_they_are(home, predictor):
+    run = memfeat.Run.load(home / "run")
+    assert repr(run) == f"<Run {home}/run: {run.config.system} of seeds {list(run.config.seeds)}>"
+    assert repr(predictor) == f"<Predictor of {home}/run>"
+    assert "videos" in repr(memfeat.Cache.open(home / "cache"))
+
+
+def test_a_split_without_scores_cannot_be_evaluated(home, tmp_path):
+    manifest = memfeat.read_manifest(str(home / "m.csv"))
+    records = [record.model_copy(update={"score": None}) for record in manifest.records]
+    write_manifest(tmp_path / "m.csv", records)
+    with pytest.raises(memfeat.MemfeatError, match="videos of test has a score to compare with"):
+        memfeat.evaluate(home / "run", manifest=tmp_path / "m.csv", split="test")
 
 
 def test_a_notebook_shows_score_interval_and_timeline(home, predictor, tmp_path):

@@ -56,7 +56,15 @@ def compare_command(
         require_picture(config.picture)
     predictor = load_predictor(runs, device=config.device, weights=config.weights)
     say_notes(predictor.notes())
-    comparison = predictor.compare(found, allow_images=config.allow_images)
+
+    from memfeat.cli.progress import progress_line
+
+    with progress_line("videos", len(found)) as progress:
+        comparison = predictor.compare(
+            found,
+            allow_images=config.allow_images,
+            on_video=lambda prediction: progress.advance(prediction.name),
+        )
     for failed in comparison.failed:
         say(f"failed: {failed.message}")
     if as_json:

@@ -17,7 +17,6 @@ from memfeat.cli.options import (
     settings_options,
 )
 from memfeat.config import TrainConfig
-from memfeat.errors import ConfigError
 from memfeat.manifest import Split
 from memfeat.storage import Location
 
@@ -100,9 +99,6 @@ def evaluate_command(
 
     features = read_features(found, caches_of(run, caches), split=split)
     say_notes(features.notes)
-    if not any(record.score is not None for record in features.records):
-        which = split or "any split"
-        raise ConfigError(f"{found.path} has no scored video in {which} to compare with")
     evaluated = evaluate_run(run, features.tables, features.records)
     metrics = {name: value.as_dict() for name, value in evaluated.items()}
     datasets = ", ".join(found.datasets) or NO_SOURCE

@@ -75,7 +75,10 @@ class Comparison:
         for each in self.differences:
             best, first = self.ranking[0].name, f"{each.difference:.3f}"
             if each.interval is None:
-                told = f"scores {first} higher than {each.video}; how sure that is is not known"
+                told = (
+                    f"scores {first} higher than {each.video}; how sure that is is not known, for "
+                    "that takes 18 scored dev videos or more"
+                )
             elif each.is_clear:
                 told = f"is more memorable than {each.video}, by {first} [{_range(each.interval)}]"
             else:

@@ -163,6 +163,9 @@ class RatingPredictor(VideoPredictor):
         self.calibration = Calibration(np.empty(0), np.empty(0))
         self.sources = (f"scores: {name} ({self._rater.citation}), a model of memory for images",)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.name}>"
+
     def notes(self) -> list[str]:
         """Return what to say before the first score."""
         return [f"{self.name}: {text}" for text in self._rater.cautions.values()]

@@ -61,6 +61,9 @@ class Scorer:
         self.calibration = Calibration.of_runs(self.runs)
         self._models = [RunModels(run, self.specs, self.device) for run in self.runs]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {', '.join(str(run.folder) for run in self.runs)}>"
+
     @property
     def precision(self) -> str | None:
         """What the first encoder computes in."""

@@ -1,7 +1,7 @@
 """What every predictor does with videos, whatever scores them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import overload
 
 from memfeat.prediction.comparison import Comparison
@@ -71,14 +71,27 @@ class VideoPredictor(ABC):
         return list(self.predict_each(videos, allow_images=allow_images))
 
     def compare(
-        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+        self,
+        videos: Iterable[AnyLocation | Input],
+        *,
+        allow_images: bool = False,
+        on_video: Callable[[VideoPrediction], None] | None = None,
     ) -> Comparison:
         """Tell which of several videos is more memorable, and which frames make it so.
+
+        Args:
+            videos: paths or URLs, or what `find_videos` found.
+            allow_images: whether an image is a video of one frame.
+            on_video: called with each prediction, in order, as soon as it is there.
 
         Raises:
             RunError, EncoderError: see `predict_each`.
             ConfigError: what is given names no file.
             RemoteError: nothing of a storage can be had.
         """
-        predictions = self.predict_each(videos, allow_images=allow_images)
+        predictions = []
+        for prediction in self.predict_each(videos, allow_images=allow_images):
+            predictions.append(prediction)
+            if on_video is not None:
+                on_video(prediction)
         return Comparison.of(predictions, self.calibration.difference_margin)

@@ -78,6 +78,10 @@ class Run:
         of_folds = (fold_folder(member, number) for member in self.members for number in numbers)
         self.parts = tuple(of_folds) or self.members
 
+    def __repr__(self) -> str:
+        what = self.baseline or f"{self.config.system} of seeds {list(self.config.seeds)}"
+        return f"<Run {self.folder}: {what}>"
+
     @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Read a run folder; weights and predictions are read on demand.

@@ -55,8 +55,14 @@ def evaluate_run(run: Run, tables: Tables, records: Sequence[VideoRecord]) -> di
     Of several seeds each metric is the mean over seeds. Splits without scores are left out.
 
     Raises:
-        RunError, TrainingError: as for `predict_run`.
+        RunError, TrainingError: as for `predict_run`; also if no video has a score.
     """
+    if all(record.score is None for record in records):
+        splits = ", ".join(sorted({record.split for record in records})) or "that split"
+        raise TrainingError(
+            f"none of the {len(records)} videos of {splits} has a score to compare with; name "
+            "another split, or a manifest with scores"
+        )
     predictions = predict_run(run, tables, records)
     groups = read_folds(run.folder).of(predictions[0].video_id).group if run.config.folds else ()
     return split_metrics(predictions, bootstrap=run.config.bootstrap, groups=groups)
