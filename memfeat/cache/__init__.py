@@ -3,6 +3,7 @@
 A cache is a folder of HDF5 shards. What is done is what the shards say; there is no other record.
 """
 
+from memfeat.cache.comparing import FeatureDifference, FeatureFile, compare_features, open_both
 from memfeat.cache.exporting import ExportSummary, export_features
 from memfeat.cache.folder import Cache
 from memfeat.cache.importing import ImportSummary, import_features
@@ -20,6 +21,8 @@ __all__ = [
     "CacheStatus",
     "EncodedVideo",
     "ExportSummary",
+    "FeatureDifference",
+    "FeatureFile",
     "FeatureTable",
     "ImportSummary",
     "Repair",
@@ -32,8 +35,10 @@ __all__ = [
     "VideoEntry",
     "VideoFeatures",
     "blocks_of",
+    "compare_features",
     "export_features",
     "import_features",
+    "open_both",
     "repair",
     "same_sources",
     "shard_target",

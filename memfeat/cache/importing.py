@@ -92,14 +92,14 @@ def import_features(
     started = time.perf_counter()
     features = open_source(source)
     found = _checked_ids(features)
-    names = dict(zip(found, found, strict=True)) if wanted is None else _matched(found, wanted)
+    names = dict(zip(found, found, strict=True)) if wanted is None else match_ids(found, wanted)
     if not names:
         raise CacheError(
             f"{source} has none of the {len(wanted or ())} videos wanted: it has {found[0]!r} and "
             f"so on, and {(wanted or ('none',))[0]!r} is the first wanted"
         )
     first = next(features.videos({next(each for each in found if each in names)}))
-    spec = features.spec or _spec(source, _steps(first).shape[1], config)
+    spec = features.spec or _spec(source, as_steps(first).shape[1], config)
     remove_stale_parts(folder)
     cache, set_aside = Cache.open_whole(folder)
     done = _done(cache, spec, features, names) if cache else frozenset()
@@ -129,7 +129,7 @@ def import_features(
     )
 
 
-def _matched(found: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+def match_ids(found: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
     """Map ids of the source to the ids wanted, by the rule by which label files name videos.
 
     Raises:
@@ -231,7 +231,7 @@ def _shards(
         yield shard
 
 
-def _steps(video: SourceVideo) -> NDArray[Any]:
+def as_steps(video: SourceVideo) -> NDArray[Any]:
     """Return a video's features as (time, dim).
 
     Raises:
@@ -258,7 +258,7 @@ def _vectors(video: SourceVideo, spec: CacheSpec, first: str) -> NDArray[np.floa
             vectors that have no length to divide by, that fill up an array, or that are too small
             for float16.
     """
-    steps = _steps(video)
+    steps = as_steps(video)
     if steps.shape[1] != spec.width:
         raise CacheError(
             f"{video.where}: {steps.shape[1]} values a step, but {first} has {spec.width}; all "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memfeat.cli.cache_compare import compare_command
 from memfeat.cli.options import (
     LOCAL_PATH,
     LOCATION,
@@ -28,7 +29,10 @@ FEW = 3  # examples
 
 @click.group("cache", epilog="Example: memfeat cache verify cache/demo/efficientnet-lite0")
 def cache_command() -> None:
-    """Look into a cache, or move features in or out."""
+    """Look into a cache, compare two, or move features in or out."""
+
+
+cache_command.add_command(compare_command)
 
 
 @cache_command.command("info", epilog="Example: memfeat cache info cache/demo/efficientnet-lite0")

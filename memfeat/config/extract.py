@@ -162,6 +162,21 @@ class ImportConfig(Settings):
     manifest: Location | None = Field(None, description="import the videos of this manifest only")
 
 
+class CacheCompareConfig(Settings):
+    """Comparison of features: with which videos the cause of a difference is looked for."""
+
+    manifest: Location | None = Field(
+        None, description="where the videos are: encode a few again, to find what differs"
+    )
+    root: Location | None = Field(
+        None, description="folder that its paths start from [the manifest's own]"
+    )
+    weights: str | None = Field(None, description="the checkpoint, if the cache was made with one")
+    videos: int = Field(3, ge=1, description="that are encoded again")
+    frames: int = Field(8, ge=1, description="of each of these")
+    device: str = Field("auto", description="auto, cpu or cuda:N")
+
+
 EXTRACT = {name: field.default for name, field in ExtractConfig.model_fields.items()}
 SAME = "as in `memfeat extract`"
 

@@ -12,13 +12,14 @@ from memfeat.encoders import (  # noqa: F401 (registers the families)
     timm_models,
 )
 from memfeat.encoders.choosing import (
+    build_tower,
     create_encoder,
     encoder_names,
     encoder_tags,
     reachable_weights,
     vector_shape,
 )
-from memfeat.encoders.encoder import Encoding, FrameEncoder
+from memfeat.encoders.encoder import PRECISIONS, Encoding, FrameEncoder
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 from memfeat.encoders.texts import (
     TEXT_ENCODERS,
@@ -29,9 +30,12 @@ from memfeat.encoders.texts import (
     is_text_encoder,
     text_encoder_names,
 )
+from memfeat.encoders.variants import GELUS, build_variant
 
 __all__ = [
     "ENCODERS",
+    "GELUS",
+    "PRECISIONS",
     "TEXT_ENCODERS",
     "EncoderFamily",
     "Encoding",
@@ -41,6 +45,8 @@ __all__ = [
     "TextTower",
     "Tower",
     "VectorShape",
+    "build_tower",
+    "build_variant",
     "create_encoder",
     "create_text_encoder",
     "encoder_names",

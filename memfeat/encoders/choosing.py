@@ -5,7 +5,7 @@ from pathlib import Path
 from memfeat.config import Tokens
 from memfeat.devices import resolve_device
 from memfeat.encoders.encoder import FrameEncoder, choose_precision
-from memfeat.encoders.family import ENCODERS, EncoderFamily, VectorShape
+from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
 from memfeat.registry import unknown_name
 
 ACTIVATIONS = ("auto", "gelu", "quickgelu")
@@ -46,13 +46,26 @@ def create_encoder(
             device or precision cannot be used.
         ConfigError: `tokens` that the encoder cannot give.
     """
-    family = _family_of(name)
+    _family_of(name)
     on = resolve_device(device)
     choose_precision(precision, on)  # a mistake should not cost the loading of a model
+    tower = build_tower(name, weights, activation=activation, tokens=tokens, seed=seed)
+    return FrameEncoder(tower, precision=precision, device=on, compiled=compiled)
+
+
+def build_tower(
+    name: str,
+    weights: str | None = None,
+    *,
+    activation: str = "auto",
+    tokens: Tokens = "cls",
+    seed: int = 0,
+) -> Tower:
+    """Build an encoder's model alone; arguments and errors are those of `create_encoder`."""
+    family = _family_of(name)
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    tower = family.build(name, weights or family.default_weights, activation, seed, tokens=tokens)
-    return FrameEncoder(tower, precision=precision, device=on, compiled=compiled)
+    return family.build(name, weights or family.default_weights, activation, seed, tokens=tokens)
 
 
 def vector_shape(name: str, tokens: Tokens = "cls") -> VectorShape:

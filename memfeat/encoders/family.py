@@ -46,6 +46,8 @@ class Tower:
         tokens: which vectors of a frame it gives, such as `cls` or `cls+2x2`.
         clip_frames: consecutive frames that it makes one vector of.
         half_precision: `float16` for weights that came in it, else `bfloat16`.
+        projection: what the library computes next, (batch, dim) -> (batch, other), where that is
+            known: a projection into the space of texts, or a classifier.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Tower:
     tokens: Tokens = "cls"
     clip_frames: int = 1
     half_precision: str = "bfloat16"
+    projection: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ ENCODERS: Registry[type[EncoderFamily]] = Registry("encoder family")
 
 def built_activation(module: nn.Module) -> str:
     """Name the activations found among a model's modules, such as `quickgelu` or `gelu+relu`."""
-    found = {_activation(part) for part in module.modules()} - {""}
+    found = {activation_of(part) for part in module.modules()} - {""}
     return "+".join(sorted(found)) or "none"
 
 
@@ -201,6 +204,7 @@ def feature_width(name: str, tower: nn.Module, image_size: int) -> int:
     return feature.shape[1]
 
 
-def _activation(part: nn.Module) -> str:
+def activation_of(part: nn.Module) -> str:
+    """Name the activation that a module is, such as `gelu`; empty for any other module."""
     name = _ACTIVATIONS.get(type(part).__name__, "")
     return "gelu-tanh" if name == "gelu" and getattr(part, "approximate", "") == "tanh" else name

@@ -77,6 +77,7 @@ class OpenClip(EncoderFamily):
                 f"open_clip built {name} with {built}, though quick_gelu={quick_gelu} was asked "
                 "for; this version of open_clip cannot be used with memfeat"
             )
+        projection = _projection(name, tower)
         return Tower(
             name=name,
             weights=source.label,
@@ -90,6 +91,7 @@ class OpenClip(EncoderFamily):
             module=_with_tokens(name, _without_projection(name, tower), tokens, image_size),
             tokens=tokens,
             half_precision=half_precision(tensors),
+            projection=projection,
         )
 
 
@@ -112,6 +114,23 @@ def _tower(name: str, quick_gelu: bool, seed: int) -> Any:
             config["embed_dim"], vision_cfg=vision, text_cfg=NO_TEXT, quick_gelu=quick_gelu
         )
     return model.visual.eval().requires_grad_(False)
+
+
+def _projection(name: str, tower: Any) -> nn.Module | None:
+    """Return what follows a tower's pooling, before it is cut off; None where nothing does."""
+    if isinstance(tower, library().timm_model.TimmModel):
+        own = library().get_model_config(name)["vision_cfg"].get("timm_proj", "linear")
+        found: nn.Module = tower.head if own else tower.trunk.get_classifier()
+        return found if any(True for _ in found.parameters()) else None
+    if isinstance(tower, library().modified_resnet.ModifiedResNet):
+        layer: nn.Module = tower.attnpool.c_proj
+        return layer
+    if getattr(tower, "proj", None) is None:
+        return None
+    width, projected = tower.proj.shape
+    matrix = nn.Linear(width, projected, bias=False).requires_grad_(False)
+    matrix.weight.copy_(tower.proj.T)
+    return matrix
 
 
 def _without_projection(name: str, tower: Any) -> nn.Module:

@@ -64,7 +64,9 @@ class Timm(EncoderFamily):
         built = built_activation(plan)
         refuse_activation(name, built, activation)
         _check_quick_gelu(name, found, built, activation)
-        network = _without_classifier(name, _loaded(name, found, seed))
+        whole = _loaded(name, found, seed)
+        classifier = whole.get_classifier() if hasattr(whole, "get_classifier") else None
+        network = _without_classifier(name, whole)
         if found.path is not None:
             tensors = read_checkpoint(found.path, STATE_DICTS)
             tensors = _without_tensors(found.record.classifier, tensors)
@@ -81,6 +83,10 @@ class Timm(EncoderFamily):
             std=found.record.std,
             module=with_tokens(name, network, tokens, image_size),
             tokens=tokens,
+            # A file's classifier is not read: it may have any number of classes.
+            projection=classifier
+            if isinstance(classifier, nn.Linear) and found.path is None
+            else None,
         )
 
 

@@ -1,17 +1,20 @@
 """Stage 1: videos to a cache of embeddings."""
 
 from memfeat.extraction.encoding import Clips, VideoOutcome, encode_video, encode_videos
+from memfeat.extraction.explaining import Explanation, explain
 from memfeat.extraction.extracting import ExtractionSummary, extract
 from memfeat.extraction.pipeline import usual_decoders
 from memfeat.extraction.rates import Rates
 
 __all__ = [
     "Clips",
+    "Explanation",
     "ExtractionSummary",
     "Rates",
     "VideoOutcome",
     "encode_video",
     "encode_videos",
+    "explain",
     "extract",
     "usual_decoders",
 ]

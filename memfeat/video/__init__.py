@@ -6,16 +6,19 @@ regular local file in one of the formats that `opening` lists, and nothing it re
 
 from memfeat.video.completeness import PARTIAL
 from memfeat.video.header import frames_by_header
-from memfeat.video.pictures import Pixels, resize, squash
+from memfeat.video.pictures import BICUBIC, INTERPOLATIONS, Pixels, crop_square, resize, squash
 from memfeat.video.reading import Frame, Frames, VideoReader, read_frame, read_frames
 from memfeat.video.writing import write_video
 
 __all__ = [
+    "BICUBIC",
+    "INTERPOLATIONS",
     "PARTIAL",
     "Frame",
     "Frames",
     "Pixels",
     "VideoReader",
+    "crop_square",
     "frames_by_header",
     "read_frame",
     "read_frames",

@@ -17,6 +17,14 @@ Pixels = NDArray[np.uint8]
 Matrix = tuple[int, int, int, int] | None  # a, b, c, d of a display matrix [a b u; c d v; x y w]
 TURNS: dict[int, Matrix] = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
 
+BICUBIC = "antialiased bicubic"
+INTERPOLATIONS = {  # to torch's mode, and whether it averages where a picture becomes smaller
+    BICUBIC: ("bicubic", True),
+    "antialiased bilinear": ("bilinear", True),
+    "bicubic": ("bicubic", False),
+    "bilinear": ("bilinear", False),
+    "nearest": ("nearest", False),
+}
 HD_LINES = 720
 # Tags of a matrix that say nothing: of YUV that it is RGB, nothing at all, and a reserved number.
 SILENT_MATRICES = (0, 2, 3)
@@ -145,13 +153,29 @@ def resize_with_pillow(pixels: Pixels, size: int) -> Pixels:
     return np.asarray(squashed)
 
 
-def squash(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Squash uint8 (height, width, 3) to another height and width, as `resize` does."""
+def crop_square(pixels: Pixels, size: int, *, of: int | None = None, how: str = BICUBIC) -> Pixels:
+    """Resize the short side to `of` pixels, by default `size`, and cut (size, size, 3) out.
+
+    Sides are rounded, and the middle is found, as torchvision's Resize and CenterCrop do.
+    """
+    (height, width), short = pixels.shape[:2], of or size
+    if height <= width:
+        height, width = short, int(short * width / height)
+    else:
+        height, width = int(short * height / width), short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    resized = squash(pixels, height, width, how=how)[top : top + size, left : left + size]
+    return np.ascontiguousarray(resized)
+
+
+def squash(pixels: Pixels, height: int, width: int, *, how: str = BICUBIC) -> Pixels:
+    """Squash uint8 (height, width, 3) to another height and width, by one of `INTERPOLATIONS`."""
     if pixels.shape[:2] == (height, width):
         return pixels
     if not (pixels.flags.c_contiguous and pixels.flags.writeable):
         pixels = pixels.copy()
     # A whole batch of one, its channels last, is what torch's fast uint8 kernel takes as it is.
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-    squashed = interpolate(batch, (height, width), mode="bicubic", antialias=True)
+    mode, antialias = INTERPOLATIONS[how]
+    squashed = interpolate(batch, (height, width), mode=mode, antialias=antialias)
     return np.ascontiguousarray(squashed[0].permute(1, 2, 0).numpy())
