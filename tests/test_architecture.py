@@ -21,6 +21,7 @@ ONLY_IMPORTERS = {
     "h5py": "memfeat/cache/*.py",
     "open_clip": "memfeat/encoders/openclip_weights.py",
     "timm": "memfeat/encoders/timm_weights.py",
+    "torchvision": "memfeat/encoders/torchvision_video.py",
     "fsspec": "memfeat/storage/*.py",
     "click": "memfeat/cli/*.py",
 }

@@ -68,7 +68,7 @@ class ExtractConfig(Settings):
     weights: str | None = Field(
         None,
         description="tag, checkpoint file, or `random`; i3d has files only [open_clip: openai; "
-        "timm/...: timm's own default; efficientnet-lite0: imagenet]",
+        "timm/... and torchvision/...: the library's own default; efficientnet-lite0: imagenet]",
     )
     activation: Literal["auto", "gelu", "quickgelu"] = Field(
         "auto", description="only for a checkpoint file that does not name it"

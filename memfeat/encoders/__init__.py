@@ -10,6 +10,7 @@ from memfeat.encoders import (  # noqa: F401 (registers the families)
     openclip_texts,
     sentences,
     timm_models,
+    torchvision_video,
 )
 from memfeat.encoders.choosing import (
     build_tower,
