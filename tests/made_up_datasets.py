@@ -118,10 +118,87 @@ def videomem(folder: Path, counts: Sequence[int] = (14, 3, 3), put: Put = touch)
     return MadeUp(folder, scores, {})
 
 
+CHANNELS = ("Tea @ Home", "Shoes, Inc.", "Käse", "a", "b")
+VIDEM = (
+    "id,url,channelName,channelUrl,categoryId,categoryName,title,description,thumbnailUrl,tags,"
+    "durationString,durationSeconds,viewsCount,likesCount,dislikesCount,favouritesCount,"
+    "commentsCount,engagementsCount,engagementRate,video_id,nb_annotations,memorability_score,"
+    "brand_memorability"
+)
+FEATURES = {"ViT": 24, "R3D": 12}  # kinds and their widths
+
+
+def youtube_id(number: int) -> str:
+    return f"-Made_up{number:03d}"
+
+
+def videm(folder: Path, counts: Sequence[int] = (14, 4), put: Put = touch) -> MadeUp:
+    """Two lists with all columns, some with line breaks; the test set's has no scores.
+
+    Every third advert is of the first channel. The last of either set has no video.
+    """
+    scores: dict[str, float | None] = {}
+    splits: dict[str, str] = {}
+    header = VIDEM.split(",")
+    for part, count, columns in zip(("devset", "testset"), counts, (23, 20), strict=True):
+        rows = []
+        for place in range(count):
+            number = len(scores)
+            name = youtube_id(number)
+            if place < count - 1:
+                put(folder / part / "videos" / f"{name}.mp4", number)
+            channel = number % 3 and number % len(CHANNELS)
+            row: list[object] = [name, f"https://nowhere.example/watch?v={name}"]
+            row += [CHANNELS[channel], f"https://nowhere.example/@{channel}", 24, "Entertainment"]
+            row += [f"Made-up advert {number}", f'Says "buy",\nthen {number}.', "", "['x', 'y']"]
+            row += ["PT1M", 60, *range(7), 1000 + number, 17]
+            row += [score_of(number), "" if number == 1 else score_of(number + 5)]
+            rows.append(row[:columns])
+            scores[name] = score_of(number) if part == "devset" else None
+            splits[name] = "train" if part == "devset" else "test"
+        suffix = "_GT" if part == "devset" else ""
+        write_csv(folder / part / f"{part}_videolist{suffix}.csv", header[:columns], rows)
+    return MadeUp(folder, scores, splits)
+
+
+def videm_features(folder: Path, made: MadeUp) -> None:
+    """Each kind's features of all videos: three rows each, or a single one in the second kind."""
+    for number, (name, split) in enumerate(made.splits.items()):
+        for kind, width in FEATURES.items():
+            rows = np.random.default_rng([number, width]).standard_normal((3, width))
+            part = "testset" if split == "test" else "devset"
+            path = folder / part / "features" / kind / f"{name}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, rows if kind == "ViT" else rows[0])
+
+
+def movie(folder: Path, counts: Sequence[int] = (14, 3), put: Put = touch) -> MadeUp:
+    """A list of scores, and one of excerpts without any; the columns' names are ours."""
+    scores: dict[str, float | None] = {}
+    splits: dict[str, str] = {}
+    for split, count in zip(("train", "test"), counts, strict=True):
+        rows = []
+        for _ in range(count):
+            number = len(scores)
+            put(folder / "excerpts" / f"film_{number}.mkv", number)
+            scores[f"film_{number}"] = score_of(number) if split == "train" else None
+            splits[f"film_{number}"] = split
+            rows.append([f"film_{number}.mkv", f"Film {number // 3}", score_of(number)])
+        columns = 3 if split == "train" else 2
+        header = ["excerpt", "film", "rating"][:columns]
+        write_csv(folder / f"{split}.csv", header, [row[:columns] for row in rows])
+    return MadeUp(folder, scores, splits)
+
+
 MAKERS: dict[str, Callable[..., MadeUp]] = {
     "memento10k": memento10k,
     "memento10k-mediaeval": memento10k_mediaeval,
     "videomem": videomem,
+    "videm": videm,
+    "movie": movie,
+}
+OPTIONS = {  # that a format cannot do without
+    "movie": {"id_column": "excerpt", "score_column": "rating", "group_column": ""},
 }
 
 

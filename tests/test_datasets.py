@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 from commands import run, told
 from made_up_datasets import (
+    CHANNELS,
     MAKERS,
+    OPTIONS,
     MadeUp,
     memento10k,
     memento10k_mediaeval,
+    movie,
     score_of,
+    videm,
     videomem,
     write_csv,
+    youtube_id,
 )
 
 from memfeat.config import ConvertConfig
@@ -32,7 +37,8 @@ VIDEOMEM = "video,short-term_memorability,nb_short-term_annotations"
 
 def converted(name: str, folder: Path, **options: object) -> tuple[Conversion, Manifest]:
     output = folder / "m.csv"
-    conversion = convert(name, folder, output, ConvertConfig.model_validate(options))
+    settings = OPTIONS.get(name, {}) | options
+    conversion = convert(name, folder, output, ConvertConfig.model_validate(settings))
     return conversion, read_manifest(output)
 
 
@@ -66,11 +72,17 @@ def test_a_made_up_folder_becomes_a_manifest_with_every_score_and_split(name, tm
     made: MadeUp = MAKERS[name](tmp_path)
     conversion, manifest = converted(name, tmp_path)
     assert find_problems(conversion.manifest) == ()
-    assert {record.video_id: record.score for record in manifest.records} == made.scores
+    expected = {v: s for v, s in made.scores.items() if v not in conversion.missing}
+    assert {record.video_id: record.score for record in manifest.records} == expected
     assert all(record.path.is_file() for record in manifest.records)
-    if FORMATS.get(name).has_splits:
-        assert {record.video_id: record.split for record in manifest.records} == made.splits
-    assert conversion.missing == conversion.unlisted == ()
+    for record in manifest.records:
+        of_test = made.splits.get(record.video_id) == "test"
+        if FORMATS.get(name).has_splits:
+            assert record.split == made.splits[record.video_id]
+        elif made.splits:
+            assert (record.split == "test") == of_test
+    assert conversion.missing == ((youtube_id(13), youtube_id(17)) if name == "videm" else ())
+    assert conversion.unlisted == ()
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
@@ -347,12 +359,80 @@ def test_a_stem_keeps_dots_that_begin_no_videos_suffix():
     assert stem("http://nowhere.example/x/y.WEBM?z=1") == "y"
 
 
+def test_rows_without_any_video_are_kept_for_features_made_elsewhere(tmp_path):
+    memento10k(tmp_path)
+    other = touched(tmp_path / "other", "x.mp4")
+    conversion, manifest = converted("memento10k", tmp_path, videos=other, keep_missing=True)
+    assert len(manifest.records) == len(conversion.missing) == 7
+
+
 def test_a_folder_without_any_of_the_videos_is_refused(tmp_path):
     memento10k(tmp_path)
     other = touched(tmp_path / "other", "x.mp4")
     message = refusal("memento10k", tmp_path, videos=other)
     assert message.startswith(f"none of the 7 listed videos is in {other}, which holds 1 videos")
     assert "is not there; give the folder" in refusal("memento10k", tmp_path, videos=tmp_path / "n")
+
+
+# --- VIDEM ---
+
+
+def test_adverts_of_a_channel_are_a_group_and_stay_on_one_side(tmp_path):
+    videm(tmp_path, (60, 5))
+    conversion, manifest = converted("videm", tmp_path)
+    splits = {}
+    for number, record in enumerate(converted("videm", tmp_path, keep_missing=True)[1].records):
+        channel = CHANNELS[number % 3 and number % len(CHANNELS)]
+        assert (record.group, record.caption) == (channel, f"Made-up advert {number}")
+        assert record.n_annotations == (17 if record.split != "test" else None)
+        if record.split != "test":
+            splits.setdefault(record.group, set()).add(record.split)
+    assert len(splits) == len(CHANNELS)
+    assert all(len(found) == 1 for found in splits.values())
+    assert {"train", "dev"} == set.union(*splits.values())
+    assert len(manifest.records) == 63
+    assert "first 60 s" in conversion.notes[0]
+
+
+def test_either_of_two_scores_is_the_target_and_one_that_is_missing_is_withheld(tmp_path):
+    videm(tmp_path)
+    _, manifest = converted("videm", tmp_path, target="brand_memorability")
+    brand = [record.score for record in manifest.records if record.split != "test"]
+    assert brand == [None if n == 1 else score_of(n + 5) for n in range(13)]
+
+
+def test_without_the_test_sets_list_there_is_no_test_split_of_it_and_a_note(tmp_path):
+    videm(tmp_path)
+    (tmp_path / "testset" / "testset_videolist.csv").unlink()
+    conversion, _ = converted("videm", tmp_path)
+    assert conversion.notes[-1].startswith("no test set: there is none of testset_videolist_GT.csv")
+
+
+# --- films, and columns that the user names ---
+
+
+def test_films_are_read_from_the_columns_named_and_what_is_assumed_is_said(tmp_path):
+    movie(tmp_path)
+    conversion, manifest = converted("movie", tmp_path, group_column="film")
+    (note,) = conversion.notes
+    assert note.startswith("assumed, for want of a description: test.csv, train.csv list the ")
+    assert note.endswith(
+        "the 14 with a number in 'rating' are to learn from, the 3 without are the test set"
+    )
+    films = {}
+    for record in manifest.records:
+        number = int(record.video_id.removeprefix("film_"))
+        assert record.group == f"Film {number // 3}"
+        films.setdefault(record.group, set()).add(record.split)
+    assert all(len(splits - {"test"}) <= 1 for splits in films.values())
+
+
+def test_columns_that_are_not_named_are_asked_for_with_those_that_are_there(tmp_path):
+    movie(tmp_path)
+    with pytest.raises(ConfigError, match=r"--score-column; .*train.csv \(excerpt, film, rating\)"):
+        converted("movie", tmp_path, score_column="")
+    with pytest.raises(ConfigError, match="id_column = 'x' has no use: format 'videm' knows its"):
+        converted("videm", tmp_path, id_column="x")
 
 
 # --- errors name file, row, column and value ---

@@ -36,6 +36,7 @@ PAGES = (
     *("docs/how-to/predict.md", "README.md"),
     *("docs/how-to/choose-a-system.md", "docs/how-to/features-made-elsewhere.md"),
     *("docs/how-to/read-a-cache.md", "docs/how-to/mediaeval.md", "docs/how-to/papers-tables.md"),
+    "docs/how-to/adverts.md",
     *("docs/how-to/cluster.md", "docs/reference/commands.md", "docs/reference/manifest.md"),
     *("docs/reference/cache.md", "docs/reference/runs.md", "docs/reference/python.md"),
     *("docs/architecture.md", "docs/scaling.md", "CONTRIBUTING.md", "SECURITY.md"),
@@ -53,6 +54,11 @@ NOT_RUN = {
     "would run this test": ("make test",),
     "starts workers, as test_ablation.py does; its settings are read here": (
         *("memfeat ablation grid.toml", "memfeat report runs/grid"),
+    ),
+    "is run by test_videm.py": (
+        *("memfeat manifest from videm ", "memfeat cache import /data/VIDEM/"),
+        *("memfeat extract pipelines/videm.toml", "memfeat ablation pipelines/videm.toml"),
+        *("memfeat submission runs/videm/", "memfeat manifest from movie "),
     ),
     "needs CLIP's, timm's or I3D's weights, or a real dataset": (
         *("memfeat extract pipelines/extract.toml", "memfeat extract --encoder timm/"),

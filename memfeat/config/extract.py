@@ -142,6 +142,13 @@ class ConvertConfig(Settings):
     keep_missing: bool = Field(
         False, description="keep rows whose video was not found, under the name they list"
     )
+    id_column: str | None = Field(
+        None, description="of a format without known columns: which holds ids or file names"
+    )
+    score_column: str | None = Field(None, description="likewise: which holds the scores")
+    group_column: str | None = Field(
+        None, description="likewise: which holds what stays together in folds and splits"
+    )
 
 
 class ImportConfig(Settings):

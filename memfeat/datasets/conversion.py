@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from memfeat.config import ConvertConfig, Split
 from memfeat.datasets.folder import Folder
-from memfeat.datasets.formats import FORMATS, ListedVideo
+from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo
 from memfeat.datasets.splits import with_splits
-from memfeat.errors import ManifestError
+from memfeat.errors import ConfigError, ManifestError
 from memfeat.manifest import SPLITS, VideoRecord, explain, folded_id, write_manifest
 from memfeat.registry import unknown_name
 from memfeat.storage.names import stem
@@ -85,7 +85,7 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
             f"cannot write {output}: name a file that ends in {', '.join(SUFFIXES)}"
         )
     folder = Folder(source)
-    labels = form.read(folder, target)
+    labels = _read(name, form, folder, target, config)
     if not labels.videos:
         raise ManifestError(f"{labels.files[0]} lists no videos")
     inputs = (*labels.files, *filter(None, [config.splits]))
@@ -98,11 +98,12 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     dataset = f"{labels.title}, labels {_digest(labels.files)}{origin}"
     missing_folder = video_folder.path if config.keep_missing else None
     records, notes = _records(videos, paths, dataset, missing_folder)
-    if not paths:
+    if not paths and not config.keep_missing:
         raise ManifestError(
             f"none of the {len(videos)} listed videos is in {video_folder.path}, which holds "
             f"{len(video_folder.videos)} videos; {videos[0].names[0]!r} is the first wanted. Give "
-            "the folder of the videos with --videos"
+            "the folder of the videos with --videos; or, to use features made elsewhere, keep the "
+            "rows with --keep-missing"
         )
     write_manifest(output, records)
     return Conversion(
@@ -114,6 +115,17 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
         unlisted=_unlisted(video_folder, labels.videos, paths),
         notes=(*labels.notes, *notes, *split_notes),
     )
+
+
+def _read(name: str, form: Format, folder: Folder, target: str, config: ConvertConfig) -> Labels:
+    if form.names_columns:
+        return form.read_columns(folder, config)
+    for setting in ("id_column", "score_column", "group_column"):
+        if given := getattr(config, setting):
+            raise ConfigError(
+                f"{setting} = {given!r} has no use: format {name!r} knows its columns"
+            )
+    return form.read(folder, target)
 
 
 def _refuse_duplicates(videos: Sequence[ListedVideo]) -> None:
@@ -173,6 +185,7 @@ def _records(
             "dataset": dataset,
             "n_annotations": count,
             "caption": video.caption,
+            "group": video.group,
         }
         try:
             record = VideoRecord.model_validate(values)

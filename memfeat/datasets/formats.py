@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from memfeat.config import Split
+from memfeat.config import ConvertConfig, Split
 from memfeat.datasets.folder import Folder
 from memfeat.errors import ManifestError, short_repr
 from memfeat.registry import Registry
@@ -26,6 +26,7 @@ class ListedVideo:
         split: None where the format leaves it open.
         score, n_annotations: the cells as read; None or empty where there is none.
         caption: sentences about the video.
+        group: what it shares with others, such as a channel.
         columns: the file's own names of `video_id`, `score` and `n_annotations`, for messages.
     """
 
@@ -36,6 +37,7 @@ class ListedVideo:
     score: Any = None
     n_annotations: Any = None
     caption: str = ""
+    group: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -68,11 +70,13 @@ class Format(ABC):
         about: the files it reads, for the command's help.
         targets: description of each score to choose from, by name; the first is the default.
         has_splits: whether the files say which video is in which split.
+        names_columns: whether the user names the columns; then `read_columns` is used.
     """
 
     about: ClassVar[str]
     targets: ClassVar[Mapping[str, str]]
     has_splits: ClassVar[bool] = True
+    names_columns: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, folder: Folder, target: str) -> Labels:
@@ -85,6 +89,15 @@ class Format(ABC):
         Raises:
             ManifestError: a file is missing or malformed; names file, row and column.
         """
+
+    def read_columns(self, folder: Folder, config: ConvertConfig) -> Labels:
+        """Read label files whose columns `config` names.
+
+        Raises:
+            ConfigError: the format knows its columns, or they are not named.
+            ManifestError: as `read`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names_columns and reads none")
 
 
 FORMATS: Registry[type[Format]] = Registry("format")

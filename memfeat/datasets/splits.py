@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from memfeat.config import ConvertConfig, Split
@@ -12,6 +13,7 @@ from memfeat.manifest import SPLITS
 from memfeat.storage.names import stem
 
 SHARES = {"train": 14, "dev": 3, "test": 3}  # of MediaEval 2022: 7,000, 1,500 and 1,500 videos
+NO_GROUPS: Mapping[str, str] = {}
 SPLIT_NAMES: Mapping[str, Split] = {
     **{split: split for split in SPLITS},
     "val": "dev",
@@ -20,20 +22,31 @@ SPLIT_NAMES: Mapping[str, Split] = {
 
 
 def seeded_split(
-    video_ids: Iterable[str], seed: int, splits: Sequence[Split] = SPLITS
+    video_ids: Iterable[str],
+    seed: int,
+    splits: Sequence[Split] = SPLITS,
+    groups: Mapping[str, str] = NO_GROUPS,
 ) -> dict[str, Split]:
-    """Divide videos 14 : 3 : 3, as MediaEval 2022 did; the draw depends on ids and seed alone."""
+    """Divide videos 14 : 3 : 3, as MediaEval 2022 did, or as nearly as whole groups allow.
 
-    def rank(video_id: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{video_id}".encode()).digest()
+    The draw depends on ids, groups by id, and seed alone.
+    """
 
-    ordered = sorted(video_ids, key=rank)
+    def rank(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+    def unit(video_id: str) -> str:
+        return groups.get(video_id) or video_id
+
+    ordered = sorted(video_ids, key=lambda each: (rank(unit(each)), rank(each)))
+    starts = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if unit(a) != unit(b)]
     total = sum(SHARES[split] for split in splits)
     drawn: dict[str, Split] = {}
     start, share = 0, 0
     for split in splits:
         share += SHARES[split]
-        stop = round(len(ordered) * share / total)
+        wanted = round(len(ordered) * share / total)
+        stop = min((0, *starts, len(ordered)), key=lambda bound: abs(bound - wanted))
         drawn |= dict.fromkeys(ordered[start:stop], split)
         start = stop
     return drawn
@@ -63,7 +76,8 @@ def with_splits(
     seed = config.seed or 0
     open_ids = [video.video_id for video in videos if video.split is None]
     has_test = any(video.split == "test" for video in videos)
-    drawn = seeded_split(open_ids, seed, ("train", "dev") if has_test else SPLITS)
+    groups = {video.video_id: video.group for video in videos if video.group}
+    drawn = seeded_split(open_ids, seed, ("train", "dev") if has_test else SPLITS, groups)
     divided = [replace(video, split=video.split or drawn[video.video_id]) for video in videos]
     return divided, f", split by memfeat with seed {seed}" if open_ids else "", []
 

@@ -12,10 +12,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from memfeat.errors import RunError
+from memfeat.datasets.formats import csv_rows
+from memfeat.errors import ManifestError, RunError
 from memfeat.storage import write_atomically
 
-Layout = Literal["2018", "2021", "2026"]
+Layout = Literal["2018", "2021", "2026", "videm"]
 Missing = Literal["refuse", "mean"]
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -56,7 +57,7 @@ def write_submission(
         path: the run file.
         layout: `2018` for lines of `video,score,confidence`, the confidence always 1 since a
             regressor gives none (ours); `2021` for `id,score`; `2026` for a header and
-            `video,mem_score`.
+            `video,mem_score`. Of `videm` see `write_adverts`.
         video_ids: of the test set.
         predicted: scores by id; may lack some and have others.
         missing: `mean` gives videos without a prediction the mean of the others (ours).
@@ -66,6 +67,46 @@ def write_submission(
         RunError: videos have no prediction, or one that is not in [0, 1].
         OSError: a file cannot be written.
     """
+    scores, without = _completed(video_ids, predicted, missing)
+    header = [["video", "mem_score"]] if layout == "2026" else []
+    confidence = ["1"] if layout == "2018" else []
+    rows = [[name, score, *confidence] for name, score in zip(video_ids, scores, strict=True)]
+    return _write(path, [*header, *rows], len(rows), without, sources)
+
+
+def write_adverts(
+    path: Path,
+    numbers: Mapping[str, str],
+    memorability: Mapping[str, float],
+    brand: Mapping[str, float],
+    *,
+    missing: Missing = "refuse",
+    sources: Sequence[str] = (),
+) -> Submission:
+    """Write a run file of adverts, with a header and `video_id,id,memorability_score,...`.
+
+    Args:
+        path: the run file.
+        numbers: by advert, in the file's order, the organisers' `video_id`.
+        memorability: scores of the adverts; may lack some and have others.
+        brand: of their brands, likewise.
+        missing: as for `write_submission`.
+        sources: likewise.
+
+    Raises:
+        RunError, OSError: as for `write_submission`.
+    """
+    columns = [_completed(list(numbers), each, missing) for each in (memorability, brand)]
+    header = ["video_id", "id", "memorability_score", "brand_memorability"]
+    cells = zip(numbers.values(), numbers, *(scores for scores, _ in columns), strict=True)
+    without = tuple(dict.fromkeys(name for _, names in columns for name in names))
+    return _write(path, [header, *cells], len(numbers), without, sources)
+
+
+def _completed(
+    video_ids: Sequence[str], predicted: Mapping[str, float], missing: Missing
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return each video's score as it is written, and which were given the mean."""
     found = np.array([predicted.get(video_id, np.nan) for video_id in video_ids])
     pairs = list(zip(video_ids, found.tolist(), strict=True))
     without = tuple(video_id for video_id, score in pairs if np.isnan(score))
@@ -81,15 +122,33 @@ def write_submission(
         video_id, score = outside[0]
         raise RunError(f"{len(outside)} scores are not in [0, 1]: {video_id!r} has {score}")
     mean = float(np.nanmean(found)) if without else 0.0
+    return [repr(mean if np.isnan(score) else score) for _, score in pairs], without
+
+
+def _write(
+    path: Path,
+    rows: Sequence[Sequence[str]],
+    videos: int,
+    without: tuple[str, ...],
+    sources: Sequence[str],
+) -> Submission:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    if layout == "2026":
-        writer.writerow(["video", "mem_score"])
-    confidence = ["1"] if layout == "2018" else []
-    for video_id, score in pairs:
-        writer.writerow([video_id, repr(mean if np.isnan(score) else score), *confidence])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     note = f"without a prediction, given the mean of the others: {', '.join(without)}"
     lines = "".join(f"{line}\n" for line in (*sources, *([note] if without else [])))
     write_atomically(path.with_name(path.name + SOURCES_SUFFIX), lines.encode())
     write_atomically(path, text.getvalue().encode())
-    return Submission(path, len(video_ids), without)
+    return Submission(path, videos, without)
+
+
+def read_numbers(path: Path) -> dict[str, str]:
+    """Read the organisers' list of adverts: each one's `video_id` by its `id`, in order.
+
+    Raises:
+        ManifestError: it cannot be read, lacks a column, or lists one twice.
+    """
+    numbers: dict[str, str] = {}
+    for location, row in csv_rows(path, ("id", "video_id")):
+        if numbers.setdefault(row["id"], row["video_id"]) is not row["video_id"]:
+            raise ManifestError(f"{location}: {row['id']!r} is listed twice")
+    return numbers
