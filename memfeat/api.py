@@ -44,8 +44,8 @@ def load(
         True
 
     Args:
-        run: folder of the run; of several, scores are averaged. Or the name of a ready scorer,
-            `resmem` or `vitmem`, which rates each frame as an image.
+        run: folder of the run, its URL, or that of a packed file; of several, scores are averaged.
+            Or the name of a ready scorer, `resmem` or `vitmem`, which rates each frame as an image.
         device: `auto`, `cpu` or `cuda:N`.
         weights: the encoder's checkpoint, if the run was made with a file; of several encoders, in
             the order of the run's caches.
@@ -55,6 +55,7 @@ def load(
 
     Raises:
         RunError: the run is incomplete or damaged.
+        RemoteError: it cannot be fetched.
         ConfigError: the device is not here.
     """
     return load_predictor(run, device=device, weights=weights)

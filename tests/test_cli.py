@@ -369,6 +369,21 @@ def test_a_packed_run_predicts_elsewhere_and_names_no_path_of_here(home, tmp_pat
     assert ok(*evaluated).stdout.count("made up")
 
 
+def test_a_packed_file_takes_the_place_of_a_run_in_every_command(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    packed = tmp_path / "run.zip"
+    ok("run", "pack", home / "run", "-o", packed, "--predictions")
+    assert "| test |" in ok("run", "show", packed).stdout
+    evaluated = json.loads(ok("evaluate", packed, *data(home), "--json").stdout)
+    own = json.loads((home / "run/metrics.json").read_text())
+    assert evaluated["run"] == str(packed)
+    assert evaluated["metrics"]["test"]["srocc"] == pytest.approx(own["test"]["srocc"])
+    videos = [home / "v3.mp4", home / "v12.mp4"]
+    scores = ok("predict", home / "run", *videos).stdout.splitlines()
+    ranking = ok("compare", packed, "--run", packed, *videos).stdout.splitlines()
+    assert ranking == sorted(scores, reverse=True)
+
+
 def test_an_ablation_runs_resumes_and_reports(home, tmp_path):
     grid = tmp_path / "grid.toml"
     grid.write_text(

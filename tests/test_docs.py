@@ -67,9 +67,10 @@ NOT_RUN = {
         *("memfeat finetune pipelines/", "memfeat ablation pipelines/beyond.toml"),
         *("memfeat plan --manifest mine.csv", "memfeat predict resmem", "memfeat predict vitmem"),
     ),
-    "needs a cluster or a bucket, as test_ray.py and test_remote_end_to_end.py make": (
+    "needs a cluster, a bucket or a server, as test_ray.py and others make": (
         *("ray start", "memfeat ablation pipelines/table1.toml"),
         *("memfeat train pipelines/train.toml --manifest s3:",),
+        *("memfeat predict hf:", "memfeat predict https:"),
     ),
 }
 NOTEBOOK = Path("docs/how-to/notebook.ipynb").absolute()

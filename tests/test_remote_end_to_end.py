@@ -233,6 +233,12 @@ def test_a_bucket_carries_both_stages_after_a_kill_and_a_prediction(clips, user,
     assert there[0] == here[0]
     assert f"failed: cannot read {videos[1]}" in result.stderr
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"v1.png", "v1-2.png"}
+    ok("run", "pack", tmp_path / "run", "-o", tmp_path / "run.zip")
+    for path in (*(tmp_path / "run").iterdir(), tmp_path / "run.zip"):
+        upload(path, bucket / "run" / path.name)
+    for run_there in (bucket / "run", bucket / "run/run.zip"):
+        scored = ok("predict", run_there, clips / "v1.mp4", "--device", "cpu")
+        assert scored.stdout.split("\t")[0] == here[0]
     assert list(user.glob("scratch/*")) == []
 
 

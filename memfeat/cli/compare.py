@@ -1,12 +1,10 @@
 """`memfeat compare`: which of several videos is more memorable."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from memfeat.cli.options import (
-    LOCAL_PATH,
     LOCATION,
     json_option,
     print_json,
@@ -25,12 +23,12 @@ if TYPE_CHECKING:
 @click.command(
     "compare", epilog="Example: memfeat compare runs/mine a.mp4 b.mp4 --picture both.png"
 )
-@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
+@click.argument("run_folder", type=LOCATION, metavar="RUN")
 @click.argument("videos", nargs=-1, required=True, type=LOCATION, metavar="VIDEO...")
 @settings_options(CompareConfig)
 @json_option
 def compare_command(
-    run_folder: Path, videos: "tuple[Location, ...]", config: CompareConfig, as_json: bool
+    run_folder: "Location", videos: "tuple[Location, ...]", config: CompareConfig, as_json: bool
 ) -> int:
     """Tell which of several videos is more memorable.
 

@@ -166,7 +166,7 @@ def manifest_of(run: "Run", manifest: Location | None) -> "Manifest":
         if manifest:
             raise
         raise ManifestError(
-            f"{error}. {run.folder} was trained with it; if it lies elsewhere here, give "
+            f"{error}. {run.name} was trained with it; if it lies elsewhere here, give "
             "--manifest, and --cache for its features"
         ) from error
 
@@ -182,7 +182,7 @@ def caches_of(run: "Run", caches: Sequence[Location]) -> Sequence[Location]:
     for folder in run.config.cache:
         if isinstance(folder, Path) and not folder.is_dir():
             raise CacheError(
-                f"there is no cache {folder}. {run.folder} was trained with it; if the videos' "
+                f"there is no cache {folder}. {run.name} was trained with it; if the videos' "
                 "features lie elsewhere here, give --cache"
             )
     return run.config.cache

@@ -36,7 +36,7 @@ PICTURES = (".png", ".svg", ".pdf")
     "predict",
     epilog="Example: memfeat predict runs/demo/cells/bigru+mlp clip.mp4 --timeline clip.png",
 )
-@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
+@click.argument("run_folder", type=LOCATION, metavar="RUN")
 @click.argument("videos", nargs=-1, type=LOCATION, metavar="[VIDEO]...")
 @click.option(
     "-o",
@@ -47,7 +47,7 @@ PICTURES = (".png", ".svg", ".pdf")
 @settings_options(PredictConfig)
 @json_option
 def predict_command(
-    run_folder: Path,
+    run_folder: "Location",
     videos: "tuple[Location, ...]",
     output: Path | None,
     config: PredictConfig,
@@ -55,8 +55,9 @@ def predict_command(
 ) -> int:
     """Score new videos with a run or a ready scorer.
 
-    RUN is a run's folder; or `resmem` or `vitmem`, which were published by others: they rate each
-    frame as an image, by people's memory for images, and the score is the mean.
+    RUN is a run's folder or packed file, or the URL of either; or `resmem` or `vitmem`, which were
+    published by others: they rate each frame as an image, by people's memory for images, and the
+    score is the mean.
 
     VIDEO is a path or URL; a folder; a pattern such as 'clips/*.mp4'; a table with a column `path`,
     such as a manifest; or a list in a .txt file, or on standard input for -.
@@ -118,7 +119,7 @@ def predict_command(
     return results.finish(predictor)
 
 
-def runs_of(run: Path, config: ScoringConfig) -> "list[Run] | str":
+def runs_of(run: "Location", config: ScoringConfig) -> "list[Run] | str":
     """Load the runs, which needs no torch, to say soon what is wrong; or name a ready scorer."""
     from memfeat.runs import Run
 

@@ -8,6 +8,7 @@ import click
 
 from memfeat.cli.options import (
     LOCAL_PATH,
+    LOCATION,
     caches_of,
     json_option,
     manifest_of,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     "submission",
     epilog="Example: memfeat submission runs/mine --layout 2021 -o me21mem_team_shortterm_run1.csv",
 )
-@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
+@click.argument("run_folder", type=LOCATION, metavar="RUN")
 @click.option(
     "--layout",
     type=click.Choice(list(LAYOUTS)),
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 @json_option
 def submission_command(  # noqa: PLR0913  one for each flag
     *,
-    run_folder: Path,
+    run_folder: Location,
     layout: Layout,
     output: Path,
     brand: Path | None,

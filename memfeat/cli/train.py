@@ -1,12 +1,10 @@
 """`memfeat train` and `memfeat evaluate`: stage 2, one system."""
 
-from pathlib import Path
-
 import click
 
 from memfeat.cli.names import check_name
 from memfeat.cli.options import (
-    LOCAL_PATH,
+    LOCATION,
     caches_of,
     json_option,
     manifest_of,
@@ -73,12 +71,12 @@ def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
     epilog="Example: memfeat evaluate runs/mine --manifest data_manifests/other.csv "
     "--cache cache/other/ViT-L-14-336 --split test",
 )
-@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
+@click.argument("run_folder", type=LOCATION, metavar="RUN")
 @other_videos_options
 @click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Only this split.")
 @json_option
 def evaluate_command(
-    run_folder: Path,
+    run_folder: Location,
     manifest: Location | None,
     caches: tuple[Location, ...],
     split: Split | None,

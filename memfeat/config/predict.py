@@ -5,20 +5,20 @@ from pathlib import Path
 from pydantic import Field
 
 from memfeat.config.settings import LocalPath, Settings
-from memfeat.storage import Location
+from memfeat.storage import AnyLocation, Location
 
 READY = ("resmem", "vitmem")  # ready scorers, which take the place of a run
 
 
-def is_ready(run: str | Path) -> bool:
+def is_ready(run: AnyLocation) -> bool:
     """Whether that is the name of a ready scorer, and not of a folder that is there."""
-    return str(run) in READY and not Path(run).exists()
+    return str(run) in READY and not Path(str(run)).exists()
 
 
 class ScoringConfig(Settings):
     """How new videos are scored."""
 
-    run: tuple[LocalPath, ...] = Field((), description="another run, averaged with RUN")
+    run: tuple[Location, ...] = Field((), description="another run, averaged with RUN")
     weights: tuple[str, ...] = Field(
         (),
         description="checkpoint of the encoder, if the run was made with a file; of several, in "

@@ -92,7 +92,7 @@ def _fitting(runs: Sequence[Run], spec: CacheSpec, given: Sequence[Cache]) -> Ca
     if len(given) == len(run.specs) == 1:
         run.require([given[0].spec])  # which names the difference
     raise RunError(
-        f"{run.folder} takes features of {spec.describe()}, and the caches given hold "
+        f"{run.name} takes features of {spec.describe()}, and the caches given hold "
         f"{'; '.join(cache.spec.describe() for cache in given)}; give a cache for each, made alike"
     )
 

@@ -30,7 +30,7 @@ def build_encoders(
     for spec, run in wanted.items():
         if spec.is_imported:
             raise RunError(
-                f"{run.folder} was trained on features that were made elsewhere "
+                f"{run.name} was trained on features that were made elsewhere "
                 f"({spec.trained_on}), and memfeat cannot make them for another video; import that "
                 "video's features, and score them with --cache"
             )
@@ -40,11 +40,11 @@ def build_encoders(
     for spec in from_file:
         if spec not in given:
             raise RunError(
-                f"{wanted[spec].folder} was trained on {spec.encoder} with the checkpoint file "
+                f"{wanted[spec].name} was trained on {spec.encoder} with the checkpoint file "
                 f"{spec.weights.removeprefix(_FILE)!r}; give its path with --weights"
             )
     if len(weights) > len(given):
-        names = " with ".join(str(run.folder) for run in runs)
+        names = " with ".join(run.name for run in runs)
         raise RunError(
             f"{len(weights)} checkpoint files are given, and {names} has {len(given)} "
             "encoders to load one; give --weights once for each"
@@ -74,7 +74,7 @@ def _build_encoder(
     as_made = {"compiled": spec.compiled, "untagged_hd": spec.untagged_hd}
     built = made.model_copy(update=as_made)
     try:
-        spec.require(built, f"{run.folder} was trained on another encoder than this one")
+        spec.require(built, f"{run.name} was trained on another encoder than this one")
     except CacheError as error:
         raise RunError(
             f"{error}. Use the weights and versions that extracted its features, or train on "

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from memfeat.prediction.results import FrameEffects, VideoPrediction
 from memfeat.prediction.run_models import RunModels, Scores
 from memfeat.prediction.trust import Calibration, Unusual
 from memfeat.runs import Run
-from memfeat.storage import AnyLocation, Location, location_of
+from memfeat.storage import AnyLocation, Location, Url, location_of
 
 _BATCH = 64  # variants of a clip scored at once
 _BATCH_FRAMES = _BATCH * MAX_VARIANTS  # and their frames, which bounds the memory
 
-AnyRun = Run | Path | str
+AnyRun = Run | AnyLocation
 
 
 class Scorer:
@@ -51,7 +51,7 @@ class Scorer:
             RunError: a run is incomplete or damaged.
             ConfigError: the device is not here.
         """
-        several = [runs] if isinstance(runs, Run | Path | str) else list(runs)
+        several = [runs] if isinstance(runs, Run | str | PathLike | Url) else list(runs)
         if not several:
             raise RunError("there is no run to predict with; name one or more")
         self.runs = tuple(run if isinstance(run, Run) else Run.load(run) for run in several)
@@ -72,7 +72,7 @@ class Scorer:
     def notes(self) -> list[str]:
         """Return a line for each way in which the runs cannot say how far to trust a score."""
         notes = [
-            f"{run.folder} was trained by an early version: how familiar a video is is not known; "
+            f"{run.name} was trained by an early version: how familiar a video is is not known; "
             "the same `memfeat train` command adds that, and keeps the model"
             for run, models in zip(self.runs, self._models, strict=True)
             if models.familiar is None
@@ -118,7 +118,7 @@ class Scorer:
             percentile=percentile,
             familiarity=unusual.familiarity,
             cautions=unusual.cautions,
-            run_scores={str(r.folder): s for r, s in of_several} if len(self.runs) > 1 else {},
+            run_scores={r.name: s for r, s in of_several} if len(self.runs) > 1 else {},
             num_frames=count,
             duration_seconds=clip.duration_seconds,
             status=worst.status,

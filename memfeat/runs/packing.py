@@ -4,9 +4,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from memfeat.errors import RunError
+from memfeat.runs.fetching import is_packed, write_sums
 from memfeat.runs.files import (
+    CARD,
     CONFIG,
     FAMILIAR,
     HISTORY,
@@ -19,9 +23,8 @@ from memfeat.runs.files import (
 )
 from memfeat.runs.folds import FOLDS
 from memfeat.runs.run import Run
-from memfeat.storage import write_atomically, write_json
+from memfeat.storage import atomic_replace, write_atomically, write_json
 
-CARD = "README.md"
 KEPT = (SPEC, MODEL, HISTORY, FAMILIAR, PROVENANCE, METRICS)
 CITATION = (
     "Agarla, M., Celona, L., Schettini, R. (2022). Predicting Video Memorability Using a Model "
@@ -35,23 +38,33 @@ LIMITS = (
 
 
 def pack_run(run: Run, output: Path, *, predictions: bool = False) -> Path:
-    """Copy a run to a new folder, without absolute paths, and with a model card.
+    """Copy a run, without absolute paths, and with a model card and checksums.
 
     Args:
         run: a trained run.
-        output: the folder to make.
+        output: the folder to make; or a file, if it ends in .zip.
         predictions: whether `predictions.csv` goes with it, which repeats the dataset's scores;
             without it a score has no interval and no percentile.
 
     Returns:
-        The folder.
+        `output`.
 
     Raises:
         RunError: `output` is there already, or a file of the run is missing.
         OSError: it cannot be written.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RunError(f"{output} is there already; name a folder that is not")
+        raise RunError(f"{output} is there already; name one that is not")
+    if not is_packed(output):
+        _write_copy(run, output, predictions)
+        return output
+    with TemporaryDirectory() as folder, atomic_replace(output) as part:
+        _write_copy(run, Path(folder) / output.stem, predictions)
+        _zip(Path(folder) / output.stem, part)
+    return output
+
+
+def _write_copy(run: Run, output: Path, predictions: bool) -> None:
     for folder in dict.fromkeys((run.folder, *run.members, *run.parts)):
         target = output / folder.relative_to(run.folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -65,7 +78,17 @@ def pack_run(run: Run, output: Path, *, predictions: bool = False) -> Path:
         config |= paths | {"cache": names if len(names) > 1 else names[0]}
         write_json(target / CONFIG, config)
     write_atomically(output / CARD, model_card(run).encode())
-    return output
+    write_sums(output)
+
+
+def _zip(folder: Path, target: Path) -> None:
+    """Write a folder's files as an archive whose bytes follow from them alone."""
+    with ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                entry = ZipInfo(path.relative_to(folder).as_posix())  # dated 1980
+                entry.compress_type, entry.external_attr = ZIP_DEFLATED, 0o644 << 16
+                archive.writestr(entry, path.read_bytes())
 
 
 def _name(location: str) -> str:

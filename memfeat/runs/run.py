@@ -13,6 +13,7 @@ from memfeat.cache.spec import ROUNDING
 from memfeat.config import Settings, TrainConfig, build
 from memfeat.errors import CacheError, ConfigError, RunError
 from memfeat.runs.familiar import FamiliarVideos
+from memfeat.runs.fetching import local_run
 from memfeat.runs.files import (
     ABLATION,
     CONFIG,
@@ -34,6 +35,7 @@ from memfeat.runs.files import (
 )
 from memfeat.runs.folds import fold_folder
 from memfeat.runs.predictions import Predictions, read_predictions
+from memfeat.storage import AnyLocation, location_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a run that is refused needs none of it
     from torch import Tensor
@@ -53,7 +55,8 @@ class Run:
         4
 
     Attributes:
-        folder: its path.
+        folder: its path; of a run that lies elsewhere, or is packed, that of its copy.
+        name: what it was called: a path or URL.
         config: the settings it was trained with.
         specs: the specification of each cache it was trained on.
         metrics: `metrics.json`: by split, then by metric.
@@ -65,8 +68,8 @@ class Run:
             members.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = "") -> None:
+        self.folder, self.name = folder, name or str(folder)
         self.config = _built(TrainConfig, read_object(folder / CONFIG), folder / CONFIG)
         self.specs = _read_specs(folder / SPEC, len(self.config.cache))
         self.metrics = read_checked(folder / METRICS)
@@ -83,13 +86,20 @@ class Run:
         return f"<Run {self.folder}: {what}>"
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: AnyLocation) -> Self:
         """Read a run folder; weights and predictions are read on demand.
+
+        Args:
+            folder: its path or URL, or that of a packed file. What is not a folder here is copied
+                once into the user's cache; see `memfeat.runs.fetching`.
 
         Raises:
             RunError: no such folder, or it is incomplete or damaged.
+            RemoteError: it cannot be fetched.
+            ConfigError: what is given names no file or folder.
         """
-        folder = Path(folder)
+        location = location_of(folder)
+        folder = local_run(location)
         if not folder.is_dir():
             raise RunError(f"there is no run folder {folder}; `memfeat train --run` makes one")
         if (folder / "cells").is_dir():
@@ -112,7 +122,7 @@ class Run:
                 f"{folder} is not a complete run: it holds no {METRICS}. If its training was "
                 "interrupted, the same `memfeat train` command finishes it"
             )
-        run = cls(folder)
+        run = cls(folder, str(location))
         for member in (*run.members, *run.parts):
             if not is_complete(member):
                 raise RunError(f"{folder} is incomplete: {member} holds no {METRICS}; {RECOVER}")
@@ -222,13 +232,13 @@ class Run:
         """
         if len(specs) != len(self.specs):
             raise RunError(
-                f"{self.folder} was trained on {len(self.specs)} caches side by side, "
+                f"{self.name} was trained on {len(self.specs)} caches side by side, "
                 f"{', '.join(map(str, self.config.cache))}; give one for each, in this order, "
                 f"instead of {len(specs)}"
             )
         for own, other in zip(self.specs, specs, strict=True):
             try:
-                own.require(other, f"{self.folder} does not fit this cache", ignored=ROUNDING)
+                own.require(other, f"{self.name} does not fit this cache", ignored=ROUNDING)
             except CacheError as error:
                 raise RunError(
                     f"{error}. Extract the videos as the run's own were, or train on this cache"

@@ -5,6 +5,7 @@ Nothing here imports another part of memfeat but `errors`.
 
 from memfeat.storage.copies import (
     Mirror,
+    copies_folder,
     local_copy,
     scratch_folder,
     shards_at,
@@ -27,7 +28,7 @@ from memfeat.storage.locations import (
     location_of,
     parse_location,
 )
-from memfeat.storage.remote import fetch, list_files, read, remove, upload, write
+from memfeat.storage.remote import describe, fetch, list_files, read, remove, upload, write
 from memfeat.storage.tables import format_rows, parse_number, read_rows
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "Mirror",
     "Url",
     "atomic_replace",
+    "copies_folder",
+    "describe",
     "fetch",
     "format_rows",
     "is_one",

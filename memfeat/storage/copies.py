@@ -46,7 +46,7 @@ class Mirror:
     def __init__(self, url: Url) -> None:
         self.url = url
         digest = hashlib.sha256(str(url).encode()).hexdigest()[:16]
-        self.folder = _cache_folder() / f"{url.name}-{digest}"
+        self.folder = copies_folder() / f"{url.name}-{digest}"
 
     def pull(self, *, anew: bool = False) -> Path:
         """Make the copy like the remote folder, and return it.
@@ -181,7 +181,7 @@ def scratch_folder() -> Iterator[Path]:
         RemoteError: this user has no cache.
         OSError: the folder cannot be made.
     """
-    parent = _cache_folder() / "scratch"
+    parent = copies_folder() / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(parent)
     folder = parent / part_name("scratch")
@@ -192,7 +192,12 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cache_folder() -> Path:
+def copies_folder() -> Path:
+    """Return the folder in the user's cache for copies of what is remote.
+
+    Raises:
+        RemoteError: this user has none.
+    """
     folder = user_cache()
     if folder is None:
         raise RemoteError(

@@ -36,6 +36,7 @@ PASSING_STATUSES = {408, 425, 429}  # of HTTP's 400 to 499, those that a retry m
 VERSIONS = (  # what file systems call that which changes when a file's content does
     "ETag",
     "etag",
+    "blob_id",
     "md5Hash",
     "content_md5",
     "generation",
@@ -109,6 +110,16 @@ def write(url: Url, content: bytes) -> None:
         system.pipe_file(path, content)
 
     _with_retries(url, "write", put)
+
+
+def describe(url: Url) -> FileInfo:
+    """Describe a file."""
+
+    def found(system: FileSystem, path: str) -> FileInfo:
+        system.invalidate_cache(path)
+        return _file_info(system.info(path))
+
+    return _with_retries(url, "read", found)
 
 
 def list_files(folder: Url) -> dict[str, FileInfo]:
@@ -210,6 +221,9 @@ def _with_retries(url: Url, verb: str, work: Work[T]) -> T:
 
 def _remote_error(url: Url, verb: str, error: Exception) -> RemoteError:
     """Turn the error of a file system's library into one line and a reason."""
+    cause = error.__cause__
+    if url.is_web and isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        error = cause  # of which no file is found, whatever it is
     status = getattr(error, "status", None)
     kind, said = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, ImportError | ValueError):  # no package for the protocol, or no protocol
