@@ -7,11 +7,12 @@ import click
 from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     CommandOfSwitches,
+    dry_run_option,
     json_option,
+    print_figures,
     print_json,
     say,
     settings_options,
-    some,
 )
 from memfeat.config import ExtractConfig, PlanConfig
 from memfeat.errors import ExitCode
@@ -29,14 +30,19 @@ FEW = 3  # examples
     "--cache cache/mine/ViT-L-14-336 --device cuda",
 )
 @settings_options(ExtractConfig, "extract")
+@dry_run_option
 @json_option
-def extract_command(config: ExtractConfig, as_json: bool) -> int:
+def extract_command(config: ExtractConfig, dry_run: bool, as_json: bool) -> int:
     """Encode videos into a cache of embeddings.
 
     Every frame of every video, unless --sampler says otherwise. Settings come from the [extract]
     table of PIPELINE.toml; flags override it. Stop it at any time: the same command goes on where
     it was. Exit code 3: done, but some videos failed.
     """
+    if dry_run:
+        plan = would_extract(config)
+        print_json(plan) if as_json else print_figures(plan)
+        return ExitCode.DONE
     summary = fill_cache(config)
     if as_json:
         print_json(summary.as_dict())
@@ -44,6 +50,18 @@ def extract_command(config: ExtractConfig, as_json: bool) -> int:
         say_summary(summary, config)
         click.echo(config.cache)
     return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+
+
+def would_extract(config: ExtractConfig) -> dict[str, Any]:
+    """Tell what filling a cache would do."""
+    from memfeat.manifest import read_manifest
+
+    manifest = read_manifest(config.manifest, config.root)
+    check_name("encoder", config.encoder)
+
+    from memfeat.extraction import plan_extraction
+
+    return plan_extraction(manifest, config)
 
 
 def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
@@ -127,20 +145,6 @@ def plan_command(config: PlanConfig, as_json: bool) -> None:
         print_json(plan)
         return
     headers = plan.pop("headers", {})
-    for name, value in (plan | headers).items():
-        if value not in (None, [], {}):
-            click.echo(f"{name:<22} {_text(name, value)}")
+    print_figures(plan | headers)
     if "rate" not in plan:
         say("note: without --rate or --rate-from no hours can be told")
-
-
-def _text(name: str, value: Any) -> str:
-    from rich.filesize import decimal
-
-    if isinstance(value, list | dict):
-        return some([f"{key} ({value[key]})" if isinstance(value, dict) else key for key in value])
-    if "bytes" in name and value >= 10_000:
-        return decimal(value, precision=2)
-    if isinstance(value, str):
-        return value
-    return f"{value:,.2f}" if isinstance(value, float) and value >= 1 else f"{value:,}"

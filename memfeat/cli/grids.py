@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memfeat.cli.extract import fill_cache, say_summary
+from memfeat.cli.extract import fill_cache, say_summary, would_extract
 from memfeat.cli.finetune import finetune_weights
 from memfeat.cli.options import (
     LOCATION,
+    dry_run_option,
     json_option,
+    print_figures,
     print_json,
     recipe_options,
     say,
@@ -46,6 +48,7 @@ OWN_FLAGS = {"manifest", "cache", "aggregator", "head", "seeds", "run", "device"
 @click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
 @settings_options(AblationConfig, "ablation", "GRID.toml")
 @recipe_options(TrainConfig, OWN_FLAGS)
+@dry_run_option
 @json_option
 def ablation_command(
     *,
@@ -55,6 +58,7 @@ def ablation_command(
     manifest: Location | None,
     device: str | None,
     extract: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
     """Train a grid of systems and compare them.
@@ -69,12 +73,17 @@ def ablation_command(
     settings = tables.get("train", {}) | own | given(recipe)
     shared = tables.get("extract", {}) | own
 
-    from memfeat.ablation import caches_of, plan_cells, run_ablation
+    from memfeat.ablation import caches_of, plan_cells, plan_grid, run_ablation
     from memfeat.cli.tables import print_ablation
     from memfeat.runs import ABLATION
 
     cells = plan_cells(config, settings)
-    broken = _make_caches(caches_of(config, cells, shared).values()) if extract else {}
+    requests = caches_of(config, cells, shared).values() if extract else ()
+    if dry_run:
+        caches = [would_extract(request.extract) for request in requests]
+        _print_plan(plan_grid(config, cells) | {"extract": caches}, as_json)
+        return ExitCode.DONE
+    broken = _make_caches(requests)
     work = partial(run_ablation, broken=broken)
     return _run(work, config, cells, None if as_json else print_ablation, ABLATION)
 
@@ -128,6 +137,20 @@ def _run(
     say(f"table: {path}{kept}")
     broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
     return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR
+
+
+def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+        return
+    for cache in plan["extract"]:
+        print_figures(cache)
+        click.echo()
+    click.echo(f"{'table':<22} {plan['table']}")
+    for row in plan["rows"]:
+        missing = ", ".join(row["missing_caches"])
+        left = f"{row['models_to_train']} models to train, {row['models_finished']} finished"
+        click.echo(f"{row['name']:<22} {left}" + (f"; there is no {missing}" if missing else ""))
 
 
 def _make_caches(requests: Iterable["CacheRequest"]) -> dict[Location, str]:

@@ -3,7 +3,7 @@
 import functools
 import json
 import types
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import (
@@ -77,6 +77,10 @@ LOCATION = _LocationType(local=False)
 LOCAL_PATH = _LocationType(local=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Tell what would be done; do and write nothing."
+)
 
 
 def other_videos_options(command: F) -> F:
@@ -196,6 +200,25 @@ def say(line: str) -> None:
 def print_json(value: Any) -> None:
     """Print `value` on stdout as indented JSON: a summary by its fields, a path or URL as text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """Print figures on stdout, one a line, but for those with nothing to say."""
+    for name, value in figures.items():
+        if value not in (None, [], {}):
+            click.echo(f"{name:<22} {_text(name, value)}")
+
+
+def _text(name: str, value: Any) -> str:
+    from rich.filesize import decimal
+
+    if isinstance(value, list | dict):
+        return some([f"{key} ({value[key]})" if isinstance(value, dict) else key for key in value])
+    if isinstance(value, str):
+        return value
+    if "bytes" in name and value >= 10_000:
+        return decimal(value, precision=2)
+    return f"{value:,.2f}" if isinstance(value, float) and value >= 1 else f"{value:,}"
 
 
 def _plain(value: Any) -> Any:

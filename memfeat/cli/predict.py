@@ -12,7 +12,9 @@ import click
 from memfeat.cli.options import (
     LOCAL_PATH,
     LOCATION,
+    dry_run_option,
     json_option,
+    print_figures,
     print_json,
     say,
     say_notes,
@@ -45,12 +47,15 @@ PICTURES = (".png", ".svg", ".pdf")
     help="Write a row a video, .csv, .tsv or .jsonl; what is there already is not done again.",
 )
 @settings_options(PredictConfig)
+@dry_run_option
 @json_option
 def predict_command(
     run_folder: "Location",
     videos: "tuple[Location, ...]",
     output: Path | None,
     config: PredictConfig,
+    *,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
     """Score new videos with a run or a ready scorer.
@@ -87,6 +92,7 @@ def predict_command(
         prepare_workers("memfeat.decoding.worker")
 
     from memfeat.prediction import Predictor, find_videos, load_predictor
+    from memfeat.prediction.pending import plan_prediction
     from memfeat.prediction.tables import EffectsTable, ScoresTable
 
     predictor = load_predictor(runs, device=config.device, weights=config.weights)
@@ -94,6 +100,10 @@ def predict_command(
     if isinstance(predictor, Predictor) and config.cache:
         cached = predictor.cached_videos(*config.cache)
     found = cached.videos if cached else find_videos(videos, allow_images=config.allow_images)
+    if dry_run:
+        plan = plan_prediction(predictor, found, output, config)
+        print_json(plan) if as_json else print_figures(plan)
+        return ExitCode.DONE
     pictures = _pictures(found, config.timeline)
     how = {"device": predictor.device, "precision": predictor.precision}
     with ExitStack() as stack:

@@ -6,9 +6,11 @@ from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     LOCATION,
     caches_of,
+    dry_run_option,
     json_option,
     manifest_of,
     other_videos_options,
+    print_figures,
     print_json,
     say,
     say_notes,
@@ -28,8 +30,9 @@ from memfeat.storage import Location
 @click.option(
     "--workers", type=click.IntRange(0), default=0, help="Seeds at once [0: one per CPU core]."
 )
+@dry_run_option
 @json_option
-def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
+def train_command(config: TrainConfig, workers: int, dry_run: bool, as_json: bool) -> None:
     """Train an aggregator and a head from a cache.
 
     Settings come from the [train] table of PIPELINE.toml; flags override it. Several caches are
@@ -46,13 +49,18 @@ def train_command(config: TrainConfig, workers: int, as_json: bool) -> None:
     manifest = read_manifest(config.manifest)
     caches = [Cache.open(folder) for folder in config.cache]
 
-    from memfeat.ablation import train_seeds
+    from memfeat.ablation import plan_training, train_seeds
     from memfeat.cli.progress import progress_line
     from memfeat.cli.tables import print_metrics
     from memfeat.devices import device_names
     from memfeat.training import select_records, training_device
 
-    say_notes(select_records(manifest, *caches, folds=config.folds > 0).notes)
+    selected = select_records(manifest, *caches, folds=config.folds > 0)
+    say_notes(selected.notes)
+    if dry_run:
+        plan = plan_training(config, selected.records)
+        print_json(plan) if as_json else print_figures(plan)
+        return
     device = training_device(config)
     say(f"training {config.system} on {device_names([device])[0]}")
     with progress_line("grid") as progress:

@@ -19,6 +19,7 @@ from memfeat.encoders.choosing import (
     encoder_tags,
     reachable_weights,
     vector_shape,
+    weights_at_hand,
 )
 from memfeat.encoders.encoder import PRECISIONS, Encoding, FrameEncoder
 from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
@@ -56,4 +57,5 @@ __all__ = [
     "reachable_weights",
     "text_encoder_names",
     "vector_shape",
+    "weights_at_hand",
 ]

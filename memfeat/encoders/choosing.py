@@ -4,8 +4,9 @@ from pathlib import Path
 
 from memfeat.config import Tokens
 from memfeat.devices import resolve_device
+from memfeat.encoders.checkpoints import means_file, weights_path
 from memfeat.encoders.encoder import FrameEncoder, choose_precision
-from memfeat.encoders.family import ENCODERS, EncoderFamily, Tower, VectorShape
+from memfeat.encoders.family import ENCODERS, RANDOM, EncoderFamily, Tower, VectorShape
 from memfeat.registry import unknown_name
 
 ACTIVATIONS = ("auto", "gelu", "quickgelu")
@@ -98,6 +99,26 @@ def reachable_weights(name: str, weights: str | None = None) -> Path | None:
     """
     family = _family_of(name)
     return family.locate(name, weights or family.default_weights)
+
+
+def weights_at_hand(name: str, weights: str | None = None) -> str:
+    """Say in words where an encoder's weights are. Touches no network.
+
+    Args:
+        name: of the encoder.
+        weights: a tag, by default the family's; the path of a checkpoint; or `random`.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    family = _family_of(name)
+    wanted = weights or family.default_weights
+    if wanted == RANDOM:
+        return "random"
+    if means_file(wanted):
+        return wanted if weights_path(wanted).is_file() else f"there is no file {wanted}"
+    found = family.locate(name, wanted)
+    return str(found or f"{wanted}, which is not on this machine and is fetched first")
 
 
 def _family_of(name: str) -> type[EncoderFamily]:

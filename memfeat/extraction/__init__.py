@@ -3,6 +3,7 @@
 from memfeat.extraction.encoding import Clips, VideoOutcome, encode_video, encode_videos
 from memfeat.extraction.explaining import Explanation, explain
 from memfeat.extraction.extracting import ExtractionSummary, extract
+from memfeat.extraction.pending import plan_extraction
 from memfeat.extraction.pipeline import usual_decoders
 from memfeat.extraction.rates import Rates
 
@@ -16,5 +17,6 @@ __all__ = [
     "encode_videos",
     "explain",
     "extract",
+    "plan_extraction",
     "usual_decoders",
 ]

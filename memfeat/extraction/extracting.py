@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from memfeat.cache import Cache, CacheSpec, VideoEntry, same_sources
+from memfeat.cache import Cache, CacheSpec, same_sources
 from memfeat.config import EVERY_REASON, ExtractConfig
 from memfeat.decoding import Sampling, start_decoders
 from memfeat.errors import CacheError, ConfigError, EncoderError, MemfeatError, RemoteError
 from memfeat.extraction.encoding import OnVideo, VideoOutcome
+from memfeat.extraction.pending import in_shards, part_of, settled
 from memfeat.extraction.pipeline import (
     OnRates,
     build_encoder,
@@ -148,7 +148,7 @@ def _extract(
     on_rates: OnRates,
 ) -> ExtractionSummary:
     config = where.config
-    records = _part_of(manifest, config)
+    records = part_of(manifest, config)
     if not where.in_process:
         _require_shared(config, records)
     elif not shards_at(config.cache):  # there will be work
@@ -164,7 +164,7 @@ def _extract(
     done = _done(cache, config, spec) if cache else {}
     pending = [record for record in records if record.video_id not in done]
     _require_writable(config.cache, pending)
-    shards = _in_shards(pending, config.videos_per_shard)
+    shards = in_shards(pending, config.videos_per_shard)
     held = cache.entries if cache else {}
     earlier = {each.video_id: held[each.video_id] for each in pending if each.video_id in held}
     precision = f"{encoder.precision}, compiled," if encoder.compiled else encoder.precision
@@ -232,17 +232,6 @@ def _made_by_another(config: ExtractConfig) -> str:
     )
 
 
-def _part_of(manifest: Manifest, config: ExtractConfig) -> list[VideoRecord]:
-    """Return the videos of every N-th shard: the parts together make the same shards as one run."""
-    share, _, count = (config.part or "1/1").partition("/")
-    shards = _in_shards(manifest.records[: config.limit], config.videos_per_shard)
-    return list(chain.from_iterable(shards[int(share) - 1 :: int(count)]))
-
-
-def _in_shards(records: Sequence[VideoRecord], size: int) -> list[list[VideoRecord]]:
-    return [list(records[start : start + size]) for start in range(0, len(records), size)]
-
-
 def _require_writable(folder: Location, pending: Sequence[VideoRecord]) -> None:
     """Check that the cache can be written to, before any work is done; a whole one need not be."""
     if not pending:
@@ -298,13 +287,4 @@ def _done(cache: Cache, config: ExtractConfig, spec: CacheSpec) -> dict[str, str
             f"no video of {config.cache} failed for {min(named - cache.reasons)!r}; there are: "
             f"{', '.join(sorted(cache.reasons))}"
         )
-    return {
-        video_id: entry.reason if entry.status == "failed" else ""
-        for video_id, entry in cache.entries.items()
-        if not _is_tried_again(entry, config)
-    }
-
-
-def _is_tried_again(entry: VideoEntry, config: ExtractConfig) -> bool:
-    every = EVERY_REASON in config.retry_failed and entry.status == "failed"
-    return every or (entry.status != "ok" and entry.reason in config.retry_failed)
+    return settled(cache, config)

@@ -24,6 +24,18 @@ def build_encoders(
             encoder comes out than the one that the run was trained on.
         EncoderError: an encoder's weights cannot be loaded.
     """
+    wanted = encoders_of(runs, weights).items()
+    return tuple(_build_encoder(run, spec, device, file) for spec, (run, file) in wanted)
+
+
+def encoders_of(
+    runs: Sequence[Run], weights: Sequence[str | Path]
+) -> dict[CacheSpec, tuple[Run, str | Path | None]]:
+    """Return what made the runs' features, with the run that is named for it and the file given.
+
+    Raises:
+        RunError: a file is missing or one too many, or the features were made elsewhere.
+    """
     wanted: dict[CacheSpec, Run] = {}
     for run in runs:
         wanted |= {spec: run for spec in run.specs if spec not in wanted}
@@ -49,7 +61,7 @@ def build_encoders(
             f"{len(weights)} checkpoint files are given, and {names} has {len(given)} "
             "encoders to load one; give --weights once for each"
         )
-    return tuple(_build_encoder(run, spec, device, given.get(spec)) for spec, run in wanted.items())
+    return {spec: (run, given.get(spec)) for spec, run in wanted.items()}
 
 
 def _build_encoder(
