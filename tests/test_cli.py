@@ -342,6 +342,15 @@ def test_real_footage_is_decoded_whole_and_scored(home):
     assert 0 < predicted["score"] < 1
 
 
+def test_a_quiet_command_prints_results_and_errors_alone(home):
+    command = ["predict", home / "run", home / "v3.mp4", home / "v4.mp4"]
+    quiet, usual = ok(*command, "-q"), ok(*command)
+    assert quiet.stderr == ""
+    assert quiet.stdout == usual.stdout
+    assert "interval" in usual.stderr
+    assert refused(1, "predict", home / "none", home / "v3.mp4", "--quiet")
+
+
 def test_a_timeline_is_drawn(home, tmp_path):
     ok("predict", home / "run", home / "v3.mp4", "--timeline", tmp_path / "t.png")
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
@@ -381,7 +390,7 @@ def test_a_packed_file_takes_the_place_of_a_run_in_every_command(home, tmp_path,
     videos = [home / "v3.mp4", home / "v12.mp4"]
     scores = ok("predict", home / "run", *videos).stdout.splitlines()
     ranking = ok("compare", packed, "--run", packed, *videos).stdout.splitlines()
-    assert ranking == sorted(scores, reverse=True)
+    assert sorted(ranking) == sorted(scores)
 
 
 def test_an_ablation_runs_resumes_and_reports(home, tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 import memfeat
+from memfeat.cli.everywhere import prepare, variable_of
 from memfeat.errors import ConfigError, ExitCode, MemfeatError
 
 COMMANDS = {  # to the module of each
@@ -52,7 +54,10 @@ class _Commands(click.Group):
             return None
         module = import_module(f"memfeat.cli.{COMMANDS[cmd_name]}")
         command = getattr(module, f"{cmd_name}_command")
-        return command if isinstance(command, click.Command) else None
+        if not isinstance(command, click.Command):
+            return None
+        prepare(command, cmd_name)
+        return command
 
     def format_commands(
         self,
@@ -73,9 +78,12 @@ class _Commands(click.Group):
             sys.exit(outcome if isinstance(outcome, int) else ExitCode.DONE)
         except click.ClickException as error:
             error.show()
+            if variable := variable_of(error):
+                click.echo(f"The value comes from the environment: {variable}", err=True)
             sys.exit(error.exit_code)
         except MemfeatError as error:
             click.echo(f"Error: {error}", err=True)
+            logging.getLogger(__name__).info("It came from:", exc_info=True)  # with --verbose
             sys.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C need not be graceful

@@ -21,6 +21,7 @@ from typing import (
 import click
 from pydantic.fields import FieldInfo
 
+from memfeat.cli.everywhere import is_quiet
 from memfeat.config import Settings, read_pipeline, read_settings
 from memfeat.config.settings import FLAG_ALONE
 from memfeat.errors import CacheError, ConfigError, ManifestError
@@ -193,8 +194,9 @@ def caches_of(run: "Run", caches: Sequence[Location]) -> Sequence[Location]:
 
 
 def say(line: str) -> None:
-    """Print a message on stderr, beside the data on stdout."""
-    click.echo(line, err=True)
+    """Print a message on stderr, beside the data on stdout, unless with --quiet."""
+    if not is_quiet():
+        click.echo(line, err=True)
 
 
 def print_json(value: Any) -> None:

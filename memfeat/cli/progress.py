@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from memfeat.cli.everywhere import is_quiet
+
 if TYPE_CHECKING:
     from memfeat.ablation import GridProgress
     from memfeat.extraction import Rates, VideoOutcome
@@ -53,7 +55,8 @@ class ProgressLine:
 
     def show_data(self, line: str) -> None:
         """Print a line on stdout; above the bar, if both are on a terminal."""
-        if self._bars.console.is_terminal and sys.stdout.isatty():
+        console = self._bars.console
+        if console.is_terminal and not console.quiet and sys.stdout.isatty():
             self.say(line)
         else:
             click.echo(line)
@@ -88,7 +91,7 @@ class ProgressLine:
 @contextmanager
 def progress_line(what: str, total: int | None = None) -> Iterator[ProgressLine]:
     """Show steps done of `total`, the time left and a note; in percent if `total` is not known."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=is_quiet())
     whole = Column(no_wrap=True)
     bars = Progress(
         TextColumn("{task.description}", table_column=whole),
