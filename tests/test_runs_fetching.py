@@ -90,6 +90,17 @@ def test_a_run_elsewhere_or_packed_is_the_one_at_home(made, memory, user, place)
     assert list(user.glob("scratch/*")) == []
 
 
+def test_a_run_with_folds_comes_with_all_its_models(memory, tmp_path):
+    own = config(tmp_path / "run", max_epochs=1, seeds=(0, 1), folds=3, bootstrap=0)
+    run = train(*dataset(), own)
+    put(run.folder, memory / "folds")
+    pack_run(run, tmp_path / "folds.zip", predictions=True)
+    for place in ("memory://there/folds", tmp_path / "folds.zip"):
+        found = Run.load(place)
+        assert len(found.parts) == len(found.regressors()) == 6
+        assert found.predictions().prediction.tolist() == run.predictions().prediction.tolist()
+
+
 def test_a_packed_run_is_fetched_from_a_web_server_once_and_again_when_it_changes(
     made, user, tmp_path
 ):
