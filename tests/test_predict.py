@@ -203,6 +203,30 @@ def test_frames_of_a_video_whose_row_was_not_written_yet_are_written_once(home, 
     assert (output.read_bytes(), effects.read_bytes()) == whole
 
 
+def test_parquet_holds_what_the_other_tables_do_and_goes_on_likewise(home, some, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pip install 'memfeat[parquet]'")
+    output, lines = tmp_path / "scores.parquet", tmp_path / "scores.jsonl"
+    command = ["predict", home / "run", some]
+    ok(*command, "-o", lines)
+    assert ok(*command, "-o", output).stdout == f"{output}\n"
+    table = parquet.read_table(output)
+    assert table.to_pylist() == rows_of(lines)
+    assert {str(table.schema.field(name).type) for name in ("score", "low")} == {"double"}
+    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == [output.name]
+    whole = output.read_bytes()
+    assert "3 videos were scored already" in ok(*command, "-o", output).stderr
+    assert output.read_bytes() == whole
+    output.unlink()
+    (tmp_path / "scores.parquet.jsonl").write_text(lines.read_text().splitlines()[0] + "\n")
+    assert "1 videos were scored already" in ok(*command, "-o", output).stderr  # as after a kill
+    assert output.read_bytes() == whole
+    assert told(*command, "-o", output, "--dry-run")["already_done"] == 3
+    assert "holds the scores of another model" in refusal(
+        "predict", home / "avg", some, "-o", output
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [lines.name, output.name]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_row_that_a_full_disk_cut_is_done_again(home, some, tmp_path, suffix):
     output = tmp_path / f"scores{suffix}"
@@ -220,7 +244,8 @@ def test_a_row_that_a_full_disk_cut_is_done_again(home, some, tmp_path, suffix):
         ("scores.csv", "a,b\n1,2\n", "does not begin with 'video,score,"),
         ("scores.jsonl", '{"a": 1}\n', "does not begin with"),
         ("scores.csv", "no newline", "does not begin with"),
-        ("scores.parquet", None, r"end its name in .csv, .tsv, .jsonl"),
+        ("scores.xlsx", None, r"end its name in .csv, .tsv, .jsonl"),
+        ("scores.parquet", "a,b\n1,2\n", "cannot be read as Parquet"),
     ],
 )
 def test_another_file_is_not_overwritten(home, some, tmp_path, name, content, why):

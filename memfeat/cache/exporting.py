@@ -18,6 +18,7 @@ from memfeat.cache.table import FeatureTable
 from memfeat.errors import CacheError, ConfigError
 from memfeat.storage import Location, atomic_replace
 from memfeat.storage.files import part_name
+from memfeat.storage.parquet import arrow
 
 VIDEOS_AT_ONCE = 64  # in memory
 BYTES_AT_ONCE = 32 << 20  # likewise, unless one video has more
@@ -193,7 +194,7 @@ def _write_folder(path: Path, export: _Export) -> None:
 
 
 def _write_parquet(path: Path, export: _Export) -> None:
-    pa, parquet = _arrow()
+    pa, parquet = arrow()
     spec = export.spec
     schema = pa.schema(
         [
@@ -219,17 +220,6 @@ def _write_parquet(path: Path, export: _Export) -> None:
                 ),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow  # noqa: PLC0415
-        import pyarrow.parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            f"Parquet needs pyarrow ({error}); install it with `pip install 'memfeat[parquet]'`"
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 @contextmanager

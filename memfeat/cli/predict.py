@@ -44,7 +44,8 @@ PICTURES = (".png", ".svg", ".pdf")
     "-o",
     "--output",
     type=LOCAL_PATH,
-    help="Write a row a video, .csv, .tsv or .jsonl; what is there already is not done again.",
+    help="Write a row a video, .csv, .tsv, .jsonl or .parquet; what is there already is not done "
+    "again.",
 )
 @settings_options(PredictConfig)
 @dry_run_option
@@ -92,8 +93,9 @@ def predict_command(
         prepare_workers("memfeat.decoding.worker")
 
     from memfeat.prediction import Predictor, find_videos, load_predictor
+    from memfeat.prediction.parquet import scores_table
     from memfeat.prediction.pending import plan_prediction
-    from memfeat.prediction.tables import EffectsTable, ScoresTable
+    from memfeat.prediction.tables import EffectsTable
 
     predictor = load_predictor(runs, device=config.device, weights=config.weights)
     cached = None
@@ -109,7 +111,7 @@ def predict_command(
     with ExitStack() as stack:
         scores = frames = None
         if output:
-            table = ScoresTable(output, predictor.model_id, retry_failed=config.retry_failed)
+            table = scores_table(output, predictor.model_id, retry_failed=config.retry_failed)
             scores = stack.enter_context(table)
         done = scores.done if scores else set()
         if config.effects:
@@ -203,7 +205,7 @@ class _Results:
         every = self._statuses + before
         failed = every["failed"] > 0
         if self._scores and self._as_json:
-            output = {"output": str(self._scores.path), "already_done": before.total()}
+            output = {"output": str(self._scores.output), "already_done": before.total()}
             counts = {"statuses": dict(self._statuses), "cautions": dict(self._cautions)}
             print_json(output | counts | self._how | {"sources": predictor.sources})
         elif self._as_json:
@@ -224,7 +226,7 @@ class _Results:
             say(f"{before.total()} videos were scored already; of the others {counts}")
             for code, videos in self._cautions.items():
                 say(f"{code}: {videos} videos; see the column `cautions`")
-            click.echo(self._scores.path)
+            click.echo(self._scores.output)
 
 
 def _pictures(videos: "Sequence[Input]", timeline: Path | None) -> dict[str, Path | None]:

@@ -8,9 +8,9 @@ from memfeat.config import PredictConfig
 from memfeat.encoders import weights_at_hand
 from memfeat.prediction.encoders import encoders_of
 from memfeat.prediction.inputs import Input
+from memfeat.prediction.parquet import scored_before
 from memfeat.prediction.predictor import Predictor
 from memfeat.prediction.raters import RatingPredictor
-from memfeat.prediction.tables import scored_in
 
 
 def plan_prediction(
@@ -23,9 +23,9 @@ def plan_prediction(
 
     Raises:
         RunError: a checkpoint is missing that a run's encoder came from.
-        ManifestError: the table of scores that is there cannot be read.
+        ConfigError, ManifestError: the table of scores that is there cannot be read.
     """
-    done = scored_in(output, retry_failed=config.retry_failed) if output else set()
+    done = scored_before(output, retry_failed=config.retry_failed) if output else set()
     pending = [video for video in videos if video.name not in done]
     plan: dict[str, Any] = {
         "videos": len(videos),

@@ -128,6 +128,7 @@ class ScoresTable(GrowingTable):
     """A row for each video: its score, how far to trust it, and what became of it.
 
     Attributes:
+        output: the file that the scores end in.
         done: the names of the videos that it held from the start.
     """
 
@@ -144,6 +145,7 @@ class ScoresTable(GrowingTable):
             OSError: it cannot be written.
         """
         super().__init__(path, SCORES)
+        self.output = path
         self._model_id = model_id
         others = {row["model"] for row in self.rows} - {model_id}
         if others:
