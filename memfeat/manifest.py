@@ -205,7 +205,7 @@ class Manifest:
             records = self.of_split(split)
             scores = [record.score for record in records if record.score is not None]
             local = [record.path for record in records if isinstance(record.path, Path)]
-            missing = [path for path in local if not path.is_file()]
+            missing = [path for path in local if not path.exists()]
             row = SplitSummary(
                 split=split,
                 videos=len(records),

@@ -65,6 +65,31 @@ def test_a_stride_keeps_the_first_of_so_many(clip, every, tmp_path):
     np.testing.assert_array_equal(table.values, every.values[::7])
 
 
+@pytest.mark.parametrize(
+    ("rate", "number", "kept"),
+    [
+        (30, 10, list(range(0, 30, 3))),
+        (25, 2, [0, 13, 25]),
+        (30, 1, [0]),
+        (10, 30, list(range(30))),  # there are no more than there are
+        (24, 0.5, [0]),
+    ],
+)
+def test_a_rate_keeps_the_first_frame_of_each_part_of_a_second(rate, number, kept):
+    frame = np.zeros((2, 2, 3), np.uint8)
+    for digits in (9, 3):  # as Matroska rounds times
+        keeps = CoverCounter(Sampling.parse(f"fps:{number}").of_pixels())
+        times = [7 + round(n / rate, digits) for n in range(30)]
+        assert [n for n, time in enumerate(times) if keeps.keeps(frame, seconds=time)] == kept
+        assert sum(keeps.counts) == 30
+
+
+def test_a_rate_keeps_frames_by_their_times_in_a_file(clip, every, tmp_path):
+    table, _ = cached(clip, tmp_path, sampler="fps:10")
+    assert table.covers.tolist() == [3] * 20
+    np.testing.assert_array_equal(table.values, every.values[::3])
+
+
 def test_slow_change_adds_up_until_a_frame_is_kept():
     keeps = CoverCounter(Sampling.parse("thumbnail:0.1").of_pixels())
     ramp = [np.full((32, 32, 3), level, np.uint8) for level in range(0, 100, 4)]
@@ -106,6 +131,7 @@ def test_a_sampler_is_written_as_it_is_read(text):
         ("embedding:nan", "embedding:0.02, with a number above 0 and below 2"),
         ("embedding:3", "embedding:0.02, with"),
         ("every:2", "every, with no number"),
+        ("fps:0", "fps:1, with a number above 0"),
     ],
 )
 def test_a_number_that_a_sampler_cannot_work_with_is_refused(text, allowed):

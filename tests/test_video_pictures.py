@@ -6,11 +6,13 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import torch
 from clips import number_picture, numbered_clip, numbers_in, read, write_clip
 from PIL import Image
 from skimage import data
+from torchvision.transforms import functional as transforms
 
-from memfeat.video import VideoReader, read_frames, resize
+from memfeat.video import VideoReader, crop_square, read_frames, resize
 
 CORNERS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255)}
 
@@ -224,3 +226,26 @@ def test_several_views_in_a_picture_are_read_with_a_warning(tmp_path, stereo_mod
     reader, numbers = read(path)
     assert numbers == [0, 1, 2]
     assert reader.warning is None if warning is None else warning in reader.warning
+
+
+@pytest.mark.parametrize("shape", [(64, 160), (161, 63), (90, 121), (32, 32)])
+def test_cropping_takes_what_torchvision_takes(shape):
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    short = transforms.resize(image, [32], transforms.InterpolationMode.BICUBIC, antialias=True)
+    expected = transforms.center_crop(short, [32]).permute(1, 2, 0).numpy()
+    found = crop_square(picture, 32)
+    assert found.shape == (32, 32, 3)
+    # Of noise, whose neighbours differ by 85 levels on average; torchvision rounds otherwise.
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=2)
+
+
+def test_a_reader_crops_where_it_is_asked_to(tmp_path):
+    path = write_clip(tmp_path / "v.mp4", [corner_picture(32, 64)] * 2)
+    with VideoReader(path, size=16, crop=True) as reader:
+        pictures = [frame.pixels for frame in reader]
+    stored = read_frames(path).pixels
+    for picture, frame in zip(pictures, stored, strict=True):
+        np.testing.assert_array_equal(picture, crop_square(frame, 16))
+        assert corners_of(picture) == "RG/BW"

@@ -16,7 +16,7 @@ from memfeat.runs import FINETUNED
 from memfeat.storage import Location, shards_at
 from memfeat.storage.locations import name_below
 
-RECIPE_FLAGS = ("weights", "tokens", "sampler")
+RECIPE_FLAGS = ("weights", "tokens", "layer", "resize", "sampler", "fps")
 NO_SETTINGS: Mapping[str, Any] = {}
 
 

@@ -314,5 +314,5 @@ def _settings(
 ) -> Mapping[str, tuple[Any, Any]] | None:
     if ours is None or other is None:
         return None
-    one, two = ours.model_dump(mode="json"), other.model_dump(mode="json")
-    return {name: (one[name], two[name]) for name in one if one[name] != two[name]}
+    both = {name: (getattr(ours, name), getattr(other, name)) for name in CacheSpec.model_fields}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}

@@ -2,13 +2,19 @@
 
 import shlex
 from collections.abc import Container
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from memfeat.config import ExtractConfig, Printed, Settings, Tokens, count_tokens
+from memfeat.config import ExtractConfig, Printed, Resize, Settings, Tokens, count_tokens
 from memfeat.errors import CacheError
 
+INTERPOLATION: dict[Resize, str] = {
+    "squash": "antialiased bicubic, squashed",
+    "crop": "antialiased bicubic, cropped to the middle",
+}
+LAST_LAYER = -1
+LATER = {"layer": LAST_LAYER, "fps": None}  # fields of later versions, not written where so
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"
 TEXT = "text: "  # what `sampling` begins with where texts were encoded, not frames
@@ -27,8 +33,10 @@ class CacheSpec(Settings):
         tokens: which vectors of each frame: its class token, and with `cls+2x2` also the means
             of its patch tokens over a grid of 2 rows and 2 columns.
         clip_frames: consecutive frames that one vector is made of.
+        layer: block of a Vision Transformer after which it ends; -1 for the last.
         untagged_hd: the matrix with which untagged video of 720 lines or more is turned into RGB:
             `BT.709`, and `BT.601` in caches made before this was recorded.
+        fps: at which folders of numbered frames are read, where that was said.
         sampling: which frames are kept; see `memfeat.decoding.sampling`. `as given` for features
             made elsewhere: a row for each step there was. Of texts `text: ` and which.
     """
@@ -42,12 +50,14 @@ class CacheSpec(Settings):
     dim: int = Field(ge=1)
     tokens: Tokens = "cls"
     clip_frames: int = Field(1, ge=1)
+    layer: int = Field(LAST_LAYER, ge=LAST_LAYER)
     image_size: int | None
-    interpolation: Printed | None = "antialiased bicubic, squashed"
+    interpolation: Printed | None = INTERPOLATION["squash"]
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
     untagged_hd: Literal["BT.601", "BT.709"] = "BT.601"
     sampling: Printed = "every"
+    fps: float | None = None
     max_frames: int | None = None
     max_seconds: float | None = None
     precision: Printed | None
@@ -55,6 +65,15 @@ class CacheSpec(Settings):
     batch_size: int | None
     normalisation: Printed = "l2"
     dtype: Printed = "float16"
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later fields that have their defaults, so that bytes stay as they were."""
+        return {
+            name: value
+            for name, value in write(self).items()
+            if name not in LATER or value != LATER[name]
+        }
 
     @property
     def is_random(self) -> bool:
@@ -70,6 +89,11 @@ class CacheSpec(Settings):
     def is_text(self) -> bool:
         """Whether the features are of texts, not of frames."""
         return self.sampling.startswith(TEXT)
+
+    @property
+    def resize(self) -> Resize:
+        """How frames become square."""
+        return "crop" if self.interpolation == INTERPOLATION["crop"] else "squash"
 
     @property
     def num_tokens(self) -> int:
@@ -90,7 +114,9 @@ class CacheSpec(Settings):
         sampled = f", frames sampled by {self.sampling}" if self.sampling != "every" else ""
         if self.is_text:
             sampled = f", of {self.sampling}"
-        how = f"{self.dim}-d{tokens}{clips}{sampled}"
+        layer = f", of block {self.layer}" if self.layer != LAST_LAYER else ""
+        cropped = ", cropped" if self.resize == "crop" else ""
+        how = f"{self.dim}-d{layer}{tokens}{clips}{cropped}{sampled}"
         if self.is_random:
             return (
                 f"{self.encoder} with RANDOM WEIGHTS: its features carry no learned content ({how})"
@@ -105,6 +131,9 @@ class CacheSpec(Settings):
             "encoder": self.encoder,
             "weights": self.weights if self.is_random else None,
             "tokens": self.tokens,
+            "layer": self.layer,
+            "resize": self.resize,
+            "fps": self.fps,
             "sampler": "every" if texts else self.sampling,
             "max_frames": self.max_frames,
             "max_seconds": self.max_seconds,

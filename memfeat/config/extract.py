@@ -23,6 +23,7 @@ def _check_part(value: str) -> str:
     return value
 
 
+Resize = Literal["squash", "crop"]
 Part = Annotated[str, AfterValidator(_check_part)]
 Tokens = Annotated[str, AfterValidator(_check_tokens)]
 
@@ -84,8 +85,18 @@ class ExtractConfig(Settings):
     tokens: Tokens = Field(
         "cls", description="vectors a frame: cls, or cls+2x2 with a grid of patches too (ours)"
     )
+    layer: int = Field(
+        -1, description="block after which a Vision Transformer ends, from 0; -1: the last (ours)"
+    )
+    resize: Resize = Field(
+        "squash", description="to a square: squash all of a frame, or crop its middle (ours)"
+    )
     sampler: str = Field(
-        "every", description="frames kept: every, stride:N, thumbnail:X, embedding:X (paper: every)"
+        "every",
+        description="frames kept: every, stride:N, fps:X, thumbnail:X, embedding:X (paper: every)",
+    )
+    fps: float | None = Field(
+        None, gt=0, description="take folders of numbered frames as videos, so many a second"
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="frames per encoder call")
     videos_per_shard: int = Field(32, ge=1, description="videos in one HDF5 file")

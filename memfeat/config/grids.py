@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from memfeat.config.extract import Tokens
+from memfeat.config.extract import Resize, Tokens
 from memfeat.config.settings import LocalPath, Seeds, Settings
 from memfeat.config.train import Locations, Names, aggregator_names, for_each_cache
 from memfeat.manifest import Split
@@ -55,6 +55,8 @@ class CacheRecipe(Settings):
     encoder: str
     weights: str | None = None
     tokens: Tokens = "cls"
+    layer: int = -1
+    resize: Resize = "squash"
     sampler: str = "every"
     finetune: LocalPath | None = Field(
         None, description="pipeline whose [finetune] table makes the weights, from the same videos"

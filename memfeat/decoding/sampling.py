@@ -1,9 +1,10 @@
 """Frame samplers: which frames are kept; each kept frame stands for those left out after it.
 
 The paper keeps every frame, and names leaving out redundant ones as future work. Here that is a
-choice of stage 1: `stride:4` keeps each fourth frame; `thumbnail:X` and `embedding:X` leave out
-frames that barely differ from the last one kept. Thumbnails are compared before the encoder, so it
-is spared the frames left out; embeddings after it, which spares the cache alone.
+choice of stage 1: `stride:4` keeps each fourth frame, `fps:2` two a second; `thumbnail:X` and
+`embedding:X` leave out frames that barely differ from the last one kept. Thumbnails are compared
+before the encoder, so it is spared the frames left out; embeddings after it, which spares the cache
+alone.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from memfeat.registry import Registry
 from memfeat.video import squash
 
 THUMBNAIL = 16  # pixels a side
+TICK = 0.001  # seconds, to which Matroska rounds times
 
 
 class Sampler(ABC):
@@ -43,11 +45,12 @@ class Sampler(ABC):
         return False
 
     @abstractmethod
-    def keeps(self, frame: NDArray[Any]) -> bool:
+    def keeps(self, frame: NDArray[Any], seconds: float) -> bool:
         """Return whether the next frame is kept.
 
         Args:
             frame: uint8 (height, width, 3), or, with `of_embeddings`, (width,) of unit length.
+            seconds: when it is shown.
         """
 
 
@@ -58,7 +61,7 @@ SAMPLERS: Registry[type[Sampler]] = Registry("sampler")
 class Every(Sampler):
     """Keeps every frame, as the paper does (section 2.1)."""
 
-    def keeps(self, frame: NDArray[Any]) -> bool:  # noqa: ARG002
+    def keeps(self, frame: NDArray[Any], seconds: float) -> bool:  # noqa: ARG002
         """Return True."""
         return True
 
@@ -79,10 +82,36 @@ class Stride(Sampler):
         """Return whether it is a whole number of frames."""
         return number >= 1 and number == int(number)
 
-    def keeps(self, frame: NDArray[Any]) -> bool:  # noqa: ARG002
+    def keeps(self, frame: NDArray[Any], seconds: float) -> bool:  # noqa: ARG002
         """Return whether it is a stride's first."""
         self._seen += 1
         return (self._seen - 1) % self.number == 0
+
+
+@SAMPLERS.register("fps")
+class Rate(Sampler):
+    """Keeps so many frames a second: the first that is shown in each such part of one."""
+
+    default = 1
+    allowed = "a number above 0"
+
+    def __init__(self, number: float) -> None:
+        super().__init__(number)
+        self._first: float | None = None
+        self._last = -1
+
+    @classmethod
+    def allows(cls, number: float) -> bool:
+        """Return whether it is above 0."""
+        return number > 0
+
+    def keeps(self, frame: NDArray[Any], seconds: float) -> bool:  # noqa: ARG002
+        """Return whether it is the first of its part of a second."""
+        if self._first is None:
+            self._first = seconds
+        part = int((seconds - self._first + TICK) * self.number)
+        kept, self._last = part > self._last, max(part, self._last)
+        return kept
 
 
 class Change(Sampler):
@@ -103,7 +132,7 @@ class Change(Sampler):
         super().__init__(number)
         self._last: NDArray[np.float32] | None = None
 
-    def keeps(self, frame: NDArray[Any]) -> bool:
+    def keeps(self, frame: NDArray[Any], seconds: float) -> bool:  # noqa: ARG002
         """Return whether it is the first, or far enough from the last one kept."""
         current = self.features(frame)
         if self._last is not None and self.distance(self._last, current) <= self.number:
@@ -214,10 +243,10 @@ class CoverCounter:
         self._sampler = sampler
         self.counts: list[int] = []
 
-    def keeps(self, frame: NDArray[Any], stands_for: int = 1) -> bool:
-        """Return whether the next frame is kept, and count it either way."""
+    def keeps(self, frame: NDArray[Any], stands_for: int = 1, *, seconds: float = 0.0) -> bool:
+        """Return whether the next frame, shown at `seconds`, is kept, and count it either way."""
         full = bool(self.counts) and self.counts[-1] + stands_for > MOST_COVERED
-        kept = self._sampler.keeps(frame) or full
+        kept = self._sampler.keeps(frame, seconds) or full
         if kept:
             self.counts.append(stands_for)
         else:

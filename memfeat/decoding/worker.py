@@ -19,8 +19,14 @@ from memfeat.config import MAX_PIXELS, UNTAGGED_HD
 from memfeat.decoding.frame_pool import CHUNK_FRAMES, PoolShape, attach
 from memfeat.decoding.sampling import EVERY_FRAME, CoverCounter, Sampling
 from memfeat.errors import VideoError
-from memfeat.storage import sha256_of_file
-from memfeat.video import PARTIAL, Frame, VideoReader, frames_by_header
+from memfeat.video import (
+    PARTIAL,
+    Frame,
+    files_of,
+    frames_by_header,
+    open_reader,
+    sha256_of_video,
+)
 
 HEARTBEAT_SECONDS = 0.5
 IDLE_SECONDS = 300.0  # without a job, after which a process ends
@@ -42,7 +48,8 @@ class DecodeSettings:
         keep_shape: frames keep their shape, and are reduced if a side has more than `size` pixels.
         hashed: whether the result has the file's hash.
         header_only: decode nothing; the result has what the header says.
-        untagged_hd, pillow: see `VideoReader`.
+        untagged_hd, crop, pillow: see `VideoReader`.
+        fps: numbers a second of folders of numbered pictures; None where those are refused.
     """
 
     size: int
@@ -56,6 +63,8 @@ class DecodeSettings:
     hashed: bool = True
     header_only: bool = False
     untagged_hd: str = UNTAGGED_HD
+    crop: bool = False
+    fps: float | None = None
     pillow: bool = False
 
 
@@ -242,8 +251,9 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
     path, settings = job.path, job.settings
     if settings.header_only:
         return DecodeResult(frames_by_header=frames_by_header(path))
-    with VideoReader(
+    with open_reader(
         path,
+        settings.fps,
         size=settings.size,
         keep_shape=settings.keep_shape,
         first_frame=settings.first_frame,
@@ -252,18 +262,22 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
         max_pixels=settings.max_pixels,
         allow_images=settings.allow_images,
         untagged_hd=settings.untagged_hd,
+        crop=settings.crop,
         pillow=settings.pillow,
     ) as reader:
-        before = path.stat()
-        worker.send(Opened(_version(before)))
+        before = _version(path)
+        worker.send(Opened(before))
         for frame in reader:
-            if cover.keeps(frame.pixels) and len(cover.counts) > job.skip:
+            if (
+                cover.keeps(frame.pixels, seconds=frame.pts_seconds)
+                and len(cover.counts) > job.skip
+            ):
                 worker.put(frame)
             else:
                 worker.heartbeat()
         result = DecodeResult(
             message=reader.warning or "",
-            source_bytes=before.st_size,
+            source_bytes=sum(file.stat().st_size for file in files_of(path)),
             frames_expected=reader.frames_expected,
         )
         if reader.reason is not None:
@@ -271,8 +285,8 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
             message = f"{what}; {reader.warning}" if reader.warning else what
             result = result._replace(status="partial", reason=reader.reason, message=message)
     worker.flush()
-    sha256 = sha256_of_file(path, worker.heartbeat) if settings.hashed else ""
-    if _version(path.stat()) != _version(before):
+    sha256 = sha256_of_video(path, worker.heartbeat) if settings.hashed else ""
+    if _version(path) != before:
         return changed(path)
     return result._replace(source_sha256=sha256)
 
@@ -283,5 +297,10 @@ def changed(path: Path) -> DecodeResult:
     return failure("changed", f"{str(path)!r} {text}")
 
 
-def _version(status: os.stat_result) -> Version:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _version(path: Path) -> Version:
+    status = path.stat()
+    own = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    if not path.is_dir():
+        return own
+    files = [file.stat() for file in files_of(path)]
+    return *own, sum(each.st_size for each in files), max(each.st_mtime_ns for each in files)

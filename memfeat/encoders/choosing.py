@@ -7,6 +7,7 @@ from memfeat.devices import resolve_device
 from memfeat.encoders.checkpoints import means_file, weights_path
 from memfeat.encoders.encoder import FrameEncoder, choose_precision
 from memfeat.encoders.family import ENCODERS, RANDOM, EncoderFamily, Tower, VectorShape
+from memfeat.encoders.layers import LAST, end_after
 from memfeat.registry import unknown_name
 
 ACTIVATIONS = ("auto", "gelu", "quickgelu")
@@ -23,6 +24,7 @@ def create_encoder(
     *,
     activation: str = "auto",
     tokens: Tokens = "cls",
+    layer: int = LAST,
     precision: str = "auto",
     device: str = "cpu",
     compiled: bool = False,
@@ -35,6 +37,7 @@ def create_encoder(
         weights: pretrained tag, path of a checkpoint, or `random`; None for the family's default.
         activation: `gelu` or `quickgelu` for a checkpoint file that does not state it; else `auto`.
         tokens: `cls`, or such as `cls+2x2` for a grid of patch tokens too.
+        layer: block of a Vision Transformer after which it ends; -1 for the last.
         precision: `float32`, `bfloat16`, `float16`; `half` for that of the weights; or `auto`:
             half on a GPU, else float32.
         device: such as `cpu`, `cuda` or `cuda:1`.
@@ -45,12 +48,12 @@ def create_encoder(
         UnknownNameError: no such encoder, or no such weights for it.
         EncoderError: the weights cannot be had, do not fit, or contradict `activation`; or the
             device or precision cannot be used.
-        ConfigError: `tokens` that the encoder cannot give.
+        ConfigError: `tokens` or a `layer` that the encoder cannot give.
     """
     _family_of(name)
     on = resolve_device(device)
     choose_precision(precision, on)  # a mistake should not cost the loading of a model
-    tower = build_tower(name, weights, activation=activation, tokens=tokens, seed=seed)
+    tower = build_tower(name, weights, activation=activation, tokens=tokens, layer=layer, seed=seed)
     return FrameEncoder(tower, precision=precision, device=on, compiled=compiled)
 
 
@@ -60,13 +63,15 @@ def build_tower(
     *,
     activation: str = "auto",
     tokens: Tokens = "cls",
+    layer: int = LAST,
     seed: int = 0,
 ) -> Tower:
     """Build an encoder's model alone; arguments and errors are those of `create_encoder`."""
     family = _family_of(name)
     if activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    return family.build(name, weights or family.default_weights, activation, seed, tokens=tokens)
+    weights = weights or family.default_weights
+    return end_after(family.build(name, weights, activation, seed, tokens=tokens), layer)
 
 
 def vector_shape(name: str, tokens: Tokens = "cls") -> VectorShape:

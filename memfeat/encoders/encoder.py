@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from memfeat.cache import CacheSpec
-from memfeat.config import UNTAGGED_HD, build, count_tokens
+from memfeat.cache import INTERPOLATION, CacheSpec
+from memfeat.config import UNTAGGED_HD, Resize, build, count_tokens
 from memfeat.devices import CPU, exact_float32
 from memfeat.encoders.family import Tower
 from memfeat.errors import EncoderError
@@ -22,6 +22,7 @@ PRECISIONS = {
 # What a cache records of an encoder under the attribute's own name.
 RECORDED = (
     *("weights", "weights_sha256", "trained_on", "activation", "dim", "tokens", "clip_frames"),
+    "layer",
     *("image_size", "mean", "std", "precision", "compiled"),
 )
 
@@ -86,6 +87,7 @@ class FrameEncoder(Encoder):
         self.dim = tower.dim
         self.tokens = tower.tokens
         self.clip_frames = tower.clip_frames
+        self.layer = tower.layer
         self.image_size = tower.image_size
         self.mean = tower.mean
         self.std = tower.std
@@ -159,6 +161,8 @@ class FrameEncoder(Encoder):
         max_frames: int | None = None,
         max_seconds: float | None = None,
         sampling: str = "every",
+        resize: Resize = "squash",
+        fps: float | None = None,
     ) -> CacheSpec:
         """Return what a cache of this encoder's embeddings records.
 
@@ -168,6 +172,8 @@ class FrameEncoder(Encoder):
         values = {name: getattr(self, name) for name in RECORDED} | {
             "encoder": self.name,
             "untagged_hd": UNTAGGED_HD,
+            "interpolation": INTERPOLATION[resize],
+            "fps": fps,
             "sampling": sampling,
             "max_frames": max_frames,
             "max_seconds": max_seconds,

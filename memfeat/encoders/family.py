@@ -45,6 +45,7 @@ class Tower:
             image_size) of a tower that takes clips.
         tokens: which vectors of a frame it gives, such as `cls` or `cls+2x2`.
         clip_frames: consecutive frames that it makes one vector of.
+        layer: after which block it ends, counted from 0; -1 for the last.
         half_precision: `float16` for weights that came in it, else `bfloat16`.
         projection: what the library computes next, (batch, dim) -> (batch, other), where that is
             known: a projection into the space of texts, or a classifier.
@@ -62,6 +63,7 @@ class Tower:
     module: nn.Module
     tokens: Tokens = "cls"
     clip_frames: int = 1
+    layer: int = -1
     half_precision: str = "bfloat16"
     projection: nn.Module | None = None
 

@@ -53,7 +53,8 @@ class Recipe:
         """
         if spec.mean is None or spec.std is None or spec.precision is None:
             raise ConfigError(f"{spec.encoder}: what made the cache is not all recorded")
-        return cls(spec.activation, spec.precision, spec.mean, spec.std)
+        crop = 1.0 if spec.resize == "crop" else None
+        return cls(spec.activation, spec.precision, spec.mean, spec.std, crop=crop)
 
 
 def changes(tower: Tower, now: Recipe, known: Container[str]) -> Iterator[tuple[str, str, Recipe]]:
@@ -70,7 +71,10 @@ def _fields(tower: Tower, now: Recipe) -> Iterator[tuple[str, str, dict[str, Any
     if tower.projection is not None:
         yield "projection", "what the library computes next is included", {"projected": True}
     for name, share in CROPS.items():
-        yield "crop", f"cut out of {name} in place of squashed", {"crop": share}
+        if now.crop is None:
+            yield "crop", f"cut out of {name} in place of squashed", {"crop": share}
+    if now.crop is not None:
+        yield "crop", "squashed in place of cut out", {"crop": None}
     for name in [name for name in INTERPOLATIONS if name != now.interpolation]:
         yield "interpolation", f"{name} in place of {now.interpolation}", {"interpolation": name}
     yield "channels", "BGR in place of RGB", {"bgr": True}
@@ -203,6 +207,7 @@ def _decode(
             allow_images=True,
             hashed=False,
             untagged_hd=spec.untagged_hd,
+            fps=spec.fps,
         )
         for numbers in wanted
     ]

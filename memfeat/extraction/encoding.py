@@ -154,6 +154,8 @@ def encode_videos(
         spec.max_seconds,
         allow_images=allow_images,
         untagged_hd=spec.untagged_hd,
+        crop=spec.resize == "crop",
+        fps=spec.fps,
     )
     batches = Batches(encoder, spec.batch_size or 1, deliver)
     begun: dict[int, _BegunVideo] = {}

@@ -216,6 +216,7 @@ def _tower(spec: CacheSpec, config: CacheCompareConfig) -> Tower:
         config.weights or spec.weights,
         activation=chosen if from_file else "auto",
         tokens=spec.tokens,
+        layer=spec.layer,
     )
     if tower.weights_sha256 != spec.weights_sha256:
         raise CacheError(

@@ -67,6 +67,7 @@ def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
         config.weights,
         activation=config.activation,
         tokens=config.tokens,
+        layer=config.layer,
         precision=config.precision,
         compiled=config.compile,
         device=str(device),
@@ -91,6 +92,8 @@ def build_spec(encoder: FrameEncoder, config: ExtractConfig) -> CacheSpec:
         max_frames=config.max_frames,
         max_seconds=config.max_seconds,
         sampling=str(sampling),
+        resize=config.resize,
+        fps=config.fps,
     )
 
 
@@ -151,6 +154,8 @@ def make_shards(
                 max_seconds=config.max_seconds,
                 max_pixels=config.max_pixels,
                 allow_images=config.allow_images,
+                crop=config.resize == "crop",
+                fps=config.fps,
             ),
             decoders=decoders_beside(encoder.device, config, workers),
             time_limit=config.time_limit,

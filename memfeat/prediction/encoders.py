@@ -73,6 +73,7 @@ def _build_encoder(
         spec.weights if weights is None else str(weights),
         activation=spec.activation if from_file and spec.activation in _CHOOSABLE else "auto",
         tokens=spec.tokens,
+        layer=spec.layer,
         precision=spec.precision or "auto",
         compiled=spec.compiled and device != "cpu",  # which would take longer than a few clips
         device=device,
@@ -82,6 +83,8 @@ def _build_encoder(
         max_frames=spec.max_frames,
         max_seconds=spec.max_seconds,
         sampling=spec.sampling,
+        resize=spec.resize,
+        fps=spec.fps,
     )
     as_made = {"compiled": spec.compiled, "untagged_hd": spec.untagged_hd}
     built = made.model_copy(update=as_made)

@@ -5,6 +5,7 @@ regular local file in one of the formats that `opening` lists, and nothing it re
 """
 
 from memfeat.video.completeness import PARTIAL
+from memfeat.video.frame_folder import files_of, open_reader, sha256_of_video
 from memfeat.video.header import frames_by_header
 from memfeat.video.pictures import BICUBIC, INTERPOLATIONS, Pixels, crop_square, resize, squash
 from memfeat.video.reading import Frame, Frames, VideoReader, read_frame, read_frames
@@ -19,10 +20,13 @@ __all__ = [
     "Pixels",
     "VideoReader",
     "crop_square",
+    "files_of",
     "frames_by_header",
+    "open_reader",
     "read_frame",
     "read_frames",
     "resize",
+    "sha256_of_video",
     "squash",
     "write_video",
 ]

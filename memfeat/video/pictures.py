@@ -100,7 +100,7 @@ def _float_grey(frame: av.VideoFrame) -> Pixels:
     return np.repeat((grey * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def crop(pixels: Pixels, margins: tuple[int, int, int, int]) -> Pixels:
+def cut_margins(pixels: Pixels, margins: tuple[int, int, int, int]) -> Pixels:
     """Leave out so many pixels at the left, right, top and bottom, unless none would remain."""
     (height, width), (left, right, top, bottom) = pixels.shape[:2], margins
     if top + bottom >= height or left + right >= width:

@@ -30,7 +30,8 @@ from memfeat.video.opening import (
 from memfeat.video.pictures import (
     Matrix,
     Pixels,
-    crop,
+    crop_square,
+    cut_margins,
     display_matrix,
     resize,
     resize_with_pillow,
@@ -73,6 +74,7 @@ class VideoReader:
     Args:
         path: a local file.
         size: side of the square frames, in pixels; None keeps the stored size.
+        crop: frames are not squashed: their short side becomes `size`, and the middle is cut out.
         pillow: frames are squashed by Pillow's bilinear filter instead of antialiased bicubic.
         keep_shape: `size` is the longest side that a frame may have; larger ones are reduced to
             it, in their own shape.
@@ -112,6 +114,7 @@ class VideoReader:
         max_pixels: int | None = MAX_PIXELS,
         allow_images: bool = False,
         untagged_hd: str = UNTAGGED_HD,
+        crop: bool = False,
         pillow: bool = False,
     ) -> None:
         for name, value in (("size", size), ("max_frames", max_frames), ("max_pixels", max_pixels)):
@@ -125,7 +128,7 @@ class VideoReader:
         self._max_seconds = math.inf if max_seconds is None else max_seconds
         self._max_pixels = max_pixels
         self._untagged_hd = untagged_hd
-        self._resize = resize_with_pillow if pillow else resize
+        self._resize = resize_with_pillow if pillow else crop_square if crop else resize
         with ExitStack() as stack:
             self._container, self._stream = stack.enter_context(
                 open_video(path, max_pixels=max_pixels, allow_images=allow_images)
@@ -294,7 +297,7 @@ class VideoReader:
             text = f"holds {frame.format.name} pixels that cannot be turned into RGB ({error})"
             raise VideoError("unreadable", f"{quoted(self._path)} {text}; convert it") from error
         self._largest_alpha = max(self._largest_alpha or 0, alpha)
-        pixels = upright(crop(pixels, self._side_data.crop), self._display_matrix(frame))
+        pixels = upright(cut_margins(pixels, self._side_data.crop), self._display_matrix(frame))
         if self._size is None:
             return pixels
         if self._keep_shape:
