@@ -374,6 +374,38 @@ def test_a_folder_without_any_of_the_videos_is_refused(tmp_path):
     assert "is not there; give the folder" in refusal("memento10k", tmp_path, videos=tmp_path / "n")
 
 
+# --- Memento10k's decay ---
+
+
+def test_the_score_at_a_lag_is_on_the_line_through_80_videos(tmp_path):
+    memento10k(tmp_path)
+    path = tmp_path / "memento_train_data.json"
+    content = json.loads(path.read_text())
+    for record, alpha in zip(content, (-0.001, 0.002, -0.01), strict=True):
+        record["alpha"] = alpha
+    path.write_text(json.dumps(content))
+    known = [record["mem_score"] for record in content]
+    for lag in (0, 80, 180):
+        conversion, manifest = converted("memento10k", tmp_path, lag=lag)
+        found = [record.score for record in manifest.records if record.split == "train"]
+        line = [s + a * (lag - 80) for s, a in zip(known, (-0.001, 0.002, -0.01), strict=True)]
+        assert found == pytest.approx([min(1, max(0, value)) for value in line])
+        assert f"mem_score of the native release at a lag of {lag} videos" in conversion.dataset
+    assert conversion.notes == ("1 scores at this lag are 0 or 1, where they end",)
+
+
+def test_a_lag_needs_a_decay_and_a_format_that_has_one(tmp_path):
+    memento10k(tmp_path)
+    path = tmp_path / "memento_val_data.json"
+    path.write_text(path.read_text().replace('"alpha": -0.001', '"alpha": null', 1))
+    message = refusal("memento10k", tmp_path, lag=150)
+    assert f"{path}, record 1: mem_score is 0." in message
+    assert "alpha None; both have to be numbers for a score at a lag" in message
+    videomem(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"lag = 150.0 has no use: .*'memento10k' takes it"):
+        converted("videomem", tmp_path / "other", lag=150)
+
+
 # --- VIDEM ---
 
 
@@ -431,7 +463,9 @@ def test_columns_that_are_not_named_are_asked_for_with_those_that_are_there(tmp_
     movie(tmp_path)
     with pytest.raises(ConfigError, match=r"--score-column; .*train.csv \(excerpt, film, rating\)"):
         converted("movie", tmp_path, score_column="")
-    with pytest.raises(ConfigError, match="id_column = 'x' has no use: format 'videm' knows its"):
+    with pytest.raises(
+        ConfigError, match=r"id_column = 'x' has no use: .*'movie' takes it, 'videm'"
+    ):
         converted("videm", tmp_path, id_column="x")
 
 

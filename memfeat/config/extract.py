@@ -153,6 +153,12 @@ class ConvertConfig(Settings):
     keep_missing: bool = Field(
         False, description="keep rows whose video was not found, under the name they list"
     )
+    lag: float | None = Field(
+        None,
+        ge=0,
+        le=180,
+        description="of memento10k: the score when so many videos lie in between [80, as scored]",
+    )
     id_column: str | None = Field(
         None, description="of a format without known columns: which holds ids or file names"
     )

@@ -118,14 +118,13 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
 
 
 def _read(name: str, form: Format, folder: Folder, target: str, config: ConvertConfig) -> Labels:
-    if form.names_columns:
-        return form.read_columns(folder, config)
-    for setting in ("id_column", "score_column", "group_column"):
-        if given := getattr(config, setting):
+    takers = {setting: other for other in FORMATS for setting in FORMATS.get(other).takes}
+    for setting, other in takers.items():
+        if setting not in form.takes and (given := getattr(config, setting)) is not None:
             raise ConfigError(
-                f"{setting} = {given!r} has no use: format {name!r} knows its columns"
+                f"{setting} = {given!r} has no use: format {other!r} takes it, {name!r} does not"
             )
-    return form.read(folder, target)
+    return form.read_with(folder, target, config)
 
 
 def _refuse_duplicates(videos: Sequence[ListedVideo]) -> None:

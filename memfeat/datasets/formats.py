@@ -70,13 +70,13 @@ class Format(ABC):
         about: the files it reads, for the command's help.
         targets: description of each score to choose from, by name; the first is the default.
         has_splits: whether the files say which video is in which split.
-        names_columns: whether the user names the columns; then `read_columns` is used.
+        takes: the settings that it takes beyond those that all formats do; see `read_with`.
     """
 
     about: ClassVar[str]
     targets: ClassVar[Mapping[str, str]]
     has_splits: ClassVar[bool] = True
-    names_columns: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def read(self, folder: Folder, target: str) -> Labels:
@@ -90,14 +90,14 @@ class Format(ABC):
             ManifestError: a file is missing or malformed; names file, row and column.
         """
 
-    def read_columns(self, folder: Folder, config: ConvertConfig) -> Labels:
-        """Read label files whose columns `config` names.
+    def read_with(self, folder: Folder, target: str, config: ConvertConfig) -> Labels:  # noqa: ARG002
+        """Read the label files by the settings that the format `takes`; see `read`.
 
         Raises:
-            ConfigError: the format knows its columns, or they are not named.
+            ConfigError: one is missing.
             ManifestError: as `read`.
         """
-        raise NotImplementedError(f"{type(self).__name__} names_columns and reads none")
+        return self.read(folder, target)
 
 
 FORMATS: Registry[type[Format]] = Registry("format")

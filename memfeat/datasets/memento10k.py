@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from memfeat.config import Split
+from memfeat.config import ConvertConfig, Split
 from memfeat.datasets.folder import Folder
 from memfeat.datasets.formats import (
     FORMATS,
@@ -17,6 +17,8 @@ from memfeat.datasets.formats import (
 from memfeat.errors import ManifestError
 from memfeat.storage.names import stem
 
+SCORED_LAG = 80  # videos, after which `mem_score` is the share of people who recognise one
+
 
 @FORMATS.register("memento10k")
 class Memento10k(Format):
@@ -29,25 +31,56 @@ class Memento10k(Format):
         "dev": ("memento_val_data.json",),
         "test": ("memento_test_data.json",),
     }
+    takes: ClassVar[tuple[str, ...]] = ("lag",)
     unused: ClassVar = {"url", "alpha", "actions"}
 
     def read(self, folder: Folder, target: str) -> Labels:
         """Read the JSON files that are there; see `Format.read`."""
+        return self.read_with(folder, target, ConvertConfig())
+
+    def read_with(self, folder: Folder, target: str, config: ConvertConfig) -> Labels:
+        """Read the JSON files that are there, for the score at a lag; see `Format.read_with`."""
         files = label_files(folder, self.files)
         videos, notes = [], []
         for split, path in files.items():
             odd: set[str] = set()
             for location, key, record in json_records(path, () if split == "test" else (target,)):
-                videos.append(_json_video(location, key, record, split, target))
+                score = _score(location, record, target, config.lag)
+                videos.append(_json_video(location, key, record, split, score))
                 odd |= record.keys() - {"filename", "captions", target, *self.unused}
             if odd:
                 notes.append(f"{path.name} also has {', '.join(sorted(odd))}: not used")
         title = f"Memento10k, {self.targets[target]}"
+        if config.lag is not None:
+            title += f" at a lag of {config.lag:g} videos"
+            bounded = sum(video.score in (0.0, 1.0) for video in videos)
+            notes += [f"{bounded} scores at this lag are 0 or 1, where they end"] * (bounded > 0)
         return Labels(title, tuple(files.values()), tuple(videos), tuple(notes))
 
 
+def score_at(lag: float, score: float, alpha: float) -> float:
+    """Return the share of people who recognise a video after `lag` others, within [0, 1].
+
+    It decays linearly from the score, which is that after 80, by `alpha` a video. So the authors'
+    own code has it (github.com/a-newman/memento, losses.py), for lags of 0 to 180.
+    """
+    return min(1.0, max(0.0, score + alpha * (lag - SCORED_LAG)))
+
+
+def _score(location: str, record: Mapping[str, Any], target: str, lag: float | None) -> Any:
+    score, alpha = record.get(target), record.get("alpha")
+    if lag is None or score is None:
+        return score
+    if not isinstance(score, int | float) or not isinstance(alpha, int | float):
+        raise ManifestError(
+            f"{location}: {target} is {score!r} and alpha {alpha!r}; both have to be numbers for a "
+            "score at a lag"
+        )
+    return score_at(lag, score, alpha)
+
+
 def _json_video(
-    location: str, key: str, record: Mapping[str, Any], split: Split, target: str
+    location: str, key: str, record: Mapping[str, Any], split: Split, score: Any
 ) -> ListedVideo:
     name, url = record.get("filename", key), record.get("url")
     if not isinstance(name, str) or not name.strip():
@@ -62,9 +95,9 @@ def _json_video(
         video_id=stem(name),
         names=(name, url) if isinstance(url, str) and stem(url) else (name,),
         split=split,
-        score=record.get(target),
+        score=score,
         caption=" | ".join(str(sentence).strip() for sentence in sentences),
-        columns={"video_id": "filename", "score": target},
+        columns={"video_id": "filename", "score": "mem_score"},
     )
 
 

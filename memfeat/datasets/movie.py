@@ -23,15 +23,14 @@ class Movie(Format):
     about: ClassVar[str] = ".csv files with the columns --id-column and, if scored, --score-column"
     targets: ClassVar[Mapping[str, str]] = {"score": "movie memorability"}
     has_splits: ClassVar[bool] = False
-    names_columns: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = ("id_column", "score_column", "group_column")
 
     def read(self, folder: Folder, target: str) -> Labels:
-        """Refuse to guess; `read_columns` is used instead."""
-        del target
-        return self.read_columns(folder, ConvertConfig())
+        """Refuse to guess the columns; see `read_with`."""
+        return self.read_with(folder, target, ConvertConfig())
 
-    def read_columns(self, folder: Folder, config: ConvertConfig) -> Labels:
-        """Read the CSV files that have the columns named; see `Format.read_columns`."""
+    def read_with(self, folder: Folder, target: str, config: ConvertConfig) -> Labels:
+        """Read the CSV files that have the columns named; see `Format.read_with`."""
         tables = {path: _columns(path) for path in folder.files if path.suffix.lower() == ".csv"}
         held = [f"{p.name} ({', '.join(each)})" if each else p.name for p, each in tables.items()]
         found = ", ".join(held) or "no .csv file"
@@ -55,7 +54,7 @@ class Movie(Format):
             f"{len(videos) - tested} with a number in {score!r} are to learn from, the {tested} "
             "without are the test set",
         )
-        title = f"{self.targets['score']}, column {score}"
+        title = f"{self.targets[target]}, column {score}"
         return Labels(title, tuple(files), tuple(videos), notes)
 
 
