@@ -27,8 +27,8 @@ GRID := $(if $(DEMO),pipelines/demo.toml,pipelines/table1.toml)
 GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
-  table1-smoke demo-table2 demo-sampler test types tests test-extras test-gpu soak docs bench-train bench-extract \
-  bench-gpu clean
+  table1-smoke demo-table2 demo-sampler test types tests test-extras test-gpu browser test-browser \
+  soak docs bench-train bench-extract bench-gpu bench-report clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -137,6 +137,15 @@ test-gpu: $(VENV)/.installed-test ## test what needs an NVIDIA GPU, in three min
 docs: $(VENV)/.installed-docs ## build the documentation as a web site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# Debian's packages need root. Axe finds what people who cannot see or point would miss.
+browser: $(VENV)/.installed-test ## install Chromium and what the tests in it need
+	apt-get install --yes --quiet chromium chromium-driver
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	npm install --silent --no-save --prefix $(VENV) axe-core@4.14.1
+
+test-browser: $(VENV)/.installed-test ## test the HTML pages in Chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -n 0 tests/browser
+
 soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0
 
@@ -149,6 +158,9 @@ bench-gpu: $(VENV)/.installed-test ## time both stages on a GPU, in six minutes
 
 bench-train: $(VENV)/.installed-test ## time stage 2 against the naive way, side by side
 	$(BIN)/python tests/benchmarks/bench_train.py
+
+bench-report: $(VENV)/.installed-test ## measure a report of 10,000 videos in Chromium
+	$(BIN)/python tests/benchmarks/bench_report.py
 
 clean: ## delete caches of the tools; keep data, caches and runs
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info

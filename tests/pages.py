@@ -1,5 +1,9 @@
 """A report's page as elements, text and tables, and what every page has to fulfil."""
 
+import base64
+import hashlib
+import json
+import re
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
@@ -11,6 +15,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.elements, self.text, self.styles, self.tables = [], [], [], []
+        self.scripts = []
         self._open = []
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
@@ -40,6 +45,9 @@ class Page(HTMLParser):
         if "style" in self._open:
             self.styles.append(data)
             return
+        if "script" in self._open:
+            self.scripts.append(data)
+            return
         self.text.append(data)
         if self._in_cell():
             cell = self.tables[-1][-1][-1]
@@ -61,12 +69,24 @@ class Page(HTMLParser):
         (found,) = [t for t in self.tables if t[0][0]["text"].strip() == first_header]
         return found
 
+    @property
+    def data(self):
+        """What the page's script knows."""
+        return json.loads(self.scripts[0])
+
 
 def assert_self_contained(page):
-    """The page loads nothing, runs nothing, and refers to nothing outside."""
+    """The page loads nothing, runs its own script alone, and refers to nothing outside."""
     assert page.source.startswith("<!DOCTYPE html>")
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
+    assert page.of("script") == [{"type": "application/json", "id": "data"}, {}]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    (policy,) = (each["content"] for each in page.of("meta") if "http-equiv" in each)
+    allowed = "img-src data:; style-src 'unsafe-inline'"
+    own = f"script-src 'sha256-{digest}'"
+    assert policy == f"default-src 'none'; {allowed}; {own}; base-uri 'none'; form-action 'none'"
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", page.scripts[1])
     for _, attributes in page.elements:
         for attribute, value in attributes.items():
             assert not attribute.startswith("on")

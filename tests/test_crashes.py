@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from clips import numbered_clip, numbers_in
 from crashing import crashing_decoders
+from memfeat.report.worst import worst_videos
 
 from memfeat.errors import VideoError
 from memfeat.finetuning.clips import check_videos, clips_at, clips_in_order
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.planning import sample_lengths
 from memfeat.prediction import frames_at
-from memfeat.report.worst import worst_videos
 from memfeat.runs import Predictions
 
 NAMES = ("a", "crash", "hang", "b")

@@ -1,3 +1,4 @@
+import re
 import struct
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
@@ -8,13 +9,12 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import pearsonr, spearmanr
 
 from memfeat.errors import ConfigError
-from memfeat.figures.plots import IntervalRow, intervals, scatter
+from memfeat.figures.plots import IntervalRow, intervals
 from memfeat.figures.style import inline_svg, is_warning, picture_format, save
 from memfeat.prediction.strip import strip_indices
-from memfeat.prediction.timeline import draw_timeline
+from memfeat.prediction.timeline import draw_timeline, timeline_svg
 
 SOURCES = ["features: made-up, 4-d", "scores: made up, not from people"]
 BLUE, VERMILION = (0, 114, 178), (200, 78, 0)
@@ -72,19 +72,12 @@ def table_picture(picture, folder):
     return path.read_bytes()
 
 
-def scatter_picture(picture, folder):
-    path = folder / f"scatter.{picture}"
-    truth = np.linspace(0.3, 0.9, 20)
-    save(scatter(truth, truth**2, title="a"), path)
-    return path.read_bytes()
-
-
 def timeline_picture(picture, folder):
     return timeline(clip(np.sin(np.arange(30))), folder, picture)
 
 
 @pytest.mark.parametrize("picture", ["png", "svg"])
-@pytest.mark.parametrize("draw", [timeline_picture, scatter_picture, table_picture])
+@pytest.mark.parametrize("draw", [timeline_picture, table_picture])
 def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings(draw, picture, tmp_path):
     first = draw(picture, tmp_path)
     with matplotlib.rc_context({"font.size": 31, "axes.grid": True, "svg.hashsalt": None}):
@@ -194,24 +187,6 @@ def test_every_chosen_frame_is_in_the_strip_at_its_time(tmp_path):
         assert any(line.startswith(shown) for line in texts(svg) if line)
 
 
-def test_the_corner_of_a_scatter_tells_the_three_measures(tmp_path):
-    generator = np.random.default_rng(0)
-    truth = generator.random(40)
-    predicted = np.clip(truth + 0.2 * generator.standard_normal(40), 0, 1)
-    save(scatter(truth, predicted), tmp_path / "a.svg")
-    shown = texts((tmp_path / "a.svg").read_bytes())
-    assert f"SROCC {spearmanr(truth, predicted).statistic:.3f}" in shown
-    assert f"PLCC {pearsonr(truth, predicted).statistic:.3f}" in shown
-    assert f"MSE {np.mean((truth - predicted) ** 2):.4f}" in shown
-    assert "n = 40" in shown
-
-
-@pytest.mark.parametrize("truth", [[0.2, 0.4, 0.6], [0.5, 0.5, 0.5], [0.5], []])
-def test_a_scatter_without_a_correlation_says_undefined(truth, tmp_path):
-    save(scatter(truth, [0.5] * len(truth)), tmp_path / "a.svg")
-    assert "SROCC undefined" in texts((tmp_path / "a.svg").read_bytes())
-
-
 def test_intervals_name_every_row_and_every_kind_there_is(tmp_path):
     shown = texts(table_picture("svg", tmp_path))
     for text in [*(row.name for row in rows()), "undefined", "model", "control", "the paper"]:
@@ -250,9 +225,29 @@ def test_drawing_needs_no_pyplot_whose_state_is_global():
     assert not [path for path in Path("memfeat").rglob("*.py") if "pyplot" in path.read_text()]
 
 
-@pytest.mark.parametrize(("bias", "corner"), [(0.3, "right"), (-0.3, "left")])
-def test_the_measures_stand_where_they_hide_no_point(bias, corner):
-    truth = np.random.default_rng(0).uniform(0.3, 0.6, 40)
-    (axes,) = scatter(truth, truth + bias).axes
-    (text,) = (each for each in axes.texts if "SROCC" in each.get_text())
-    assert text.get_horizontalalignment() == corner
+def paths(svg):
+    """The paths of an SVG by the colour that fills them, as boxes: left, right, top, bottom."""
+    boxes = {"blue": [], "vermilion": []}
+    for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path"):
+        shown = element.get("style", "")
+        for name, colour in (("blue", "#0072b2"), ("vermilion", "#c84e00")):
+            if f"fill: {colour}" in shown or f"fill: var(--{name})" in shown:
+                for part in element.get("d").split("M")[1:]:
+                    numbers = np.array(re.findall(r"[\d.]+", part), float).reshape(-1, 2)
+                    boxes[name].append([*np.ptp(numbers, axis=0), *numbers.min(axis=0)])
+    return {name: np.array(found) for name, found in boxes.items()}
+
+
+def test_the_timeline_of_a_page_is_that_of_the_picture(tmp_path):
+    """Bar for bar: the same colours, widths and heights, in the page's own scale."""
+    found = clip(np.random.default_rng(5).normal(0, 0.01, 40))
+    picture = paths(timeline(found, tmp_path))
+    inline = timeline_svg(found, "one").replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    page = paths(inline)
+    for name, bars in picture.items():
+        assert len(bars) == len(page[name]) > 10
+        assert (bars[:, 1] > 0).all()
+        for column in (0, 1):  # widths and heights
+            scale = page[name][:, column].sum() / bars[:, column].sum()
+            np.testing.assert_allclose(page[name][:, column], bars[:, column] * scale, atol=0.05)
+    assert "raised most by the frames at" in ET.fromstring(inline).get("aria-label")

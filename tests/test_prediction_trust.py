@@ -13,8 +13,8 @@ from sklearn.datasets import load_sample_images
 
 from memfeat.encoders import create_encoder
 from memfeat.errors import RunError
-from memfeat.prediction.trust import Calibration, Unusual
-from memfeat.runs import FamiliarVideos, Predictions, shown_seconds
+from memfeat.prediction.trust import Unusual
+from memfeat.runs import Calibration, FamiliarVideos, Predictions, shown_seconds
 from memfeat.training.familiar import sum_up
 
 RUNS, NEW = 200, 200  # simulated runs, and new videos for each

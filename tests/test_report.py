@@ -2,9 +2,11 @@ import base64
 import csv
 import json
 import re
+import shlex
 from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +17,16 @@ from PIL import Image
 from memfeat.ablation import plan_cells
 from memfeat.ablation.results import table_of
 from memfeat.cache import Cache, EncodedVideo, write_shard
-from memfeat.config import AblationConfig, TrainConfig
+from memfeat.cli.train import train_command
+from memfeat.config import AblationConfig, TrainConfig, read_settings
 from memfeat.errors import RunError
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
+from memfeat.metrics import paired_difference
+from memfeat.models import AGGREGATORS, HEADS, resolve_model_options
 from memfeat.report import write_report
-from memfeat.runs import Run
+from memfeat.report.repeating import commands, option_files
+from memfeat.report.videos import extremes, first_shown
+from memfeat.runs import Predictions, Run, read_predictions
 from memfeat.training import Examples, train
 from memfeat.training.baselines import run_baseline
 from memfeat.video import read_frames, write_video
@@ -242,7 +249,8 @@ def test_the_worst_predictions_are_those_with_the_largest_error(page, study):
         rows = [r for r in csv.DictReader(file) if r["split"] == "dev"]
     error = lambda r: abs(float(r["prediction"]) - float(r["score"]))  # noqa: E731
     worst = sorted(rows, key=error, reverse=True)[:6]
-    section = page.words.partition("Worst predictions The videos")[2]
+    section = page.words.partition("Worst and best predictions The videos")[2]
+    section = section.partition("And those that it is nearest to.")[0]
     for earlier, later in pairwise(worst):
         assert section.index(earlier["video_id"]) < section.index(later["video_id"])
     for each in worst:
@@ -257,7 +265,7 @@ def test_a_worst_video_shows_one_of_its_frames_or_says_that_it_is_missing(page, 
     missing = page.words.count("video not on this disk")
     assert pictures
     assert missing
-    assert len(pictures) + missing == 6
+    assert len(pictures) + missing == 8, "all of dev: six worst and two best"
     chosen = []
     for attrs in pictures:
         (record,) = [r for name, r in videos.items() if f"A frame of {name}:" in attrs["alt"]]
@@ -268,6 +276,87 @@ def test_a_worst_video_shows_one_of_its_frames_or_says_that_it_is_missing(page, 
         assert distances.min() < 12 < np.sort(distances)[1]
         chosen.append(int(distances.argmin()))
     assert len(set(chosen)) > 1, "not always the same frame of a video"
+
+
+def test_the_pages_script_knows_every_video_with_its_interval(page, study):
+    run = Run.load(study / "grid" / "cells" / "linear-avg+linear")
+    predictions = run.predictions()
+    dev = predictions.scored("dev")
+    (videos,) = page.data["sets"]
+    (system,) = [each for each in page.data["systems"] if each["name"] == "linear-avg+linear"]
+    assert videos["ids"] == list(np.array(predictions.video_id, object)[dev])
+    np.testing.assert_allclose(videos["truth"], predictions.score[dev], atol=1e-6)
+    np.testing.assert_allclose(system["predictions"], predictions.prediction[dev], atol=1e-6)
+    assert system["margin"] is None, "eight videos are too few for an interval of 90 %"
+    own = read_manifest(study / "clips.csv").by_id
+    there = [place for place, name in enumerate(videos["ids"]) if own[name].path.exists()]
+    assert [int(place) for place in videos["thumbnails"]] == there != []
+    assert f"dev: pictures of {len(there)} of 8 videos" in page.words
+
+
+def test_a_difference_of_two_rows_is_that_of_their_seeds_on_the_same_resamples(page, study):
+    names = [each["name"] for each in page.data["systems"]]
+    assert names == ["linear-avg+linear", "bigru+mlp"], "ridge has no predictions here"
+    seeds = []
+    for name in names:
+        run = Run.load(study / "grid" / "cells" / name)
+        each = [read_predictions(folder / "predictions.csv") for folder in run.members]
+        dev = each[0].scored("dev")
+        seeds.append([own.prediction[dev] for own in each])
+    expected = paired_difference(each[0].score[dev], *seeds, bootstrap=20)
+    assert page.data["differences"] == {"0 1": [expected.value, *expected.interval]}
+    assert page.data["bootstrap"] == 20
+    rows = [attrs for attrs in page.of("tr") if "data-system" in attrs]
+    assert [int(attrs["data-system"]) for attrs in rows] == [0, 1]
+
+
+def test_of_many_videos_the_extremes_and_some_over_the_whole_range_are_shown():
+    truth = np.linspace(0.2, 0.9, 1000)
+    predicted = truth.copy()
+    predicted[[5, 700]] += 0.06, 0.05
+    ids = tuple(f"v{n}" for n in range(1000))
+    columns = Predictions(ids, ("dev",) * 1000, truth, predicted)
+    worst, best = extremes(columns, 2)
+    assert worst == [5, 700]
+    assert best == [999, 998]
+    shown = first_shown(columns, [ids[n] for n in worst], 50)
+    assert shown[:2] == ["v5", "v700"]
+    assert len(set(shown)) == 50
+    places = np.sort([int(name[1:]) for name in shown])
+    assert places[0] < 25
+    assert places[-1] > 975
+    assert np.diff(places).max() < 50
+    assert [len(each) for each in extremes(columns.of(ids[:9]))] == [6, 3], "none in both"
+
+
+def test_the_commands_mean_the_runs_settings_options_without_a_flag_included(
+    page, study, tmp_path, monkeypatch
+):
+    runs = [Run.load(study / "grid" / "cells" / n) for n in ("linear-avg+linear", "bigru+mlp")]
+    lines, files = commands(runs), option_files(runs)
+    for line in lines:
+        assert f"$ {line}" in page.words
+    assert files.keys() == {"linear-avg+linear-options.toml", "bigru+mlp-options.toml"}
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        Path(name).write_text(text)
+    extract, *trainings = [shlex.split(line)[1:] for line in lines]
+    assert extract[:2] == ["extract", "--manifest"]
+    for run, (name, *words) in zip(runs, trainings, strict=True):
+        given = train_command.make_context(name, words).params
+        flags = {key: value for key, value in given.items() if key in TrainConfig.model_fields}
+        config = read_settings(TrainConfig, "train", given["pipeline"], flags)
+        free = {"device", "threads", "aggregators", "heads"}
+        assert config.model_dump(exclude=free) == run.config.model_dump(exclude=free)
+        for registry, kind, own in (
+            *((AGGREGATORS, "aggregators", each) for each in config.aggregator),
+            (HEADS, "heads", config.head),
+        ):
+            one, other = (
+                resolve_model_options(registry, own, getattr(each, kind).get(own, {}))
+                for each in (config, run.config)
+            )
+            assert one == other
 
 
 def test_choices_that_are_ours_are_listed_with_the_values_used(page):

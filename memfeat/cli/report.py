@@ -15,10 +15,11 @@ from memfeat.manifest import SPLITS, Split
 def report_command(folder: Path, output: Path | None, split: Split | None) -> None:
     """Write a page of tables and plots.
 
-    FOLDER is that of a run, an ablation or a transfer. The page is one self-contained HTML file
-    with tables, plots of truth against prediction, and the worst predictions with a frame each.
-    Prints the page's path.
+    FOLDER is that of a run, an ablation or a transfer. The page is one self-contained HTML file:
+    tables to sort, filter and compare rows of, plots of truth against prediction whose dots show
+    their videos and timelines, and the worst and best predictions. Prints the page's path.
     """
+    from memfeat.prediction.explaining import timelines_of
     from memfeat.report import write_report
 
-    click.echo(write_report(folder, output, split))
+    click.echo(write_report(folder, output, split, timelines_of))

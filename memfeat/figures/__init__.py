@@ -1,1 +1,1 @@
-"""Figures: truth against prediction, and a table's intervals; the style of all figures."""
+"""Figures: a table's intervals and learning curves; the style of all figures."""

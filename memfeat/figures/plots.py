@@ -1,17 +1,15 @@
-"""Plots of results: truth against prediction, a table's 95 % intervals, learning curves."""
+"""Plots of results: a table's 95 % intervals, learning curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
 
 from memfeat.figures.style import (
     BLUE,
@@ -23,7 +21,6 @@ from memfeat.figures.style import (
     drawable,
     style,
 )
-from memfeat.metrics import evaluate
 
 _LOOK = {  # marker, colour, whether it is filled
     "model": ("o", BLUE, True),
@@ -34,10 +31,6 @@ _LOOK = {  # marker, colour, whether it is filled
 
 
 _CURVES = {"train": MUTED, "dev": BLUE}
-_CORNERS: dict[str, tuple[tuple[float, float], dict[str, Any]]] = {
-    "top": ((0.03, 0.97), {"va": "top", "ha": "left"}),
-    "bottom": ((0.97, 0.09), {"va": "bottom", "ha": "right"}),
-}
 
 
 @dataclass(frozen=True)
@@ -57,43 +50,6 @@ class IntervalRow:
     value: float | None
     interval: tuple[float, float] | None
     paper: float | None = None
-
-
-def scatter(truth: ArrayLike, prediction: ArrayLike, *, title: str = "") -> Figure:
-    """Draw truth against prediction, with the identity line and the three measures.
-
-    Args:
-        truth: scores in [0, 1], (videos,).
-        prediction: scores in [0, 1], (videos,).
-        title: names the system.
-    """
-    true, predicted = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
-    with style():
-        figure, axes = _new_figure(3.7, 3.8)
-        axes.set(xlabel="measured score", ylabel="predicted score")
-        axes.grid(True)
-        both = np.concatenate([true, predicted, [0.5] * (not len(true))])
-        margin = max(0.06 * float(np.ptp(both)), 0.01)
-        span = (float(both.min()) - margin, float(both.max()) + margin)
-        axes.set(xlim=span, ylim=span)
-        axes.plot(span, span, color=MUTED, linewidth=0.9, dashes=(4, 3))
-        note = axes.text(0.98, 0.02, "dashed: prediction = truth", transform=axes.transAxes)
-        note.set(ha="right", va="bottom", color=MUTED, fontsize=7.5)
-        size = float(np.clip(6000 / max(len(true), 1), 7, 34))
-        axes.scatter(true, predicted, s=size, color=BLUE, alpha=0.6, linewidths=0)
-        x, y = ((values - span[0]) / (span[1] - span[0]) for values in (true, predicted))
-        hidden = {"top": (x < 0.4) & (y > 0.7), "bottom": (x > 0.6) & (y < 0.37)}
-        place = "top" if hidden["top"].sum() <= hidden["bottom"].sum() else "bottom"
-        corner = axes.text(*_CORNERS[place][0], _measures(true, predicted), **_CORNERS[place][1])
-        corner.set(
-            transform=axes.transAxes,
-            linespacing=1.5,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
-        )
-        if title:
-            name = drawable(title)
-            axes.set_title(name, loc="left", fontsize=10, fontweight="bold", parse_math=False)
-    return figure
 
 
 def learning_curves(histories: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
@@ -164,16 +120,6 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _short(name: str, length: int = 48) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
-
-
-def _measures(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
-    measures = evaluate(true, predicted, bootstrap=0)
-    shown = (("SROCC", measures.srocc, 3), ("PLCC", measures.plcc, 3), ("MSE", measures.mse, 4))
-    lines = [
-        f"{name} {value:.{digits}f}" if value is not None else f"{name} undefined"
-        for name, value, digits in shown
-    ]
-    return "\n".join([*lines, f"n = {measures.n}"])
 
 
 def _draw_row(axes: Axes, place: int, row: IntervalRow) -> None:

@@ -41,6 +41,9 @@ _WARNING = re.compile(
     r"random weights|not from people|formula|simulat|shuffled|^(partial|unfamiliar|extreme):",
     re.IGNORECASE,
 )
+_TWO_PATHS = re.compile(r'<g><path d="([^"]*)"([^/>]*)/></g><g><path d="([^"]*)"\2/></g>')
+_MARKERS = re.compile(r'(<use [^>]*?( style="[^"]*")/>)(<use [^>]*?\2/>)+')
+_MOST_HALVINGS = 10
 _STYLE: dict[str, Any] = {
     "font.size": 9.0,
     "text.color": INK,
@@ -139,12 +142,23 @@ def inline_svg(figure: Figure, description: str, key: str) -> str:
     body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
+    body = _compact(body)
     if view is None:
         raise RuntimeError("matplotlib wrote an SVG without a view box")
     return (
         f'<svg role="img" aria-label="{escape(description)}" {view[0]} '
         f'style="--width:{float(view[1]):.0f}px">{body}'
     )
+
+
+def _compact(body: str) -> str:
+    """Shorten an SVG without changing the picture: a page may hold hundreds of them."""
+    body = re.sub(r"<!--.*?-->|\s*\n\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)  # of 1/72 inch
+    body = _MARKERS.sub(lambda run: f"<g{run[2]}>{run[0].replace(run[2], '')}</g>", body)
+    for _ in range(_MOST_HALVINGS):  # bars of one colour become one path
+        body = _TWO_PATHS.sub(r'<g><path d="\1\3"\2/></g>', body)
+    return body
 
 
 def drawable(text: str) -> str:

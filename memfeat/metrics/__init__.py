@@ -7,6 +7,7 @@ from memfeat.metrics.agreement import (
     evaluate,
     fit_line,
     paired_difference,
+    paired_differences,
 )
 from memfeat.metrics.ceilings import SplitHalf, known_ceiling, split_half_ceiling
 from memfeat.metrics.resampling import METRICS, MIN_VIDEOS, Interval, Metric
@@ -24,5 +25,6 @@ __all__ = [
     "fit_line",
     "known_ceiling",
     "paired_difference",
+    "paired_differences",
     "split_half_ceiling",
 ]

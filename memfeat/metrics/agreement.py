@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,14 +133,46 @@ def paired_difference(
         MemfeatError: shapes that do not fit, NaN or infinity.
         UnknownNameError: no such metric.
     """
+    pairs = paired_differences(
+        truth, [first, second], metric=metric, bootstrap=bootstrap, seed=seed, groups=groups
+    )
+    return pairs[0, 1]
+
+
+def paired_differences(
+    truth: ArrayLike,
+    predictions: Sequence[ArrayLike],
+    *,
+    metric: Metric = "srocc",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    groups: Sequence[str] = (),
+) -> dict[tuple[int, int], Difference]:
+    """Compare each two of several predictions, as `paired_difference` does; each is resampled once.
+
+    Returns:
+        The first minus the second by their places, such as (0, 1), the smaller one first.
+
+    Raises:
+        MemfeatError: shapes that do not fit, NaN or infinity.
+        UnknownNameError: no such metric.
+    """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    true, one, other = _series(truth, first=first, second=second)
-    value, minus = (_mean(_points(true, each)[metric]) for each in (one, other))
-    if value is None or minus is None:
-        return Difference(None, None)
-    samples = [_resampled(true, each, bootstrap, seed, groups)[metric] for each in (one, other)]
-    return Difference(value - minus, interval(samples[0] - samples[1]))
+    named = {f"predictions {place}": each for place, each in enumerate(predictions)}
+    true, *every = _series(truth, **named)
+    values = [_mean(_points(true, each)[metric]) for each in every]
+    samples = [
+        None if value is None else _resampled(true, each, bootstrap, seed, groups)[metric]
+        for value, each in zip(values, every, strict=True)
+    ]
+    found = {}
+    for one, other in combinations(range(len(every)), 2):
+        (value, drawn), (minus, drawn_too) = ((values[i], samples[i]) for i in (one, other))
+        found[one, other] = Difference(None, None)
+        if value is not None and minus is not None and drawn is not None and drawn_too is not None:
+            found[one, other] = Difference(value - minus, interval(drawn - drawn_too))
+    return found
 
 
 class Line(NamedTuple):

@@ -6,9 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from memfeat.prediction.results import VideoPrediction
-
-SHOWN = 3  # frames of a video that raise its score most, and that lower it most
+from memfeat.prediction.results import VideoPrediction, frames_that_matter
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Comparison:
         return [
             f"{prediction.name}: {line}"
             for prediction in self.ranking
-            for line in frames_that_matter(prediction)
+            for line in frames_that_matter(prediction.timeline)
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,23 +121,6 @@ class Comparison:
                 for each in self.differences
             ],
         }
-
-
-def frames_that_matter(prediction: VideoPrediction) -> list[str]:
-    """Say at which times the frames are that raise or lower a score most."""
-    effects = prediction.effects
-    if effects is None:
-        return [prediction.timeline.effect_undefined or "the effect of its frames is not defined"]
-    order = np.argsort(effects)
-    lines = []
-    for word, frames, sign in (("raised", order[::-1], 1), ("lowered", order, -1)):
-        strongest = [frame for frame in frames[:SHOWN].tolist() if sign * effects[frame] > 0]
-        moments = [
-            f"{prediction.pts_seconds[frame]:.2f} s ({effects[frame]:+.4f})" for frame in strongest
-        ]
-        if moments:
-            lines.append(f"{word} most by the frames at {', '.join(moments)}")
-    return lines
 
 
 def _range(interval: tuple[float, float]) -> str:

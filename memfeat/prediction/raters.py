@@ -30,9 +30,9 @@ from memfeat.prediction.inputs import Input
 from memfeat.prediction.predictor import Predictor
 from memfeat.prediction.results import FrameEffects, VideoPrediction
 from memfeat.prediction.scorer import AnyRun
-from memfeat.prediction.trust import Calibration
 from memfeat.prediction.videos import VideoPredictor
 from memfeat.registry import Registry
+from memfeat.runs import Calibration
 from memfeat.storage import AnyLocation, location_of
 
 RESIZED = 256  # pixels a side, before the crop

@@ -15,6 +15,7 @@ from memfeat.cache import Status
 from memfeat.errors import RemoteError, VideoError
 from memfeat.storage import Location
 
+SHOWN = 3  # frames of a video that raise its score most, and that lower it most
 ABOUT_WEIGHTS = (
     "a weight is the model's own number for a frame, which may be negative, and they sum to "
     "anything; what a frame does to the score is its effect"
@@ -50,6 +51,23 @@ class FrameEffects:
     score_std: float | None
     sources: tuple[str, ...]
     ratings: NDArray[np.float64] | None = None
+
+
+def frames_that_matter(timeline: FrameEffects) -> list[str]:
+    """Say at which times the frames are that raise or lower a score most."""
+    effects = timeline.effect
+    if effects is None:
+        return [timeline.effect_undefined or "the effect of its frames is not defined"]
+    order = np.argsort(effects)
+    lines = []
+    for word, frames, sign in (("raised", order[::-1], 1), ("lowered", order, -1)):
+        strongest = [frame for frame in frames[:SHOWN].tolist() if sign * effects[frame] > 0]
+        moments = [
+            f"{timeline.pts_seconds[frame]:.2f} s ({effects[frame]:+.4f})" for frame in strongest
+        ]
+        if moments:
+            lines.append(f"{word} most by the frames at {', '.join(moments)}")
+    return lines
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

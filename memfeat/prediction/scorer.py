@@ -18,8 +18,8 @@ from memfeat.prediction.clip import MAX_VARIANTS, Clip
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.results import FrameEffects, VideoPrediction
 from memfeat.prediction.run_models import RunModels, Scores
-from memfeat.prediction.trust import Calibration, Unusual
-from memfeat.runs import Run
+from memfeat.prediction.trust import Unusual
+from memfeat.runs import Calibration, Run
 from memfeat.storage import AnyLocation, Location, Url, location_of
 
 _BATCH = 64  # variants of a clip scored at once

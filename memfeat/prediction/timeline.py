@@ -17,17 +17,24 @@ from memfeat.figures.style import (
     VERMILION,
     SmallPrint,
     drawable,
+    inline_svg,
     picture_format,
     save,
     style,
 )
 from memfeat.prediction.clip import frames_at
-from memfeat.prediction.results import ABOUT_WEIGHTS, FrameEffects, VideoPrediction
+from memfeat.prediction.results import (
+    ABOUT_WEIGHTS,
+    FrameEffects,
+    VideoPrediction,
+    frames_that_matter,
+)
 from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges, strip_indices
 
 LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
 WIDTH = LEFT + STRIP_WIDTH + RIGHT
 HEADING, WEIGHTS, EFFECT = 0.72, 1.2, 1.55  # inches
+PAGE_WIDTH, PAGE_LEFT, PAGE_BELOW, PAGE_ABOVE = 4.3, 0.9, 0.3, 0.2  # inches, in an HTML page
 FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
 
 
@@ -100,33 +107,78 @@ def draw_timeline(
     """
     if isinstance(output, Path):
         picture_format(output)
-    marks = timeline.weights if timeline.ratings is None else timeline.ratings
-    panels = [EFFECT] if marks is None else [WEIGHTS, EFFECT]
-    strip = Strip.of(frames)
+    strip, panels = Strip.of(frames), _panels(timeline)
     with style():
         lines = SmallPrint(sources, 125)
-        height = HEADING + sum(panels) + GAP * (len(panels) - 1) + strip.height + lines.height
+        height = HEADING + _height(panels) + strip.height + lines.height
         figure = Figure(figsize=(WIDTH, height))
-        top, edges = height - HEADING, frame_edges(timeline.pts_seconds)
-        for panel in panels:
-            top -= panel
-            axes = figure.add_axes(_rectangle(figure, top, panel))
-            axes.set_xlim(edges[0], edges[-1])
-            if panel == WEIGHTS and marks is not None:
-                _draw_marks(axes, marks, "weight" if timeline.ratings is None else "rating", edges)
-            else:
-                draw_effect(axes, timeline, edges)
-            top -= GAP
+        _draw_panels(figure, timeline, panels, (LEFT, height - HEADING, STRIP_WIDTH))
         _draw_heading(figure, timeline, title)
-        strip_axes = figure.add_axes(_rectangle(figure, lines.height, strip.height), zorder=-1)
+        strip_axes = figure.add_axes(
+            _rectangle(figure, (LEFT, lines.height, STRIP_WIDTH, strip.height)), zorder=-1
+        )
         draw_strip(strip_axes, strip, timeline, frames)
         lines.draw(figure, LEFT)
         save(figure, output)
 
 
-def _rectangle(figure: Figure, bottom: float, height: float) -> tuple[float, float, float, float]:
-    whole = figure.get_figheight()
-    return (LEFT / WIDTH, bottom / whole, STRIP_WIDTH / WIDTH, height / whole)
+def timeline_svg(timeline: FrameEffects, key: str) -> str:
+    """Draw what `draw_timeline` draws, without thumbnails and small print, for an HTML page.
+
+    Args:
+        timeline: weights and effects of a clip's frames.
+        key: makes its ids differ from those of the page's other figures.
+
+    Returns:
+        An `<svg>` element; its label names the frames that matter.
+    """
+    panels = _panels(timeline)
+    height = PAGE_BELOW + _height(panels) + PAGE_ABOVE
+    with style():
+        figure = Figure(figsize=(PAGE_WIDTH, height))
+        plot = (PAGE_LEFT, height - PAGE_ABOVE, PAGE_WIDTH - PAGE_LEFT - PAGE_ABOVE)
+        _draw_panels(figure, timeline, panels, plot)
+        return inline_svg(figure, ". ".join(["Timeline", *frames_that_matter(timeline)]), key)
+
+
+def _panels(timeline: FrameEffects) -> list[float]:
+    """Return the heights of what there is to draw: each frame's own number, and its effect."""
+    has_marks = timeline.weights is not None or timeline.ratings is not None
+    return [WEIGHTS, EFFECT] if has_marks else [EFFECT]
+
+
+def _height(panels: Sequence[float]) -> float:
+    return sum(panels) + GAP * (len(panels) - 1)
+
+
+def _draw_panels(
+    figure: Figure,
+    timeline: FrameEffects,
+    panels: Sequence[float],
+    place: tuple[float, float, float],
+) -> None:
+    """Draw the panels below each other; `place` is their left, top and width in inches."""
+    left, top, width = place
+    edges = frame_edges(timeline.pts_seconds)
+    marks = timeline.weights if timeline.ratings is None else timeline.ratings
+    for panel in panels:
+        top -= panel
+        axes = figure.add_axes(_rectangle(figure, (left, top, width, panel)))
+        axes.set_xlim(edges[0], edges[-1])
+        if panel == WEIGHTS and marks is not None:
+            _draw_marks(axes, marks, "weight" if timeline.ratings is None else "rating", edges)
+        else:
+            draw_effect(axes, timeline, edges)
+        top -= GAP
+
+
+def _rectangle(
+    figure: Figure, inches: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """Turn left, bottom, width and height in inches into shares of the figure."""
+    across, high = figure.get_size_inches()
+    left, bottom, width, height = inches
+    return (left / across, bottom / high, width / across, height / high)
 
 
 def _draw_heading(figure: Figure, timeline: FrameEffects, title: str) -> None:

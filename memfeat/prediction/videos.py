@@ -7,7 +7,7 @@ from typing import overload
 from memfeat.prediction.comparison import Comparison
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.results import VideoPrediction
-from memfeat.prediction.trust import Calibration
+from memfeat.runs import Calibration
 from memfeat.storage import AnyLocation, is_one
 
 

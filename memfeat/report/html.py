@@ -1,6 +1,7 @@
 """The page as HTML: the template filled in, with numbers rounded for people, exact for machines."""
 
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,29 @@ from markupsafe import Markup, escape
 import memfeat
 from memfeat.figures.style import is_warning
 from memfeat.manifest import Split
-from memfeat.report import choices
+from memfeat.report import choices, repeating
+from memfeat.report.exploring import script_hash
 from memfeat.report.page import Page, page_of
+from memfeat.report.scatter import EDGES
+from memfeat.report.showing import Timelines
 from memfeat.storage import write_atomically
 
 _MINUS = "\N{MINUS SIGN}"
 
 
-def write_report(folder: Path, output: Path | None = None, split: Split | None = None) -> Path:
+def write_report(
+    folder: Path,
+    output: Path | None = None,
+    split: Split | None = None,
+    timelines: Timelines | None = None,
+) -> Path:
     """Write one self-contained HTML page.
 
-    By default it is `report.html` in the folder. Of a grid it shows the table of `split`, which may
-    be left out where there is one.
+    Args:
+        folder: of a run, a grid or a transfer.
+        output: the page; by default `report.html` in the folder.
+        split: of a grid, which split's table; not needed where there is one.
+        timelines: draws those of single videos; without it the page has none.
 
     Returns:
         Where the page is.
@@ -31,7 +43,7 @@ def write_report(folder: Path, output: Path | None = None, split: Split | None =
         OSError: the page cannot be written.
     """
     output = folder / "report.html" if output is None else output
-    write_atomically(output, _render(page_of(folder, split)).encode())
+    write_atomically(output, _render(page_of(folder, split, timelines)).encode())
     return output
 
 
@@ -44,8 +56,14 @@ def _render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
+    script = (files("memfeat") / "templates" / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         page=page,
+        plot_edges=EDGES,
+        script=Markup(script),  # noqa: S704  our own
+        script_hash=script_hash(script),
+        commands=repeating.commands(page.runs),
+        option_files=repeating.option_files(page.runs),
         warnings=[line for line in page.sources if is_warning(line)],
         other_sources=[line for line in page.sources if not is_warning(line)],
         ours=choices.our_choices(page.runs),

@@ -1,8 +1,7 @@
 """The content of a report, gathered from a run, a grid or a transfer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,20 @@ from markupsafe import Markup
 
 from memfeat.config import aggregator_names
 from memfeat.errors import RunError
-from memfeat.figures.plots import IntervalRow, intervals, learning_curves, scatter
+from memfeat.figures.plots import IntervalRow, intervals, learning_curves
 from memfeat.figures.style import inline_svg
 from memfeat.manifest import Split
 from memfeat.report.choices import in_words
-from memfeat.report.results import PairRow, Pairs, Table, read_result
-from memfeat.report.worst import WorstVideo, known_records, worst_videos
-from memfeat.runs import (
-    ABLATION,
-    PREDICTIONS,
-    TRANSFER,
-    Predictions,
-    Run,
-    is_complete,
-    pair_folder,
-    read_predictions,
-)
+from memfeat.report.exploring import Exploration, System, on_shared_videos
+from memfeat.report.results import PairRow, Pairs, Row, Table, read_result
+from memfeat.report.scatter import Scatter
+from memfeat.report.showing import MOST_TIMELINES, Gallery, Shown, Timelines, explored
+from memfeat.report.videos import MOST_PICTURES, SHOWN
+from memfeat.runs import ABLATION, PREDICTIONS, TRANSFER, Run, is_complete, pair_folder
 from memfeat.runs.files import table_path
 
 BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn
-WORST_OF_PAIR = 3  # videos
+SHOWN_OF_PAIR = 3  # videos
 SPLIT_ORDER = ("test", "folds", "dev", "train")  # the order in which a run shows them
 
 
@@ -42,25 +35,12 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """The worst predictions of one model on one split.
+class Page:
+    """What the template shows: `table` for a grid, `pairs` for a transfer, `splits` for a run.
 
     Attributes:
-        words: which they are, to follow "The videos" and precede "is most wrong about".
-        videos: the worst first.
-        note: why they cannot be shown, or empty.
-        heading: empty where there is one gallery alone.
+        rows: of a table, by place: the number of its system among those explored.
     """
-
-    words: str
-    videos: tuple[WorstVideo, ...]
-    note: str
-    heading: str = ""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the template shows: `table` for a grid, `pairs` for a transfer, `splits` for a run."""
 
     title: str
     sources: tuple[str, ...]
@@ -70,36 +50,69 @@ class Page:
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     overview: Picture | None = None
-    scatters: tuple[Picture, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
     curves: tuple[Picture, ...] = ()
-    worst: tuple[Gallery, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
+    exploration: Exploration = field(default_factory=Exploration)
+    rows: Mapping[int, int] = field(default_factory=dict)
+    explained: tuple[str, ...] = ()
+
+    @property
+    def pictured(self) -> list[tuple[str, int, int]]:
+        """Of each set of videos its name, how many have a picture, and how many there are."""
+        own, frames = self.exploration.systems, self.exploration.frames
+        sizes = {system.videos: len(system.predictions.video_id) for system in own}
+        return [
+            (
+                name,
+                sum(frame.thumbnail is not None for frame in frames.get(name, {}).values()),
+                size,
+            )
+            for name, size in sizes.items()
+        ]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether videos were left out to keep the page small."""
+        return any(size > min(MOST_PICTURES, MOST_TIMELINES) for _, _, size in self.pictured)
 
 
-def page_of(folder: Path, split: Split | None = None) -> Page:
+def page_of(folder: Path, split: Split | None = None, timelines: Timelines | None = None) -> Page:
     """Gather the page of a result folder; of a grid, the table of `split`, or its only one.
 
     Raises:
         RunError: it is no result, or incomplete or damaged.
     """
     if (folder / ABLATION).is_file():
-        return _page_of_grid(folder, table_path(folder, ABLATION, split))
+        return _page_of_grid(folder, table_path(folder, ABLATION, split), timelines)
     if split:
         raise RunError(f"{folder} holds no grid, whose table of a split --split could choose")
     if (folder / TRANSFER).is_file():
-        return _page_of_transfer(folder)
-    return _page_of_run(Run.load(folder))
+        return _page_of_transfer(folder, timelines)
+    return _page_of_run(Run.load(folder), timelines)
 
 
-def _page_of_run(run: Run) -> Page:
+def _page_of_run(run: Run, timelines: Timelines | None) -> Page:
     splits = [split for split in SPLIT_ORDER if split in run.metrics]
-    predictions = run.predictions()
     name = f"{aggregator_names(run.config.aggregator)} + {run.config.head}"
     versions = run.provenance.get("versions", {})
     others = {key: value for key, value in run.provenance.items() if key != "versions"}
     best = others.pop("best_epoch", None)
     if best is not None:
         others["best epoch, from 1"] = [n + 1 for n in best] if isinstance(best, list) else best + 1
+    systems = [
+        System.of(f"{name}, {split} split", split, split, [run.folder], run) for split in splits
+    ]
+    shown = [
+        Shown(
+            own,
+            SHOWN if own is systems[0] else 0,
+            run.config.manifest,
+            f"of the {split} split that {name}",
+        )
+        for own, split in zip(systems, splits, strict=True)
+    ]
     return Page(
         title=f"{name} on {' + '.join(spec.encoder for spec in run.specs)}",
         sources=tuple(run.sources()),
@@ -113,16 +126,13 @@ def _page_of_run(run: Run) -> Page:
             ),
             *(f"{warning[0].upper()}{warning[1:]}." for warning in run.warnings()),
         ),
-        scatters=tuple(
-            _scatter(predictions, split, f"{name}, {split} split", split) for split in splits
-        ),
         curves=_curves(run, name),
-        worst=_worst_of(run, name, splits[0]) if splits else (),
         versions={key: in_words(value) for key, value in {**versions, **others}.items()},
+        **explored(systems, range(len(systems)), shown, timelines),
     )
 
 
-def _page_of_grid(folder: Path, path: Path) -> Page:
+def _page_of_grid(folder: Path, path: Path, timelines: Timelines | None) -> Page:
     if not path.is_file():
         raise RunError(f"there is no {path}; `memfeat ablation` with that --split writes it")
     table = read_result(path, Table)
@@ -131,13 +141,19 @@ def _page_of_grid(folder: Path, path: Path) -> Page:
         for row in table.rows
         if row.kind != "baseline" and is_complete(folder / row.run)
     }
-    systems = [row for row in table.ranked if row.kind != "control" and row.srocc is not None]
-    scatters = [
-        _scatter(read_predictions(path), table.split, row.name, f"s{place}")
-        for place, row in enumerate(systems[:BEST_SYSTEMS])
-        if (path := folder / row.run / PREDICTIONS).is_file()
+    rows = [row for row in table.ranked if (folder / row.run / PREDICTIONS).is_file()]
+    systems = on_shared_videos([_system_of(folder, row, table.split, runs) for row in rows])
+    drawn = [
+        place for place, row in enumerate(rows) if row.kind != "control" and row.srocc is not None
     ]
     best = table.best_model
+    shown = []
+    if best and best.name in runs:
+        own = next(system for system in systems if system.name == best.name)
+        words = f"of the {table.split} split that {best.name}"
+        shown = [Shown(own, SHOWN, runs[best.name].config.manifest, words)]
+    places = {row.name: place for place, row in enumerate(rows)}
+    bootstrap = min((run.config.bootstrap for run in runs.values()), default=0)
     return Page(
         title=table.title,
         sources=table.sources,
@@ -145,52 +161,65 @@ def _page_of_grid(folder: Path, path: Path) -> Page:
         table=table,
         notes=table.notes,
         overview=_overview(table),
-        scatters=tuple(scatters),
         curves=_curves(runs[best.name], best.name) if best and best.name in runs else (),
-        worst=_worst_of(runs[best.name], best.name, table.split)
-        if best and best.name in runs
-        else (),
         versions=table.versions,
+        rows={n: places[row.name] for n, row in enumerate(table.ranked) if row.name in places},
+        **explored(systems, drawn[:BEST_SYSTEMS], shown, timelines, bootstrap),
     )
 
 
-def _page_of_transfer(folder: Path) -> Page:
+def _system_of(folder: Path, row: Row, split: str, runs: Mapping[str, Run]) -> System:
+    run = runs.get(row.name)
+    members = run.members if run and len(run.members) > 1 else ()
+    return System.of(row.name, split, split, [folder / row.run, *members], run)
+
+
+def _page_of_transfer(folder: Path, timelines: Timelines | None) -> Page:
     pairs = read_result(folder / TRANSFER, Pairs)
-    predictions: dict[str, Predictions] = {}
-    for row in pairs.rows:
-        path = pair_folder(folder, row.trained_on, row.evaluated_on) / PREDICTIONS
-        if row.pair not in predictions and path.is_file():
-            predictions[row.pair] = read_predictions(path)
-    drawn = [
-        row
-        for split, row in product(pairs.splits, pairs.rows)
-        if row.split == split and row.pair in predictions
+    models = {
+        name: Run.load(folder / run) for name, run in pairs.runs.items() if (folder / run).is_dir()
+    }
+    rows = [row for row in pairs.rows if (_folder_of(folder, row) / PREDICTIONS).is_file()]
+    systems = on_shared_videos(
+        [
+            System.of(
+                f"{row.pair}, {row.split} split",
+                f"{row.evaluated_on}, {row.split} split",
+                row.split,
+                [_folder_of(folder, row)],
+                models.get(row.trained_on) if row.trained_on == row.evaluated_on else None,
+            )
+            for row in rows
+        ]
+    )
+    drawn = sorted(range(len(rows)), key=lambda place: pairs.splits.index(rows[place].split))
+    first = {rows[place].pair: place for place in reversed(drawn)}
+    shown = [
+        Shown(
+            systems[place],
+            SHOWN_OF_PAIR if first[row.pair] == place else 0,
+            pairs.datasets[row.evaluated_on].manifest,
+            f"of {row.evaluated_on}'s {row.split} split that the model of {row.trained_on}",
+            row.pair,
+        )
+        for place in drawn
+        for row in (rows[place],)
     ]
-    runs = [folder / name for name in pairs.runs.values()]
+    bootstrap = min((run.config.bootstrap for run in models.values()), default=0)
     return Page(
         title=pairs.title,
         sources=pairs.sources,
-        runs=tuple(Run.load(run) for run in runs if run.is_dir()),
+        runs=tuple(models.values()),
         pairs=pairs,
         notes=pairs.notes,
-        scatters=tuple(
-            _scatter(
-                predictions[row.pair], row.split, f"{row.pair}, {row.split} split", f"p{place}"
-            )
-            for place, row in enumerate(drawn)
-        ),
-        worst=tuple(_worst_of_pairs(pairs, drawn, predictions)),
         versions=pairs.versions,
+        rows={n: rows.index(row) for n, row in enumerate(pairs.rows) if row in rows},
+        **explored(systems, drawn, shown, timelines, bootstrap),
     )
 
 
-def _scatter(predictions: Predictions, split: str, name: str, key: str) -> Picture:
-    """Draw a split's truth against prediction; `key` keeps the figures' ids apart."""
-    chosen = predictions.scored(split)
-    truth, predicted = predictions.score[chosen], predictions.prediction[chosen]
-    figure = scatter(truth, predicted, title=name)
-    description = f"Scatter plot of {name}: measured against predicted score of {len(truth)} videos"
-    return Picture(Markup(inline_svg(figure, description, key)), name)  # noqa: S704
+def _folder_of(folder: Path, row: PairRow) -> Path:
+    return pair_folder(folder, row.trained_on, row.evaluated_on)
 
 
 def _curves(run: Run, name: str) -> tuple[Picture, ...]:
@@ -227,24 +256,3 @@ def _overview(table: Table) -> Picture:
     )
     description = f"{label} of {len(rows)} systems with 95 % intervals; the table has the numbers"
     return Picture(Markup(inline_svg(figure, description, "overview")), label)  # noqa: S704
-
-
-def _worst_of(run: Run, name: str, split: str) -> tuple[Gallery, ...]:
-    records, note = known_records(run.config.manifest)
-    worst = tuple(worst_videos(run.predictions(), split, records))
-    return (Gallery(f"of the {split} split that {name}", worst, note),) if worst else ()
-
-
-def _worst_of_pairs(
-    pairs: Pairs, drawn: Sequence[PairRow], predictions: Mapping[str, Predictions]
-) -> list[Gallery]:
-    """Return each pair's worst videos, of the first split that is drawn."""
-    manifests = {name: known_records(d.manifest) for name, d in pairs.datasets.items()}
-    first = {row.pair: row for row in reversed(drawn)}
-    galleries = []
-    for row in (row for row in drawn if first[row.pair] is row):
-        records, note = manifests.get(row.evaluated_on, ({}, ""))
-        found = worst_videos(predictions[row.pair], row.split, records, count=WORST_OF_PAIR)
-        words = f"of {row.evaluated_on}'s {row.split} split that the model of {row.trained_on}"
-        galleries.append(Gallery(words, tuple(found), note, heading=row.pair))
-    return galleries

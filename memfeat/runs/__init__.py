@@ -18,6 +18,7 @@ predictions are the mean over seeds, its metrics their mean and standard deviati
 `fold-1` and so on, in a seed's folder; see `memfeat.runs.folds`.
 """
 
+from memfeat.runs.calibration import Calibration
 from memfeat.runs.familiar import FamiliarVideos, shown_seconds
 from memfeat.runs.files import (
     ABLATION,
@@ -57,6 +58,7 @@ __all__ = [
     "PREDICTIONS",
     "PROVENANCE",
     "TRANSFER",
+    "Calibration",
     "FamiliarVideos",
     "Folds",
     "Predictions",
