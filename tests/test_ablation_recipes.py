@@ -11,6 +11,7 @@ from test_ablation import DIM, SPLITS, grid, home, video  # noqa: F401  home is 
 from memfeat.ablation import caches_of, plan_cells, run_ablation
 from memfeat.cache import write_shard
 from memfeat.config import AblationConfig, AblationRow, build, read_pipeline
+from memfeat.encoders import encoder_names, encoder_tags
 from memfeat.errors import ConfigError
 from memfeat.manifest import write_manifest
 
@@ -93,6 +94,18 @@ def test_the_smoke_test_differs_from_the_table_in_what_is_random_and_how_much_al
     lines = Path("data_manifests/demo-smoke.csv").read_text().splitlines()
     assert len(lines) == 13
     assert set(lines) <= set(Path("data_manifests/demo.csv").read_text().splitlines())
+
+
+def test_the_comparison_of_encoders_names_encoders_and_weights_that_there_are():
+    config = build(AblationConfig, read_pipeline(Path("pipelines/encoders.toml"))["ablation"], "t")
+    names = set(encoder_names())
+    for cache in config.caches:
+        recipe = config.recipes.get(str(cache))
+        encoder, weights = (recipe.encoder, recipe.weights) if recipe else (str(cache), "openai")
+        assert encoder in names
+        assert weights in encoder_tags(encoder)
+    assert set(config.recipes) < set(map(str, config.caches))
+    assert config.reference in {f"{cache} bigru+mlp" for cache in config.caches}
 
 
 @pytest.fixture
