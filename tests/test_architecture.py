@@ -62,13 +62,13 @@ def reached(rooms: set[str]) -> set[str]:
 
 
 def test_imports_point_down_the_levels_that_the_documentation_draws():
-    assert set(LEVEL) == {room(path) for path in FILES} - {"__init__"}
+    assert set(LEVEL) == {room(path) for path in FILES} - {"__init__", "__main__"}
     assert max(LEVEL.values()) <= MOST_LEVELS
     wrong = [
         f"{path} imports memfeat.{used}"
         for path in FILES
         for used in rooms_used(path)
-        if LEVEL[used] >= LEVEL.get(room(path), MOST_LEVELS)  # what `import memfeat` gives
+        if LEVEL[used] >= LEVEL.get(room(path), MOST_LEVELS + 1)  # what is imported or run itself
     ]
     assert wrong == []
 

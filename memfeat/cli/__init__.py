@@ -26,6 +26,7 @@ COMMANDS = {  # to the module of each
     "transfer": "grids",
     "predict": "predict",
     "compare": "compare",
+    "serve": "serve",
     "submission": "submission",
     "report": "report",
     "run": "runs",

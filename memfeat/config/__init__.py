@@ -30,7 +30,14 @@ from memfeat.config.grids import (
     TransferDataset,
     TransferFigures,
 )
-from memfeat.config.predict import READY, CompareConfig, PredictConfig, ScoringConfig, is_ready
+from memfeat.config.predict import (
+    READY,
+    CompareConfig,
+    PredictConfig,
+    ScoringConfig,
+    ServeConfig,
+    is_ready,
+)
 from memfeat.config.settings import (
     Printed,
     Seeds,
@@ -76,6 +83,7 @@ __all__ = [
     "Resize",
     "ScoringConfig",
     "Seeds",
+    "ServeConfig",
     "Settings",
     "Split",
     "Tokens",

@@ -54,3 +54,19 @@ class CompareConfig(ScoringConfig):
     picture: LocalPath | None = Field(
         None, description="draw the videos' frames, and what each does to the score"
     )
+
+
+class ServeConfig(ScoringConfig):
+    """Where a server listens, and what it takes."""
+
+    host: str = Field("127.0.0.1", description="address to listen at; 0.0.0.0 for all of them")
+    port: int = Field(8765, ge=0, lt=65536, description="0 for any that is free")
+    most_megabytes: int = Field(2048, gt=0, description="of a video")
+    most_waiting: int = Field(32, gt=0, description="videos that are sent, wait or are scored")
+    most_kept: int = Field(200, gt=0, description="results in memory; older ones are forgotten")
+    most_minutes: float = Field(60.0, gt=0, description="to send a video, and to score it")
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest video taken, in bytes."""
+        return self.most_megabytes * 1_000_000

@@ -51,6 +51,7 @@ class VideoOutcome:
 
 
 OnVideo = Callable[[VideoOutcome], None]
+OnFrames = Callable[[int, float], None]  # is given a video's number, and a time in seconds
 Sink = Callable[[NDArray[np.float16]], None]  # is given a video's rows, in order
 OnBatch = Callable[[Encoding, Sequence[tuple[Sink, int]]], None]
 R = TypeVar("R", bound=Rows)
@@ -126,6 +127,7 @@ def encode_videos(
     *,
     decoders: int = 1,
     allow_images: bool = False,
+    on_frames: OnFrames | None = None,
 ) -> Generator[EncodedVideo | VideoError, None, None]:
     """Decode and encode videos exactly as a cache of this spec would hold them, in order.
 
@@ -138,6 +140,8 @@ def encode_videos(
         spec: how they are decoded, sampled and batched.
         decoders: processes that decode; the result is the same with any number.
         allow_images: whether an image is a video of one frame.
+        on_frames: called as frames come, with the number of their video, counted from 0, and the
+            time of the last one in seconds. What it raises ends the work.
 
     Raises:
         RemoteError: nothing of a storage can be had.
@@ -169,6 +173,8 @@ def encode_videos(
                 if event.number not in begun:
                     begun[event.number] = _BegunVideo(batches)
                 begun[event.number].take(event)
+            if on_frames is not None and isinstance(event, DecodedFrames):
+                on_frames(event.number, event.pts_seconds[-1])
             while number in begun and begun[number].is_encoded:
                 yield begun.pop(number).result(sampling)
                 number += 1

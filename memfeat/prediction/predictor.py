@@ -10,6 +10,7 @@ from memfeat.decoding import start_decoders
 from memfeat.encoders import FrameEncoder
 from memfeat.errors import VideoError
 from memfeat.extraction import encode_videos, usual_decoders
+from memfeat.extraction.encoding import OnFrames
 from memfeat.prediction.encoders import build_encoders
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.results import VideoPrediction
@@ -69,7 +70,11 @@ class Predictor(Scorer, VideoPredictor):
         return build_encoders(self.runs, self.device, self._weights)
 
     def predict_each(
-        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+        self,
+        videos: Iterable[AnyLocation | Input],
+        *,
+        allow_images: bool = False,
+        on_frames: OnFrames | None = None,
     ) -> Iterator[VideoPrediction]:
         """Yield each prediction; see `VideoPredictor.predict_each`."""
         inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
@@ -81,6 +86,7 @@ class Predictor(Scorer, VideoPredictor):
             [own.path for own in inputs if own.path is not None],
             decoders=decoders,
             allow_images=allow_images,
+            on_frames=on_frames,
         )
         with ExitStack() as stack:
             streams = [

@@ -25,6 +25,7 @@ from memfeat.encoders.checkpoints import read_checkpoint
 from memfeat.encoders.timm_weights import library as timm_library
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.extraction import usual_decoders
+from memfeat.extraction.encoding import OnFrames
 from memfeat.manifest import VideoRecord
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.predictor import Predictor
@@ -179,7 +180,11 @@ class RatingPredictor(VideoPredictor):
         return digest.hexdigest()[:12]
 
     def predict_each(
-        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+        self,
+        videos: Iterable[AnyLocation | Input],
+        *,
+        allow_images: bool = False,
+        on_frames: OnFrames | None = None,
     ) -> Iterator[VideoPrediction]:
         """Yield each prediction; see `VideoPredictor.predict_each`."""
         inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
@@ -197,6 +202,8 @@ class RatingPredictor(VideoPredictor):
             for event in events:
                 if isinstance(event, DecodedFrames):
                     rated[event.number].add(event)
+                    if on_frames is not None:
+                        on_frames(event.number, event.pts_seconds[-1])
                     continue
                 own = inputs[event.number]
                 ended[event.number] = self._prediction(own, event, rated[event.number])

@@ -164,24 +164,7 @@ class ScoresTable(GrowingTable):
         Raises:
             OSError: the disk is full, and so on.
         """
-        low, high = prediction.interval or (None, None)
-        numbers = {
-            "score": prediction.score,
-            "score_std": prediction.score_std,
-            "low": low,
-            "high": high,
-            "percentile": prediction.percentile,
-            "familiarity": prediction.familiarity,
-        }
-        texts = {
-            "video": prediction.name,
-            "video_id": prediction.video_id,
-            "cautions": " ".join(prediction.cautions),
-            "status": prediction.status,
-            "reason": prediction.reason,
-            "model": self._model_id,
-        }
-        self.append([texts | {name: _rounded(number) for name, number in numbers.items()}])
+        self.append([score_row(prediction, self._model_id)])
 
 
 class EffectsTable(GrowingTable):
@@ -222,6 +205,28 @@ def scored_in(path: Path, *, retry_failed: bool = False) -> set[str]:
     """
     rows = (row for _, row in read_rows(path, SCORES, ())) if path.exists() else ()
     return {str(r["video"]) for r in rows if not (retry_failed and r["status"] == "failed")}
+
+
+def score_row(prediction: VideoPrediction, model: str) -> dict[str, Any]:
+    """Return a video's row, with the columns `SCORES`; `model` names what scored it."""
+    low, high = prediction.interval or (None, None)
+    numbers = {
+        "score": prediction.score,
+        "score_std": prediction.score_std,
+        "low": low,
+        "high": high,
+        "percentile": prediction.percentile,
+        "familiarity": prediction.familiarity,
+    }
+    texts = {
+        "video": prediction.name,
+        "video_id": prediction.video_id,
+        "cautions": " ".join(prediction.cautions),
+        "status": prediction.status,
+        "reason": prediction.reason,
+        "model": model,
+    }
+    return texts | {name: _rounded(number) for name, number in numbers.items()}
 
 
 def _rounded(number: float | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,12 +38,15 @@ PAGE_WIDTH, PAGE_LEFT, PAGE_BELOW, PAGE_ABOVE = 4.3, 0.9, 0.3, 0.2  # inches, in
 FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
 
 
-def draw_prediction(prediction: VideoPrediction, output: Path | BinaryIO) -> None:
+def draw_prediction(
+    prediction: VideoPrediction, output: Path | BinaryIO, *, title: str | None = None
+) -> None:
     """Draw a video's timeline with its thumbnails, and what there is to say about its score.
 
     Args:
         prediction: of a video; one that was scored from a cache has no thumbnails.
         output: as for `draw_timeline`.
+        title: what it is called [its file's name].
 
     Raises:
         VideoError: it failed, or cannot be decoded again.
@@ -58,7 +61,7 @@ def draw_prediction(prediction: VideoPrediction, output: Path | BinaryIO) -> Non
         found,
         thumbnails_of(prediction),
         output,
-        title=title_of(prediction),
+        title=title_of(prediction, title),
         sources=[*said, *found.sources],
     )
 
@@ -77,9 +80,26 @@ def thumbnails_of(prediction: VideoPrediction) -> dict[int, NDArray[np.uint8]]:
     return {index: pixels[time] for index, time in times.items()}
 
 
-def title_of(prediction: VideoPrediction) -> str:
+class TimeAxis(NamedTuple):
+    """Where time runs in a picture of `draw_timeline`; shares of its width, and seconds."""
+
+    left: float
+    right: float
+    from_seconds: float
+    to_seconds: float
+
+    @classmethod
+    def of(cls, timeline: FrameEffects) -> Self:
+        """Return the axis of a timeline's picture."""
+        edges = frame_edges(timeline.pts_seconds)
+        right = (LEFT + STRIP_WIDTH) / WIDTH
+        return cls(LEFT / WIDTH, right, float(edges[0]), float(edges[-1]))
+
+
+def title_of(prediction: VideoPrediction, name: str | None = None) -> str:
     """Return a video's name, fit for a heading, and whether it is whole."""
-    name = prediction.video_id if prediction.path is None else prediction.path.name
+    if name is None:
+        name = prediction.video_id if prediction.path is None else prediction.path.name
     short = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
     return short if prediction.status == "ok" else f"{short} ({prediction.status})"
 

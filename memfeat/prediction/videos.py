@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import overload
 
+from memfeat.extraction.encoding import OnFrames
 from memfeat.prediction.comparison import Comparison
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.results import VideoPrediction
@@ -22,13 +23,18 @@ class VideoPredictor(ABC):
 
     @abstractmethod
     def predict_each(
-        self, videos: Iterable[AnyLocation | Input], *, allow_images: bool = False
+        self,
+        videos: Iterable[AnyLocation | Input],
+        *,
+        allow_images: bool = False,
+        on_frames: OnFrames | None = None,
     ) -> Iterator[VideoPrediction]:
         """Yield the prediction of each video, in order, as soon as it is there.
 
         Args:
             videos: paths or URLs, or what `find_videos` found.
             allow_images: whether an image is a video of one frame.
+            on_frames: called as frames are decoded; see `memfeat.extraction.encode_videos`.
 
         Raises:
             RunError, EncoderError: what scores the videos cannot be loaded.
