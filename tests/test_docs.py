@@ -33,7 +33,7 @@ from memfeat.video import write_video
 # In an order in which what one page makes is there for the next.
 PAGES = (
     *("docs/index.md", "docs/tutorial.md", "docs/how-to/own-videos.md"),
-    *("docs/how-to/predict.md", "README.md"),
+    *("docs/how-to/predict.md", "docs/how-to/serve.md", "README.md"),
     *("docs/how-to/choose-a-system.md", "docs/how-to/features-made-elsewhere.md"),
     *("docs/how-to/read-a-cache.md", "docs/how-to/mediaeval.md", "docs/how-to/papers-tables.md"),
     "docs/how-to/adverts.md",
@@ -67,6 +67,7 @@ NOT_RUN = {
         *("memfeat finetune pipelines/", "memfeat ablation pipelines/beyond.toml"),
         *("memfeat plan --manifest mine.csv", "memfeat predict resmem", "memfeat predict vitmem"),
     ),
+    "serves until Ctrl-C, as test_serving.py lets it": ("memfeat serve runs/mine",),
     "needs a cluster, a bucket or a server, as test_ray.py and others make": (
         *("ray start", "memfeat ablation pipelines/table1.toml"),
         *("memfeat train pipelines/train.toml --manifest s3:",),

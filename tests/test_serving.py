@@ -1,18 +1,26 @@
 """The server of `memfeat serve`, asked through its real application."""
 
+import os
 import re
+import signal
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
 from commands import told
 from fastapi.testclient import TestClient
-from processes import eventually
+from processes import descendants, eventually, exists, start
 
 import memfeat
+from memfeat.cli import main
 from memfeat.config import ServeConfig
+from memfeat.errors import ExitCode
 from memfeat.serving import LOOPBACK, Guard, ScoringQueue, create_app
+from memfeat.video import write_video
 
 HOST = "http://127.0.0.1:8765"
 
@@ -139,6 +147,41 @@ def test_what_is_not_taken_is_refused_before_it_is_decoded(
         assert chunked.status_code == status
         assert client.get("/api/videos").json() == []
         assert list((tmp_path / "up").iterdir()) == []
+
+
+def serve(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run the command: for a process of its own."""
+    os.environ.update(environment)
+    main(arguments)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_in_the_midst_of_work_and_leaves_nothing(studied, tmp_path, blow):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    write_video(tmp_path / "long.mp4", np.zeros((2000, 48, 64, 3), np.uint8), fps=25)
+    arguments = ["serve", str(studied / "run"), "--port", str(port), "--device", "cpu"]
+    before = set(descendants())
+    process = start(serve, arguments, {"XDG_CACHE_HOME": str(tmp_path / "user")})
+    scratch = tmp_path / "user/memfeat/remote/scratch"
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return client.get("/api/server").status_code == 200
+            return False
+
+        assert eventually(answers, 60)
+        video = send(client, (tmp_path / "long.mp4").read_bytes()).json()["id"]
+        path = f"/api/videos/{video}"
+        assert eventually(lambda: client.get(path).json()["decoded_seconds"] > 0, 60)
+        own = set(descendants()) - before
+        assert len(own) > 1  # itself, and a decoder
+        os.kill(process.pid, blow)
+    process.join(60)
+    assert process.exitcode == {signal.SIGINT: 0, signal.SIGTERM: ExitCode.TERMINATED}[blow]
+    assert eventually(lambda: not any(map(exists, own)))
+    assert list(scratch.iterdir()) == []
 
 
 HOSTILE = {

@@ -38,7 +38,8 @@ SMALL = 7.0  # points
 LINE = 0.145  # inches per line of small print
 
 _WARNING = re.compile(
-    r"random weights|not from people|formula|simulat|shuffled|non.commercial|^(partial|unfamiliar|extreme):",
+    r"random weights|not from people|formula|simulat|shuffled|non.commercial|"
+    r"^(partial|unfamiliar|extreme):",
     re.IGNORECASE,
 )
 _TWO_PATHS = re.compile(r'<g><path d="([^"]*)"([^/>]*)/></g><g><path d="([^"]*)"\2/></g>')
