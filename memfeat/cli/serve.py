@@ -4,12 +4,11 @@ import secrets
 import socket
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import LOCAL_PATH, say, settings_options
+from memfeat.cli.options import LOCATION, say, settings_options
 from memfeat.cli.predict import runs_of
 from memfeat.config import READY, ServeConfig
 from memfeat.errors import ConfigError, ExitCode
@@ -18,22 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memfeat.prediction import Predictor, RatingPredictor
+    from memfeat.storage import Location
 
 
 @click.command("serve", epilog="Example: memfeat serve runs/mine --open")
-@click.argument("run_folder", type=LOCAL_PATH, metavar="RUN")
+@click.argument("run_folder", type=LOCATION, metavar="RUN")
 @settings_options(ServeConfig)
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the usual browser.")
-def serve_command(run_folder: Path, config: ServeConfig, open_browser: bool) -> int:
+def serve_command(run_folder: "Location", config: ServeConfig, open_browser: bool) -> int:
     """Score videos in a web page, on this machine.
 
     Prints the page's address, and serves it until Ctrl-C: drop videos on it to see score, interval
     and timeline, to compare up to six, and to download the results. It has a JSON API of the same
     functions, which /docs at that address describes.
 
-    RUN is a run's folder, or `resmem` or `vitmem`, as for `memfeat predict`. Videos are deleted as
-    soon as they are scored. Only this machine can reach the page, unless --host says otherwise:
-    then its address holds a secret, which is to be shared with those who may use it.
+    RUN is a run's folder or URL, or `resmem` or `vitmem`, as for `memfeat predict`. Videos are
+    deleted as soon as they are scored. Only this machine can reach the page, unless --host says
+    otherwise: then its address holds a secret, which is to be shared with those who may use it.
     """
     runs = runs_of(run_folder, config)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
