@@ -689,6 +689,8 @@ def test_rows_with_folds_are_compared_between_the_same_folds(home):
     for folder in ("grid", "grid/cells/avg+linear"):
         page = Path(write_report(home / folder)).read_text().lower()
         assert "between folds" in page
+        assert "folds split" not in page
+        assert "95 % interval over groups of videos" in page
 
 
 def test_folds_are_of_all_rows_and_leave_no_dev_split_to_fit_weights_on(home):

@@ -139,7 +139,7 @@ def test_figures_are_pooled_and_of_each_fold(trained):
         expected = [statistic(truth, seed.prediction[chosen]).statistic for seed in seeds]
         assert own[name] == pytest.approx(np.mean(expected))
         assert own[f"{name}_std"] == pytest.approx(np.std(expected, ddof=1))
-    assert (own["n"], own["groups"], own["seeds"]) == (20, 9, [0, 1])
+    assert (own["n"], own["groups"], own["seeds"]) == (20, 10, [0, 1])
     fold = read_folds(trained.folder).fold
     assert [each["fold"] for each in own["per_fold"]] == [1, 2, 3, 4]
     for each in own["per_fold"]:

@@ -51,15 +51,19 @@ def table_notes(
 
 def _fold_notes(result: CellResult) -> Iterator[str]:
     """Say what figures between folds are."""
-    own, count = result.cell.config, len(set(result.groups) - {""})
+    own, count = result.cell.config, result.folds and result.folds.num_groups
     of_groups = f" nor any other of its {own.group}" if count else ""
     yield (
         f"Between {own.folds} folds (draw {own.fold_seed}): each video is predicted by a model "
         f"that saw neither it{of_groups}; another fold chose the model's epoch, or a baseline's "
         "hyperparameters, and a baseline is then fitted on that one too."
     )
-    if count and count < len(result.groups):
+    if count:
         yield f"The videos are of {count} groups by {own.group!r}, and intervals are over groups."
+    yield (
+        "Correlations over all folds together lean low, even of a shuffled control: where a fold's "
+        "scores are high, those that its model learned from are lower. Those of each fold do not."
+    )
 
 
 def _training_notes(results: Sequence[CellResult]) -> Iterator[str]:

@@ -74,6 +74,7 @@ def table_of(
         for folder in folders
         for note in select_records(manifest, open_cache(folder), folds=split == IN_FOLDS).notes
     )
+    folds = scored[0].folds if scored else None
     return {
         "title": config.title,
         "split": split,
@@ -93,6 +94,7 @@ def table_of(
             *table_notes(config, split, rows, scored, best),
         ],
         "versions": dict(scored[0].provenance.get("versions", {})) if scored else {},
+        **({"groups": folds.num_groups} if folds else {}),
     }
 
 

@@ -79,7 +79,8 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         figures = [_figure(ceiling, metric) for metric in ("plcc", "srocc", "mse")]
         rows += [None, [name, *figures]]
     _print(title, columns, rows)
-    legend = ["mean ±spread over seeds [low, high]: 95 % bootstrap interval over videos"]
+    over = "groups of videos" if result.get("groups") else "videos"
+    legend = [f"mean ±spread over seeds [low, high]: 95 % bootstrap interval over {over}"]
     legend += ["SROCC of folds: mean and standard deviation of each fold's own"] * between_folds
     legend += [f"{name}: {ceiling['what']}" for name, ceiling in ceilings.items()]
     _print_lines([*legend, *result["sources"], *result["notes"]])

@@ -10,7 +10,7 @@ from memfeat.metrics.agreement import (
     paired_differences,
 )
 from memfeat.metrics.ceilings import SplitHalf, known_ceiling, split_half_ceiling
-from memfeat.metrics.resampling import METRICS, MIN_VIDEOS, Interval, Metric
+from memfeat.metrics.resampling import METRICS, MIN_VIDEOS, Interval, Metric, group_indices
 
 __all__ = [
     "METRICS",
@@ -23,6 +23,7 @@ __all__ = [
     "SplitHalf",
     "evaluate",
     "fit_line",
+    "group_indices",
     "known_ceiling",
     "paired_difference",
     "paired_differences",

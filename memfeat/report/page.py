@@ -14,11 +14,12 @@ from memfeat.figures.style import inline_svg
 from memfeat.manifest import Split
 from memfeat.report.choices import in_words
 from memfeat.report.exploring import Exploration, System, on_shared_videos
-from memfeat.report.results import PairRow, Pairs, Row, Table, read_result
+from memfeat.report.results import PairRow, Pairs, Row, Table, of_split, read_result
+from memfeat.report.results import in_words as split_in_words
 from memfeat.report.scatter import Scatter
 from memfeat.report.showing import MOST_TIMELINES, Gallery, Shown, Timelines, explored
 from memfeat.report.videos import MOST_PICTURES, SHOWN
-from memfeat.runs import ABLATION, PREDICTIONS, TRANSFER, Run, is_complete, pair_folder
+from memfeat.runs import ABLATION, IN_FOLDS, PREDICTIONS, TRANSFER, Run, is_complete, pair_folder
 from memfeat.runs.files import table_path
 
 BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn
@@ -102,14 +103,15 @@ def _page_of_run(run: Run, timelines: Timelines | None) -> Page:
     if best is not None:
         others["best epoch, from 1"] = [n + 1 for n in best] if isinstance(best, list) else best + 1
     systems = [
-        System.of(f"{name}, {split} split", split, split, [run.folder], run) for split in splits
+        System.of(f"{name}, {split_in_words(split)}", split, split, [run.folder], run)
+        for split in splits
     ]
     shown = [
         Shown(
             own,
             SHOWN if own is systems[0] else 0,
             run.config.manifest,
-            f"of the {split} split that {name}",
+            f"{of_split(split)} that {name}",
         )
         for own, split in zip(systems, splits, strict=True)
     ]
@@ -150,7 +152,7 @@ def _page_of_grid(folder: Path, path: Path, timelines: Timelines | None) -> Page
     shown = []
     if best and best.name in runs:
         own = next(system for system in systems if system.name == best.name)
-        words = f"of the {table.split} split that {best.name}"
+        words = f"{of_split(table.split)} that {best.name}"
         shown = [Shown(own, SHOWN, runs[best.name].config.manifest, words)]
     places = {row.name: place for place, row in enumerate(rows)}
     bootstrap = min((run.config.bootstrap for run in runs.values()), default=0)
@@ -246,7 +248,8 @@ def _overview(table: Table) -> Picture:
         )
         for row in table.ranked
     ]
-    label = f"SROCC on the {table.split} split"
+    where = "between folds" if table.split == IN_FOLDS else f"on the {table.split} split"
+    label = f"SROCC {where}"
     ceiling = table.attainable
     figure = intervals(
         rows,

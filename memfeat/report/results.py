@@ -6,7 +6,18 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from memfeat.metrics import Interval
+from memfeat.runs import IN_FOLDS
 from memfeat.runs.files import read_checked
+
+
+def in_words(split: str) -> str:
+    """Return what a split of predictions is called: the folds' are those between folds."""
+    return "between folds" if split == IN_FOLDS else f"{split} split"
+
+
+def of_split(split: str) -> str:
+    """Return a split's name to follow "the videos"."""
+    return "of all folds" if split == IN_FOLDS else f"of the {split} split"
 
 
 class _Part(BaseModel):
@@ -95,6 +106,12 @@ class Table(_Part):
     sources: tuple[str, ...]
     notes: tuple[str, ...]
     versions: dict[str, str | None]
+    groups: int | None = None
+
+    @property
+    def over(self) -> str:
+        """What intervals are over."""
+        return "groups of videos" if self.groups else "videos"
 
     @property
     def ranked(self) -> tuple[Row, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.errors import RunError
-from memfeat.metrics import evaluate
+from memfeat.metrics import evaluate, group_indices
 from memfeat.runs.files import RECOVER, read_text
 from memfeat.runs.predictions import IN_FOLDS, Predictions, split_metrics
 
@@ -42,6 +42,12 @@ class Folds(NamedTuple):
         found = [known.get(video_id, (0, "")) for video_id in video_ids]
         fold = np.array([number for number, _ in found], np.int64)
         return Folds(tuple(video_ids), fold, tuple(group for _, group in found))
+
+    @property
+    def num_groups(self) -> int | None:
+        """How many groups there are, videos by themselves included; None if no two share one."""
+        count = len(set(group_indices(self.group).tolist()))
+        return count if count < len(self.group) else None
 
 
 def fold_folder(folder: Path, number: int) -> Path:
@@ -113,8 +119,8 @@ def fold_metrics(
     found = split_metrics(seeds, bootstrap=bootstrap, groups=own.group)
     metrics = {split: values.as_dict() for split, values in found.items()}
     chosen = seeds[0].scored(IN_FOLDS)
-    groups = [group for group, is_in in zip(own.group, chosen, strict=True) if is_in and group]
-    metrics[IN_FOLDS]["groups"] = len(set(groups)) if len(set(groups)) < len(groups) else None
+    held_out = [seeds[0].video_id[at] for at in np.flatnonzero(chosen)]
+    metrics[IN_FOLDS]["groups"] = own.of(held_out).num_groups
     metrics[IN_FOLDS]["per_fold"] = [
         {"fold": number} | _figures(seeds, chosen & (own.fold == number))
         for number in range(1, folds.fold.max() + 1)
