@@ -14,6 +14,8 @@ from memfeat.config import ExtractConfig
 from memfeat.errors import VideoError
 from memfeat.extraction import encode_video
 from memfeat.extraction.pipeline import build_encoder
+from memfeat.prediction import VideoPrediction
+from memfeat.prediction.timeline import thumbnails_of
 from memfeat.video import open_reader
 
 
@@ -111,6 +113,16 @@ def test_extraction_records_the_rate_and_the_hash_of_all_frames(command, tmp_pat
     np.testing.assert_array_equal(encoded.embeddings, vectors)
     refused = run(*command, "--fps", 8, "--sampler", "fps:2")
     assert "squashed', not 'antialiased bicubic, cropped to the middle'" in refused.stderr
+
+
+def test_a_dry_run_takes_a_folder_for_a_video_that_is_there(command):
+    plan = json.loads(ok(*command, "--fps", 8, "--dry-run", "--json").stdout)
+    assert plan["no_file"] == []
+
+
+def test_a_timeline_of_a_folder_has_no_thumbnails(tmp_path):
+    found = VideoPrediction(path=tmp_path, video_id="v", status="ok", score=0.5, sources=())
+    assert thumbnails_of(found) == {}
 
 
 def test_without_the_rate_extraction_says_what_is_missing(command):

@@ -54,7 +54,7 @@ def plan_extraction(manifest: Manifest, config: ExtractConfig) -> dict[str, Any]
         "videos": len(records),
         "already_done": len(records) - len(pending),
         "pending": [record.video_id for record in pending],
-        "no_file": [name for name, path in paths.items() if not path.is_file()],
+        "no_file": [name for name, path in paths.items() if not path.exists()],
         "shards": len(in_shards(pending, config.videos_per_shard)),
         "encoder": config.encoder,
         "weights": weights_at_hand(config.encoder, config.weights),

@@ -31,7 +31,7 @@ def plan_prediction(
         "videos": len(videos),
         "already_done": len(videos) - len(pending),
         "pending": [video.name for video in pending],
-        "no_file": [v.name for v in pending if isinstance(v.path, Path) and not v.path.is_file()],
+        "no_file": [v.name for v in pending if isinstance(v.path, Path) and not v.path.exists()],
         "device": predictor.device,
         "output": None if output is None else str(output),
     }

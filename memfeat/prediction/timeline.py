@@ -67,12 +67,14 @@ def draw_prediction(
 
 
 def thumbnails_of(prediction: VideoPrediction) -> dict[int, NDArray[np.uint8]]:
-    """Decode the frames to show beneath a video's timeline, by index; none of a cached video.
+    """Decode the frames to show beneath a video's timeline, by index.
+
+    There are none of a cached video, nor of a folder of frames, whose rate is not known here.
 
     Raises:
         VideoError: the video cannot be decoded again.
     """
-    if prediction.path is None:
+    if prediction.path is None or (isinstance(prediction.path, Path) and prediction.path.is_dir()):
         return {}
     found = prediction.timeline
     times = {index: float(found.pts_seconds[index]) for index in strip_indices(found)}
