@@ -28,7 +28,7 @@ GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
   table1-smoke demo-table2 demo-sampler test types tests test-extras test-gpu browser test-browser \
-  soak docs bench-train bench-extract bench-gpu bench-report clean
+  picture soak docs bench-train bench-extract bench-gpu bench-report clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -145,6 +145,9 @@ browser: $(VENV)/.installed-test ## install Chromium and what the tests in it ne
 
 test-browser: $(VENV)/.installed-test ## test the HTML pages in Chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -n 0 tests/browser
+
+picture: $(VENV)/.installed-test ## draw the README's picture of the demo's report, in Chromium
+	$(BIN)/python tests/browser/picture.py
 
 soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0

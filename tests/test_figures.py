@@ -240,8 +240,9 @@ def paths(svg):
 
 def test_the_timeline_of_a_page_is_that_of_the_picture(tmp_path):
     """Bar for bar: the same colours, widths and heights, in the page's own scale."""
-    found = clip(np.random.default_rng(5).normal(0, 0.01, 40))
-    picture = paths(timeline(found, tmp_path))
+    found = clip(np.random.default_rng(5).normal(0, 0.001, 40))
+    drawn = timeline(found, tmp_path)
+    picture = paths(drawn)
     inline = timeline_svg(found, "one").replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
     page = paths(inline)
     for name, bars in picture.items():
@@ -250,4 +251,7 @@ def test_the_timeline_of_a_page_is_that_of_the_picture(tmp_path):
         for column in (0, 1):  # widths and heights
             scale = page[name][:, column].sum() / bars[:, column].sum()
             np.testing.assert_allclose(page[name][:, column], bars[:, column] * scale, atol=0.05)
+    labels = [each for each in texts(inline) if re.fullmatch("\\W?0\\.\\d+", each)]
+    assert len(set(labels)) == len(labels) > 2
+    assert set(labels) <= set(texts(drawn))
     assert "raised most by the frames at" in ET.fromstring(inline).get("aria-label")

@@ -44,6 +44,8 @@ _WARNING = re.compile(
 )
 _TWO_PATHS = re.compile(r'<g><path d="([^"]*)"([^/>]*)/></g><g><path d="([^"]*)"\2/></g>')
 _MARKERS = re.compile(r'(<use [^>]*?( style="[^"]*")/>)(<use [^>]*?\2/>)+')
+_PLACES = re.compile(r' (?:d|x|y|width|height|transform)="[^"]*"')
+_DECIMALS = re.compile(r"(\d\.\d\d)\d+")  # of 1/72 inch
 _MOST_HALVINGS = 10
 _STYLE: dict[str, Any] = {
     "font.size": 9.0,
@@ -155,7 +157,7 @@ def inline_svg(figure: Figure, description: str, key: str) -> str:
 def _compact(body: str) -> str:
     """Shorten an SVG without changing the picture: a page may hold hundreds of them."""
     body = re.sub(r"<!--.*?-->|\s*\n\s*", "", body, flags=re.DOTALL)
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)  # of 1/72 inch
+    body = _PLACES.sub(lambda each: _DECIMALS.sub(r"\1", each[0]), body)
     body = _MARKERS.sub(lambda run: f"<g{run[2]}>{run[0].replace(run[2], '')}</g>", body)
     for _ in range(_MOST_HALVINGS):  # bars of one colour become one path
         body = _TWO_PATHS.sub(r'<g><path d="\1\3"\2/></g>', body)
