@@ -222,5 +222,5 @@ def evaluate(
     videos = read_manifest(location_of(manifest) if manifest else found.config.manifest)
     several = [cache] if is_one(cache) else list(cache)
     folders = [location_of(each) for each in several] or found.config.cache
-    features = read_features(videos, folders, split=split)
+    features = read_features(videos, folders, split=split, missing=found.config.missing)
     return evaluate_run(found, features.tables, features.records)

@@ -38,6 +38,7 @@ from memfeat.storage import (
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 JOINERS = "\u200c\u200d"
+CAPTIONS = " | "  # between those of one video
 MAX_ID_BYTES = 200  # a file named after an id stays below 255 bytes, suffix included
 
 
@@ -110,6 +111,13 @@ def _parse_score(value: Any) -> float | None:
     return number
 
 
+def _join_captions(value: Any) -> Any:
+    """Join the captions of a column that repeats, or of a JSON list."""
+    if isinstance(value, list):
+        return CAPTIONS.join(str(each).strip() for each in value if each not in (None, ""))
+    return value
+
+
 Text = Annotated[str, AfterValidator(_check_text)]
 Score = Annotated[float | None, BeforeValidator(_parse_score)]
 
@@ -127,7 +135,10 @@ class VideoRecord(BaseModel):
         dataset: where the scores come from, in words; every table and figure repeats it.
         n_annotations: how many people's answers the score is the share of.
         noise_free_score: the score before noise, in [0, 1]; only simulations have it.
-        caption: a sentence about the video.
+        caption: a sentence about the video, or several with ` | ` between them.
+        title: what it is called.
+        description: what is said of it, such as beside it on the web.
+        transcript: what is said in it.
         group: a name shared by videos cut from one source; a group should not span splits.
     """
 
@@ -140,11 +151,15 @@ class VideoRecord(BaseModel):
     dataset: Text = ""
     n_annotations: int | None = Field(None, ge=0, lt=10**9)
     noise_free_score: Score = None
-    caption: Text = ""
+    caption: Annotated[Text, BeforeValidator(_join_captions)] = ""
+    title: Text = ""
+    description: Text = ""
+    transcript: Text = ""
     group: Text = ""
 
 
 COLUMNS = tuple(VideoRecord.model_fields)
+TEXT_COLUMNS = ("caption", "title", "description", "transcript")
 REQUIRED = tuple(name for name, field in VideoRecord.model_fields.items() if field.is_required())
 OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 
@@ -289,7 +304,7 @@ def _read(path: Location, root: Location | None) -> tuple[tuple[VideoRecord, ...
     problems: list[tuple[int, str]] = []
     line = 0
     try:
-        for line, row in read_rows(path, REQUIRED, OPTIONAL):
+        for line, row in read_rows(path, REQUIRED, OPTIONAL, repeatable=("caption",)):
             known = {n: v for n, v in row.items() if n in REQUIRED or v not in ("", None)}
             try:
                 records.append((line, VideoRecord.model_validate(known, context=context)))

@@ -8,7 +8,10 @@ from memfeat.errors import UnknownNameError
 
 T = TypeVar("T")
 # What `memfeat list` prints.
-LISTED = "encoders", "aggregators", "heads", "baselines", "formats", "settings"
+LISTED = (
+    *("encoders", "text-encoders", "aggregators", "heads", "baselines", "formats"),
+    "settings",
+)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
@@ -20,8 +23,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     folded = {choice.lower(): choice for choice in choices}
     nearest = [folded[near] for near in difflib.get_close_matches(name.lower(), folded, n=3)]
     hint = f" Did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else ""
-    if len(choices) > 12 and f"{kind}s" in LISTED:
-        allowed = f"One of {len(choices)} names is allowed; `memfeat list {kind}s` prints them."
+    listed = f"{kind}s".replace(" ", "-")
+    if len(choices) > 12 and listed in LISTED:
+        allowed = f"One of {len(choices)} names is allowed; `memfeat list {listed}` prints them."
     else:
         allowed = f"Choose one of: {', '.join(choices)}."
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} {allowed}")

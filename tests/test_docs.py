@@ -35,6 +35,7 @@ PAGES = (
     *("docs/index.md", "docs/tutorial.md", "docs/how-to/own-videos.md"),
     *("docs/how-to/predict.md", "docs/how-to/serve.md", "README.md"),
     *("docs/how-to/choose-a-system.md", "docs/how-to/features-made-elsewhere.md"),
+    "docs/how-to/text.md",
     *("docs/how-to/read-a-cache.md", "docs/how-to/mediaeval.md", "docs/how-to/papers-tables.md"),
     "docs/how-to/adverts.md",
     *("docs/how-to/cluster.md", "docs/reference/commands.md", "docs/reference/manifest.md"),
@@ -62,6 +63,10 @@ NOT_RUN = {
     ),
     "needs CLIP's, timm's or I3D's weights, or a real dataset": (
         *("memfeat extract pipelines/extract.toml", "memfeat extract --encoder timm/"),
+        *(
+            f"memfeat extract --manifest mine.csv --text captions.csv --encoder {name}"
+            for name in ("text/ViT-L", "sentence/")
+        ),
         *("memfeat train pipelines/train.toml --manifest mine.csv --cache cache/mine/ViT",),
         *("memfeat train pipelines/train.toml --manifest data_manifests/memento10k.csv",),
         *("memfeat finetune pipelines/", "memfeat ablation pipelines/beyond.toml"),

@@ -62,6 +62,14 @@ def tiny_models(
 
 
 @contextmanager
+def tiny_text_model(folder: Path, words: int = 10) -> Iterator[str]:
+    """Add a model that takes texts of so many words; yield its name as a text encoder."""
+    changes = {"context_length": words + 2, "vocab_size": 49408}
+    with tiny_models(folder, {"ViT-tiny-text": {}}, {"ViT-tiny-text": changes}):
+        yield "text/ViT-tiny-text"
+
+
+@contextmanager
 def hub_cache(folder: Path, *, offline: bool = True) -> Iterator[Path]:
     """Make a folder the hub's cache, from which no network is reached."""
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from memfeat.cache import Cache, CacheSpec, SharedTable, shared_table
-from memfeat.config import TrainConfig
+from memfeat.config import Missing, TrainConfig
 from memfeat.errors import MemfeatError
 from memfeat.manifest import Manifest, VideoRecord, read_manifest
 from memfeat.storage import Location
@@ -40,7 +40,7 @@ class JobData:
         return tuple(table.spec for table in self.tables)
 
 
-Source = tuple[Location, Location]  # a manifest and a cache
+Source = tuple[Location, Location, Missing]  # a manifest, a cache, and what has no text there
 
 
 class _Shared(NamedTuple):
@@ -74,15 +74,15 @@ class SharedFeatures:
             MemfeatError, OSError: manifest or cache cannot be read, or cannot be trained on.
         """
         manifest = read_manifest(config.manifest)
-        caches = [Cache.open(folder) for folder in config.cache]
+        caches = [Cache.open(folder, missing=config.missing) for folder in config.cache]
         select_records(manifest, *caches)  # refuses videos that were never extracted
-        tables = tuple(self._table(manifest, cache) for cache in caches)
+        tables = tuple(self._table(manifest, cache, config.missing) for cache in caches)
         examples = Examples.join([table.open() for table in tables], manifest.records)
         require_trainable(examples, config)
         return JobData(tables, manifest.records, examples.facts)
 
-    def _table(self, manifest: Manifest, cache: Cache) -> SharedTable:
-        source = manifest.path, cache.folder
+    def _table(self, manifest: Manifest, cache: Cache, missing: Missing) -> SharedTable:
+        source = manifest.path, cache.folder, missing
         if source not in self._shared:
             usable = set(cache.usable())
             ids = [r.video_id for r in manifest.records if r.video_id in usable]
@@ -97,7 +97,7 @@ class SharedFeatures:
     def remove_unused(self, data: Iterable[JobData], configs: Iterable[TrainConfig]) -> None:
         """Remove the tables that are part of no `data`, and that no run of `configs` will load."""
         needed = {table for each in data for table in each.tables}
-        coming = {(config.manifest, cache) for config in configs for cache in config.cache}
+        coming = {(own.manifest, cache, own.missing) for own in configs for cache in own.cache}
         for source, (table, exits) in list(self._shared.items()):
             if table not in needed and source not in coming:
                 exits.close()

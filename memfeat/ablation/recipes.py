@@ -57,7 +57,7 @@ class CacheRequest:
             f"--{name} {shlex.quote(str(getattr(own, name)))}"
             for name, field in ExtractConfig.model_fields.items()
             if name == "encoder" or (name in RECIPE_FLAGS and getattr(own, name) != field.default)
-        ]
+        ] + [f"--text {shlex.quote(text)}" for text in own.text]
         where = f"--manifest {shlex.quote(str(own.manifest))}"
         first = ""
         if self.finetune:

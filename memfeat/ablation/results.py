@@ -68,11 +68,13 @@ def table_of(
     records = [record for record in manifest.records if record.video_id in shared]
     features = dict.fromkeys(f"features: {s.describe()}" for each in scored for s in each.specs)
     datasets = ", ".join(manifest.datasets) or NO_SOURCE
-    folders = dict.fromkeys(folder for each in scored for folder in each.cell.config.cache)
+    configs = [each.cell.config for each in scored]
+    caches = dict.fromkeys((folder, own.missing) for own in configs for folder in own.cache)
+    opened = (open_cache(folder, missing=missing) for folder, missing in caches)
     selected = dict.fromkeys(
         note
-        for folder in folders
-        for note in select_records(manifest, open_cache(folder), folds=split == IN_FOLDS).notes
+        for each in opened
+        for note in select_records(manifest, each, folds=split == IN_FOLDS).notes
     )
     folds = scored[0].folds if scored else None
     return {

@@ -110,7 +110,7 @@ def train_seeds(
             raise TrainingError(errors[cell.name])
         return Run.load(config.run)
     manifest = read_manifest(config.manifest)
-    features = read_features(manifest, config.cache)
+    features = read_features(manifest, config.cache, missing=config.missing)
     progress = ProgressCounter([cell], on_progress or (lambda _: None))
     (folder,) = model_folders(cell)
     run = train(

@@ -101,7 +101,8 @@ def run_transfer(
     for cell, dataset in zip(trainable, datasets, strict=True):
         try:
             manifest = read_manifest(dataset.manifest)
-            targets[cell.name] = Target(manifest, read_features(manifest, dataset.cache))
+            features = read_features(manifest, dataset.cache, missing=cell.config.missing)
+            targets[cell.name] = Target(manifest, features)
             if cell.name not in errors:
                 runs[cell.name] = Run.load(cell.config.run)
         except MemfeatError as error:

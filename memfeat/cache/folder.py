@@ -2,20 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memfeat.cache.rows import Span, StoredRows
+from memfeat.cache.rows import Span, StoredRows, ZeroRows
 from memfeat.cache.shard import open_shard
-from memfeat.cache.spec import CacheSpec
+from memfeat.cache.spec import NO_TEXT, CacheSpec
 from memfeat.cache.table import FeatureTable, VideoFeatures
 from memfeat.cache.video import STATUSES, VideoEntry
+from memfeat.config import Missing
 from memfeat.errors import CacheError, DamagedShardError
 from memfeat.storage import AnyLocation, Location, Mirror, Url, location_of, shards_at
+
+NOWHERE = Path("no shard")  # where the zeros come from that stand for missing texts
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Cache:
     folder: Location
     spec: CacheSpec
     entries: dict[str, VideoEntry]
-    rows: dict[Path, StoredRows]
+    rows: Mapping[Path, StoredRows | ZeroRows]
     damaged: dict[Path, str]
     reasons: frozenset[str]
 
@@ -56,10 +59,13 @@ class Cache:
         return tuple(self.rows)
 
     @classmethod
-    def open(cls, folder: AnyLocation, *, damaged_ok: bool = False) -> Self:
+    def open(
+        cls, folder: AnyLocation, *, damaged_ok: bool = False, missing: Missing = "drop"
+    ) -> Self:
         """Read which videos the shards of `folder` hold; no embedding is read yet.
 
-        Of a remote folder the shards that this machine has no copy of are fetched.
+        Of a remote folder the shards that this machine has no copy of are fetched. With `missing`
+        set to `zero`, a row of zeros is what a cache of texts holds of a video without one.
 
         Raises:
             CacheError: no cache there, shards of different specs, or (unless `damaged_ok`) a
@@ -72,7 +78,21 @@ class Cache:
         for problem in problems.values():
             if not (damaged_ok and isinstance(problem, DamagedShardError)):
                 raise problem
-        return cache
+        return cache._with_zeros() if missing == "zero" and cache.spec.is_text else cache
+
+    def _with_zeros(self) -> Self:
+        entries = {
+            name: replace(entry, status="ok", reason="", start=0, stop=1, shard=NOWHERE)
+            if entry.reason == NO_TEXT
+            else entry
+            for name, entry in self.entries.items()
+        }
+        return replace(self, entries=entries, rows={**self.rows, NOWHERE: ZeroRows()})
+
+    @property
+    def zeros(self) -> tuple[str, ...]:
+        """The videos for which zeros stand, sorted."""
+        return tuple(sorted(v for v, entry in self.entries.items() if entry.shard == NOWHERE))
 
     @classmethod
     def scan(cls, folder: Location) -> tuple[Self | None, dict[Path, CacheError]]:
@@ -187,7 +207,7 @@ class Cache:
             CacheError: a shard differs from its checksum, or cannot be read.
         """
         known = (self.entries.get(video_id) for video_id in video_ids)
-        for path in sorted({entry.shard for entry in known if entry}):
+        for path in sorted({entry.shard for entry in known if entry} - {NOWHERE}):
             with open_shard(path) as shard:
                 shard.verify_checksum()
 

@@ -27,6 +27,23 @@ NOT_DAMAGE = {
 }
 
 
+class ZeroRows:
+    """A row of zeros for each video without a text, in place of a shard's."""
+
+    def read_into(
+        self,
+        values: NDArray[np.float16],
+        pts_seconds: NDArray[np.float64],
+        covers: NDArray[np.int32],
+        spans: "Sequence[Span]",
+    ) -> bool:
+        """Write them; see `StoredRows.read_into`."""
+        for start, stop, target in spans:
+            rows = slice(target, target + stop - start)
+            values[rows], pts_seconds[rows], covers[rows] = 0, 0, 1
+        return True
+
+
 class FileIdentity(NamedTuple):
     """Identifies a file in one state: it differs for another file, and after any change."""
 

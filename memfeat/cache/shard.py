@@ -188,12 +188,15 @@ def open_shard(path: Path) -> Iterator[Shard]:
         yield shard
 
 
-def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[int, str] | None:
+def find_odd_vector(
+    embeddings: NDArray[np.float16], spec: CacheSpec, *, zeros: bool = False
+) -> tuple[int, str] | None:
     """Find a vector that is not finite or not of the length that the spec promises, if any.
 
     Args:
         embeddings: float16 (rows, width).
         spec: what made them.
+        zeros: whether vectors of zeros may be among them.
 
     Returns:
         Its row, and what is wrong in words.
@@ -203,7 +206,8 @@ def find_odd_vector(embeddings: NDArray[np.float16], spec: CacheSpec) -> tuple[i
     for start in range(0, len(vectors), NORM_BLOCK):
         block = vectors[start : start + NORM_BLOCK].astype(np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-        odd = np.flatnonzero(~((np.abs(norms - 1) < NORM_TOLERANCE) if is_unit else norms < np.inf))
+        right = (np.abs(norms - 1) < NORM_TOLERANCE) if is_unit else norms < np.inf
+        odd = np.flatnonzero(~(right | (norms == 0) if zeros else right))
         if len(odd):
             row = (start + int(odd[0])) // spec.num_tokens
             wanted = "1" if is_unit else "finite"

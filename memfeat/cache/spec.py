@@ -18,6 +18,7 @@ LATER = {"layer": LAST_LAYER, "fps": None}  # fields of later versions, not writ
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"
 TEXT = "text: "  # what `sampling` begins with where texts were encoded, not frames
+NO_TEXT = "no_text"  # why a video has no rows in a cache of texts
 ROUNDING = {"batch_size"}  # fields that change last bits at most, which no model can tell
 
 

@@ -175,11 +175,12 @@ def status_of(
 def same_sources(cache: Cache) -> list[tuple[str, ...]]:
     """Return groups of ids whose videos have frames and are the same file, byte for byte.
 
-    Mostly there are none, and none are found of features made elsewhere: many videos come in one
-    file there.
+    Mostly there are none, and none are found of features made elsewhere, where many videos come in
+    one file, nor of texts.
     """
     groups: dict[str, list[str]] = {}
-    for video_id, entry in () if cache.spec.is_imported else cache.entries.items():
+    apart = cache.spec.is_imported or cache.spec.is_text
+    for video_id, entry in () if apart else cache.entries.items():
         if entry.source_sha256 and entry.num_frames:
             groups.setdefault(entry.source_sha256, []).append(video_id)
     return sorted(tuple(sorted(ids)) for ids in groups.values() if len(ids) > 1)

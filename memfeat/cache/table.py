@@ -79,7 +79,7 @@ class FeatureTable:
         Raises:
             CacheError: names the first such video.
         """
-        found = find_odd_vector(self.values, self.spec)
+        found = find_odd_vector(self.values, self.spec, zeros=self.spec.is_text)
         if found:
             index = int(np.searchsorted(self.offsets, found[0], side="right")) - 1
             raise CacheError(

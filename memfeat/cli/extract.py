@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memfeat.cache.spec import NO_TEXT
 from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     CommandOfSwitches,
@@ -35,9 +36,10 @@ FEW = 3  # examples
 def extract_command(config: ExtractConfig, dry_run: bool, as_json: bool) -> int:
     """Encode videos into a cache of embeddings.
 
-    Every frame of every video, unless --sampler says otherwise. Settings come from the [extract]
-    table of PIPELINE.toml; flags override it. Stop it at any time: the same command goes on where
-    it was. Exit code 3: done, but some videos failed.
+    Every frame of every video, unless --sampler says otherwise; or, with --text, what is written
+    or said about it: a row a caption, or a window of a longer text. Settings come from the
+    [extract] table of PIPELINE.toml; flags override it. Stop it at any time: the same command goes
+    on where it was. Exit code 3: done, but some videos failed; one without a text has not.
     """
     if dry_run:
         plan = would_extract(config)
@@ -49,7 +51,8 @@ def extract_command(config: ExtractConfig, dry_run: bool, as_json: bool) -> int:
     else:
         say_summary(summary, config)
         click.echo(config.cache)
-    return ExitCode.SOME_VIDEOS_FAILED if summary.failures else ExitCode.DONE
+    failed = set(summary.failures.values()) - {NO_TEXT}
+    return ExitCode.SOME_VIDEOS_FAILED if failed else ExitCode.DONE
 
 
 def would_extract(config: ExtractConfig) -> dict[str, Any]:
@@ -57,7 +60,8 @@ def would_extract(config: ExtractConfig) -> dict[str, Any]:
     from memfeat.manifest import read_manifest
 
     manifest = read_manifest(config.manifest, config.root)
-    check_name("encoder", config.encoder)
+    if not config.text:
+        check_name("encoder", config.encoder)
 
     from memfeat.extraction import plan_extraction
 
@@ -70,7 +74,8 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
     from memfeat.workers import prepare_workers
 
     manifest = read_manifest(config.manifest, config.root)
-    check_name("encoder", config.encoder)
+    if not config.text:
+        check_name("encoder", config.encoder)
     prepare_workers("memfeat.extraction")
 
     from memfeat.cli.progress import progress_line
@@ -89,12 +94,13 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
 def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
     """Print on stderr what extraction did, and what it could not do."""
     figures = summary.as_dict()
+    what = "texts" if summary.spec.is_text else "frames"
     say(f"{config.cache}: {summary.spec.describe()}")
     say(
         f"{summary.wanted} videos: {figures['already_done']} were cached already, "
         f"{figures['ok']} ok, {figures['partial']} partial, {figures['failed']} failed; "
-        f"{figures['frames']} frames in {figures['seconds']:.1f} s"
-        + (f" ({figures['frames_per_second']:.1f} frames/s)" if figures["frames"] else "")
+        f"{figures['frames']} {what} in {figures['seconds']:.1f} s"
+        + (f" ({figures['frames_per_second']:.1f} {what}/s)" if figures["frames"] else "")
     )
     if summary.rates.advice:
         rates = figures["rates"]
@@ -103,7 +109,7 @@ def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
             f"encoded, {rates['written_per_second']} written; queue "
             f"{summary.rates.queue_fill:.0%} full; {summary.rates.advice}"
         )
-    if summary.spec.sampling != "every" and figures["frames"]:
+    if summary.spec.sampling != "every" and figures["frames"] and not summary.spec.is_text:
         kept, frames = summary.frames_kept, figures["frames"]
         say(f"sampler {summary.spec.sampling} kept {kept} of {frames} frames")
     for path in summary.set_aside:
@@ -113,10 +119,16 @@ def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
     if len(summary.same) > FEW:
         more = len(summary.same) - FEW
         say(f"warning: and {more} more groups; `memfeat status` counts them")
-    if summary.failures:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
+    reasons = figures["reasons"]
+    if silent := reasons.pop(NO_TEXT, 0):
         say(
-            f"{len(summary.failures)} videos failed ({reasons}); mend them and add --retry-failed, "
+            f"{silent} videos have no text: training leaves them out, or takes zeros for it with "
+            "--missing zero; --retry-failed=no_text looks for it again"
+        )
+    if reasons:
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        say(
+            f"{sum(reasons.values())} videos failed ({listed}); mend them and add --retry-failed, "
             f"or see `memfeat status {config.cache}`"
         )
 

@@ -55,8 +55,8 @@ def list_command(what: str | None, width: int, as_json: bool) -> None:
         print_json({**names, "parameters": parameters, "width": width})
         return
     for kind, listed in names.items():
-        shown = f"{len(listed)} names: memfeat list encoders" if len(listed) > 12 else None
-        click.echo(f"{kind:<12} {shown or ', '.join(listed)}")
+        shown = f"{len(listed)} names: memfeat list {kind}" if len(listed) > 12 else None
+        click.echo(f"{kind:<13} {shown or ', '.join(listed)}")
     click.echo(f"\nparameters at {width}-d")
     for system, count in parameters.items():
         click.echo(f"  {system:<20} {count:>12,}")
@@ -152,12 +152,13 @@ def _key() -> str:
 
 def _names() -> dict[str, list[str]]:
     from memfeat.datasets import FORMATS
-    from memfeat.encoders import encoder_names
+    from memfeat.encoders import encoder_names, text_encoder_names
     from memfeat.models import AGGREGATORS, HEADS
     from memfeat.training.baselines import BASELINES
 
     return {
         "encoders": list(encoder_names()),
+        "text-encoders": [*text_encoder_names(), "sentence/NAME"],
         "aggregators": list(AGGREGATORS),
         "heads": list(HEADS),
         "baselines": list(BASELINES),

@@ -132,7 +132,9 @@ def _scores(
     from memfeat.runs import mean_over_seeds
     from memfeat.training import predict_run, read_features
 
-    features = read_features(manifest, caches_of(run, caches), split=split, partial=True)
+    features = read_features(
+        manifest, caches_of(run, caches), split=split, partial=True, missing=run.config.missing
+    )
     scored = mean_over_seeds(predict_run(run, features.tables, features.records))
     clipped = np.clip(scored.prediction, 0, 1)  # a baseline's may lie outside
     notes = features.notes

@@ -47,7 +47,7 @@ def train_command(config: TrainConfig, workers: int, dry_run: bool, as_json: boo
         check_name("aggregator", aggregator)
     check_name("head", config.head)
     manifest = read_manifest(config.manifest)
-    caches = [Cache.open(folder) for folder in config.cache]
+    caches = [Cache.open(folder, missing=config.missing) for folder in config.cache]
 
     from memfeat.ablation import plan_training, train_seeds
     from memfeat.cli.progress import progress_line
@@ -103,7 +103,7 @@ def evaluate_command(
     from memfeat.cli.tables import print_metrics
     from memfeat.training import evaluate_run, read_features
 
-    features = read_features(found, caches_of(run, caches), split=split)
+    features = read_features(found, caches_of(run, caches), split=split, missing=run.config.missing)
     say_notes(features.notes)
     evaluated = evaluate_run(run, features.tables, features.records)
     metrics = {name: value.as_dict() for name, value in evaluated.items()}

@@ -8,6 +8,7 @@ field's description says "ours". A pipeline file is TOML with a table for each c
 from memfeat.config.extract import (
     EVERY_REASON,
     MAX_PIXELS,
+    TEXT_PREFIXES,
     UNTAGGED_HD,
     CacheCompareConfig,
     ConvertConfig,
@@ -39,6 +40,7 @@ from memfeat.config.predict import (
     is_ready,
 )
 from memfeat.config.settings import (
+    Missing,
     Printed,
     Seeds,
     Settings,
@@ -62,6 +64,7 @@ __all__ = [
     "EVERY_REASON",
     "MAX_PIXELS",
     "READY",
+    "TEXT_PREFIXES",
     "UNTAGGED_HD",
     "AblationConfig",
     "AblationRow",
@@ -74,6 +77,7 @@ __all__ = [
     "FinetuneConfig",
     "ImportConfig",
     "Loss",
+    "Missing",
     "Monitor",
     "OnPartial",
     "PaperFigures",

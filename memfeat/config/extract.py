@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from memfeat.config.settings import FLAG_ALONE, LocalPath, Printed, Settings
 from memfeat.storage import Location
@@ -55,6 +55,9 @@ MAX_PIXELS = 1 << 26  # of a frame; two of 8K
 UNTAGGED_HD = "BT.709"  # what players take untagged video of 720 lines or more for
 Reasons = Annotated[tuple[str, ...], BeforeValidator(_parse_reasons)]
 OnPartial = Literal["keep", "skip", "fail"]
+
+
+TEXT_PREFIXES = ("text/", "sentence/")  # of the names of encoders that take texts
 
 
 class ExtractConfig(Settings):
@@ -139,6 +142,25 @@ class ExtractConfig(Settings):
         "or are partial for it",
         json_schema_extra={FLAG_ALONE: EVERY_REASON},
     )
+    text: tuple[str, ...] = Field(
+        (),
+        validate_default=True,
+        description="encode texts, not frames: a column of the manifest such as caption, "
+        "FILE.csv[:COLUMN,...] with ids, or a folder of ID.txt, ID.srt or ID.vtt",
+    )
+
+    @field_validator("text")
+    @classmethod
+    def _fits_encoder(cls, text: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        encoder = str(info.data.get("encoder"))
+        if bool(text) != encoder.startswith(TEXT_PREFIXES):
+            what = "takes frames; choose one of texts, such as text/ViT-L-14-336"
+            raise ValueError(
+                f"encoder {encoder} {what}"
+                if text
+                else f"encoder {encoder} takes texts; say which, such as --text caption"
+            )
+        return text
 
 
 class ConvertConfig(Settings):

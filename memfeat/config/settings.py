@@ -4,7 +4,7 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -75,6 +75,7 @@ Seeds = Annotated[
 ]
 
 S = TypeVar("S", bound=Settings)
+Missing = Literal["drop", "zero"]  # what becomes of a video without a text
 
 
 def read_pipeline(path: Path, *, extended_by: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from memfeat.config.settings import LocalPath, Seeds, Settings
+from memfeat.config.settings import LocalPath, Missing, Seeds, Settings
 from memfeat.storage import Location, Url
 
 
@@ -117,6 +117,11 @@ class TrainConfig(Settings):
     max_epochs: int = Field(100, ge=1, description="epochs at most")
     patience_epochs: int = Field(5, ge=1, description="stop after so many without improvement")
     monitor: Monitor = Field("l1", description="what improvement means, on the dev split (ours)")
+    missing: Missing = Field(
+        "drop",
+        description="a video without a text in a cache of texts is left out (drop), or zeros stand "
+        "for it (zero) (ours)",
+    )
     shuffle_frames: bool = Field(True, description="permute each video's frames while training")
     length_buckets: int = Field(
         1, ge=1, description="batches filled by length together, for less padding; 1: none (ours)"

@@ -15,6 +15,7 @@ from memfeat.datasets.formats import (
     label_files,
 )
 from memfeat.errors import ManifestError
+from memfeat.manifest import CAPTIONS
 from memfeat.storage.names import stem
 
 SCORED_LAG = 80  # videos, after which `mem_score` is the share of people who recognise one
@@ -96,7 +97,7 @@ def _json_video(
         names=(name, url) if isinstance(url, str) and stem(url) else (name,),
         split=split,
         score=score,
-        caption=" | ".join(str(sentence).strip() for sentence in sentences),
+        caption=CAPTIONS.join(str(sentence).strip() for sentence in sentences),
         columns={"video_id": "filename", "score": "mem_score"},
     )
 

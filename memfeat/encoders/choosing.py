@@ -6,11 +6,10 @@ from memfeat.config import Tokens
 from memfeat.devices import resolve_device
 from memfeat.encoders.checkpoints import means_file, weights_path
 from memfeat.encoders.encoder import FrameEncoder, choose_precision
-from memfeat.encoders.family import ENCODERS, RANDOM, EncoderFamily, Tower, VectorShape
+from memfeat.encoders.family import ACTIVATIONS, ENCODERS, RANDOM, EncoderFamily, Tower, VectorShape
 from memfeat.encoders.layers import LAST, end_after
+from memfeat.encoders.texts import text_family_of
 from memfeat.registry import unknown_name
-
-ACTIVATIONS = ("auto", "gelu", "quickgelu")
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -116,12 +115,12 @@ def weights_at_hand(name: str, weights: str | None = None) -> str:
     Raises:
         UnknownNameError: no such encoder.
     """
-    family = _family_of(name)
+    family = text_family_of(name) or _family_of(name)
     wanted = weights or family.default_weights
     if wanted == RANDOM:
         return "random"
     if means_file(wanted):
-        return wanted if weights_path(wanted).is_file() else f"there is no file {wanted}"
+        return wanted if weights_path(wanted).exists() else f"there is no file {wanted}"
     found = family.locate(name, wanted)
     return str(found or f"{wanted}, which is not on this machine and is fetched first")
 

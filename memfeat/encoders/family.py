@@ -13,6 +13,7 @@ from memfeat.config import Tokens
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.registry import Registry
 
+ACTIVATIONS = ("auto", "gelu", "quickgelu")  # to ask for
 RANDOM = "random"
 UNTRAINED = "nothing: random weights"  # what they were trained on
 UNSTATED = "not stated: a checkpoint file"

@@ -1,6 +1,7 @@
 """Every text tower of open_clip, with its pooled feature before or after the projection."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,11 @@ class OpenClipText(TextFamily):
         return tuple(name + after for name in models for after in ("", PROJECTED))
 
     @staticmethod
+    def locate(name: str, tag: str) -> Path | None:
+        """Return the file of the weights; see `TextFamily.locate`."""
+        return openclip_weights.locate(_model(name), tag)
+
+    @staticmethod
     def build(name: str, weights: str, activation: str, seed: int) -> TextTower:
         """Build the text tower up to what it pools, or up to the projection.
 
@@ -48,7 +54,7 @@ class OpenClipText(TextFamily):
         """
         if name not in OpenClipText.names():
             raise unknown_name("text encoder", name, OpenClipText.names())
-        model = name.removeprefix(PREFIX).removesuffix(PROJECTED)
+        model = _model(name)
         source = openclip_weights.source(model, weights, text_tensors)
         text = library().get_model_config(model)["text_cfg"]
         own = "hf_model_name" not in text  # others' have an activation of their own
@@ -84,6 +90,10 @@ class OpenClipText(TextFamily):
             module=tower,
             half_precision=half_precision(tensors),
         )
+
+
+def _model(name: str) -> str:
+    return name.removeprefix(PREFIX).removesuffix(PROJECTED)
 
 
 def _tower(name: str, model: str, quick_gelu: bool, seed: int) -> Any:

@@ -35,9 +35,16 @@ class Sentences(TextFamily):
     example = "sentence/all-MiniLM-L6-v2"
 
     @staticmethod
+    def locate(name: str, tag: str) -> Path | None:  # noqa: ARG004
+        """Return the model's folder; see `TextFamily.locate`."""
+        return _packaged(name) or _cached(name)
+
+    @staticmethod
     def build(name: str, weights: str, activation: str, seed: int) -> TextTower:  # noqa: ARG004
         """Load the whole model: the vector is what its own `encode` gives, pooling included."""
-        folder = _packaged(name) or _hub_folder(name) if weights == HUB else weights_path(weights)
+        folder = weights_path(weights)
+        if weights == HUB:
+            folder = _packaged(name) or _cached(name) or _fetched(name)
         model = _loaded(name, folder)
         label = HUB if weights == HUB else f"file:{folder.name}"
         config = getattr(model[0], "auto_model", model[0]).config
@@ -96,18 +103,25 @@ def _packaged(name: str) -> Path | None:
     return Path(found.origin).parent / "model" if found and found.origin else None
 
 
-def _hub_folder(name: str) -> Path:
-    """Return a model's folder in the hub's cache, downloaded if it is not there."""
+def _cached(name: str) -> Path | None:
+    """Return a model's folder in the hub's cache, if it is there."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
-    repository, files = _of(name), list(FILES)
-    with suppress(Exception):  # it is not there
-        return Path(snapshot_download(repository, allow_patterns=files, local_files_only=True))
+    with suppress(Exception):  # it is not
+        files = list(FILES)
+        return Path(snapshot_download(_of(name), allow_patterns=files, local_files_only=True))
+    return None
+
+
+def _fetched(name: str) -> Path:
+    """Return a model's folder in the hub's cache, to which it is downloaded."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
     return hub.fetch(
         name,
         HUB,
-        repository,
-        lambda: snapshot_download(repository, allow_patterns=files),
+        _of(name),
+        lambda: snapshot_download(_of(name), allow_patterns=list(FILES)),
         otherwise="give --weights FOLDER, where SentenceTransformer.save put it",
     )
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +13,8 @@ from memfeat.cache import CacheSpec
 from memfeat.cache.spec import TEXT
 from memfeat.config import build
 from memfeat.devices import CPU, exact_float32, resolve_device
-from memfeat.encoders.choosing import ACTIVATIONS
 from memfeat.encoders.encoder import PRECISIONS, Encoder, choose_precision
+from memfeat.encoders.family import ACTIVATIONS
 from memfeat.errors import EncoderError
 from memfeat.registry import Registry, unknown_name
 
@@ -62,6 +63,11 @@ class TextFamily(ABC):
     def names() -> tuple[str, ...]:
         """Return the names of its encoders, where they can be listed."""
         return ()
+
+    @staticmethod
+    def locate(name: str, tag: str) -> Path | None:  # noqa: ARG004
+        """Return where the weights are, if they are on this machine. Touches no network."""
+        return None
 
     @staticmethod
     @abstractmethod
@@ -167,7 +173,7 @@ def text_encoder_names() -> tuple[str, ...]:
 
 def is_text_encoder(name: str) -> bool:
     """Whether that is the name of an encoder of texts, and not of frames."""
-    return _family_of(name) is not None
+    return text_family_of(name) is not None
 
 
 def create_text_encoder(
@@ -196,7 +202,7 @@ def create_text_encoder(
         EncoderError: the weights or the tokens cannot be had, do not fit, or contradict
             `activation`; or the device or precision cannot be used.
     """
-    family = _family_of(name)
+    family = text_family_of(name)
     if family is None:
         examples = [TEXT_ENCODERS.get(key).example for key in TEXT_ENCODERS]
         raise unknown_name("text encoder", name, (*examples, *text_encoder_names()))
@@ -208,6 +214,7 @@ def create_text_encoder(
     return TextEncoder(tower, precision=precision, device=on)
 
 
-def _family_of(name: str) -> type[TextFamily] | None:
+def text_family_of(name: str) -> type[TextFamily] | None:
+    """Return the family of a text encoder; None of what is the name of no such."""
     families = (TEXT_ENCODERS.get(key) for key in TEXT_ENCODERS)
     return next((family for family in families if name.startswith(family.prefix)), None)

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from memfeat.cache import Cache, CacheSpec, same_sources
 from memfeat.config import EVERY_REASON, ExtractConfig
@@ -22,6 +23,8 @@ from memfeat.extraction.pipeline import (
     make_shards,
 )
 from memfeat.extraction.rates import Rates
+from memfeat.extraction.text_shards import build_text_encoder, build_text_spec, make_text_shards
+from memfeat.extraction.texts import Texts
 from memfeat.extraction.workers import Placement, extract_in_pool, placement
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.storage import (
@@ -106,7 +109,7 @@ def extract(
     on_video: OnVideo | None = None,
     on_rates: OnRates | None = None,
 ) -> ExtractionSummary:
-    """Encode every video that the cache does not hold yet: all of its frames, or a sampler's.
+    """Encode every video that the cache does not hold yet: its frames, a sampler's, or its texts.
 
     A shard is put in place whole, so stopping this at any moment, by any means, costs at most the
     shards being worked on, and the next call goes on from there to the same bytes.
@@ -121,8 +124,8 @@ def extract(
 
     Raises:
         UnknownNameError: no such encoder or sampler.
-        ConfigError: tokens or a sampler that the encoder cannot be used with; no such device, or
-            no Ray.
+        ConfigError: tokens or a sampler that the encoder cannot be used with; texts that are not
+            there; no such device, or no Ray.
         EncoderError: its weights cannot be loaded.
         CacheError: the folder holds embeddings made differently, or cannot be written to.
         DecoderError: processes to decode with cannot be had.
@@ -130,6 +133,9 @@ def extract(
         RemoteError: a remote cache cannot be read or written, or no remote video be had.
     """
     Sampling.parse(config.sampler)  # a mistake here should not cost a model's loading
+    if config.text:  # one device is enough
+        one = {"device": config.device.partition(",")[0], "engine": "local"}
+        config = config.model_copy(update=one)
     with placement(config) as where:
         return _extract(
             manifest, where, on_start or _ignore, on_video or _ignore, on_rates or _ignore
@@ -149,15 +155,18 @@ def _extract(
 ) -> ExtractionSummary:
     config = where.config
     records = part_of(manifest, config)
-    if not where.in_process:
+    texts = None
+    if config.text:
+        texts = Texts.open(config.text, [record.video_id for record in manifest.records])
+    elif not where.in_process:
         _require_shared(config, records)
     elif not shards_at(config.cache):  # there will be work
         start_decoders(decoders_beside(where.device, config, 1))
     try:
-        encoder = build_encoder(config, where.device)
+        work = _text_work(where, texts) if texts else _frame_work(where)
     except EncoderError as error:
         raise EncoderError(f"{error}{_made_by_another(config)}") from error
-    spec = build_spec(encoder, config)
+    spec = work.spec
     if isinstance(config.cache, Path):
         remove_stale_parts(config.cache)
     cache, set_aside = Cache.open_whole(config.cache)
@@ -167,10 +176,9 @@ def _extract(
     shards = in_shards(pending, config.videos_per_shard)
     held = cache.entries if cache else {}
     earlier = {each.video_id: held[each.video_id] for each in pending if each.video_id in held}
-    precision = f"{encoder.precision}, compiled," if encoder.compiled else encoder.precision
     on_start(
         len(manifest.records[: config.limit]) - len(pending),
-        f"{encoder.name} in {precision} on {', '.join(where.devices)}",
+        f"{work.encoder} on {', '.join(where.devices)}",
     )
     outcomes: list[VideoOutcome] = []
     rates = Rates()
@@ -185,19 +193,8 @@ def _extract(
         rates = latest
         on_rates(latest)
 
-    if where.in_process and shards:
-        make_shards(
-            shards,
-            encoder,
-            config,
-            earlier=earlier,
-            on_video=finished,
-            on_shard=_ignore,
-            on_rates=measured,
-        )
-    elif shards:
-        del encoder
-        extract_in_pool(shards, where, earlier=earlier, on_video=finished, on_rates=measured)
+    if shards:
+        work.make(shards, earlier=earlier, on_video=finished, on_rates=measured)
     seconds = time.perf_counter() - started
     if outcomes:
         cache = Cache.open(config.cache)
@@ -218,6 +215,38 @@ def _extract(
         rates=rates,
         seconds=seconds,
     )
+
+
+class _Work(NamedTuple):
+    """What makes shards.
+
+    Attributes:
+        spec: of the cache.
+        encoder: its name and precision.
+        make: makes those that it is given.
+    """
+
+    spec: CacheSpec
+    encoder: str
+    make: Callable[..., None]
+
+
+def _frame_work(where: Placement) -> _Work:
+    config = where.config
+    encoder = build_encoder(config, where.device)
+    precision = f"{encoder.precision}, compiled," if encoder.compiled else encoder.precision
+    make = partial(extract_in_pool, where=where)
+    if where.in_process:
+        make = partial(make_shards, encoder=encoder, config=config, on_shard=_ignore)
+    return _Work(build_spec(encoder, config), f"{encoder.name} in {precision}", make)
+
+
+def _text_work(where: Placement, texts: Texts) -> _Work:
+    config = where.config
+    encoder = build_text_encoder(config, where.device)
+    make = partial(make_text_shards, encoder=encoder, config=config, texts=texts)
+    spec = build_text_spec(encoder, config, texts)
+    return _Work(spec, f"{encoder.name} in {encoder.precision}", make)
 
 
 def _made_by_another(config: ExtractConfig) -> str:

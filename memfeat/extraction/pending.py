@@ -8,6 +8,7 @@ from typing import Any
 from memfeat.cache import Cache, VideoEntry
 from memfeat.config import EVERY_REASON, ExtractConfig
 from memfeat.encoders import weights_at_hand
+from memfeat.extraction.texts import Texts
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.storage import shards_at
 
@@ -41,14 +42,17 @@ def plan_extraction(manifest: Manifest, config: ExtractConfig) -> dict[str, Any]
 
     Raises:
         UnknownNameError: no such encoder.
+        ConfigError, ManifestError: texts that are not there.
         CacheError: the cache cannot be read.
         RemoteError: it is remote, and cannot be had.
     """
     records = part_of(manifest, config)
+    if config.text:
+        Texts.open(config.text, [record.video_id for record in manifest.records])
     cache = Cache.open(config.cache) if shards_at(config.cache) else None
     done = settled(cache, config) if cache else {}
     pending = [record for record in records if record.video_id not in done]
-    paths = {r.video_id: r.path for r in pending if isinstance(r.path, Path)}
+    paths = {r.video_id: r.path for r in pending if isinstance(r.path, Path) and not config.text}
     plan: dict[str, Any] = {
         "cache": str(config.cache),
         "videos": len(records),

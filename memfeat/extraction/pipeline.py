@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ RATES_SECONDS = 0.25  # between two reports of them
 
 ShardRecords = Sequence[VideoRecord]
 OnRates = Callable[[Rates], None]
+R = TypeVar("R", bound=Rows)
 
 
 def build_encoder(config: ExtractConfig, device: torch.device) -> FrameEncoder:
@@ -379,21 +381,24 @@ class _Writer:
             rows.result()
         with closing(shard.spool):
             videos = shard.encoded(self._sampling)
-            new = list(self._numbered(videos))
+            new = list(numbered(videos, self._earlier))
             if new:
                 self._target.put(write_shard(self._target.folder, self._spec, new))
         self.spools.remove(shard.spool)
         self.written += sum(len(video.embeddings) for video in videos)
         self._on_shard(shard.at)
 
-    def _numbered(self, videos: Sequence[EncodedVideo[Rows]]) -> Iterator[EncodedVideo[Rows]]:
-        """Count the attempts of videos that were tried again; leave out what came out as before."""
-        for video in videos:
-            earlier = self._earlier.get(video.video_id)
-            if earlier is None:
-                yield video
-            elif not earlier.repeats(video):
-                yield replace(video, attempt=earlier.attempt + 1)
+
+def numbered(
+    videos: Iterable[EncodedVideo[R]], earlier: Mapping[str, VideoEntry]
+) -> Iterator[EncodedVideo[R]]:
+    """Count the attempts of videos that were tried again; leave out what came out as before."""
+    for video in videos:
+        known = earlier.get(video.video_id)
+        if known is None:
+            yield video
+        elif not known.repeats(video):
+            yield replace(video, attempt=known.attempt + 1)
 
 
 @contextmanager

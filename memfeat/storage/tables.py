@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +23,18 @@ Row = tuple[int, dict[str, Any]]
 
 
 def read_rows(
-    path: Path | Url, required: Sequence[str], optional: Sequence[str] | None
+    path: Path | Url,
+    required: Sequence[str],
+    optional: Sequence[str] | None,
+    *,
+    repeatable: Container[str] | bool = (),
 ) -> Iterator[Row]:
     """Yield each row as (line of the file it starts on, counted from 1; values by column).
 
     CSV and TSV give strings, JSON Lines what each object holds. UTF-8, with or without BOM; bytes
     that are not UTF-8 come through as lone surrogates, which in a path still name a real file.
     With None for `optional`, any other columns may be there, as other people's files have them.
+    A `repeatable` column (with True: any) may stand there several times; it gives a list then.
 
     Raises:
         ManifestError: an unreadable file, UTF-16, another delimiter, wrong quoting, a row of
@@ -50,7 +55,12 @@ def read_rows(
     rows = _json_rows if path.suffix.lower() == ".jsonl" else _delimited_rows
     for line, names, row in rows(path, text):
         if names is not None:
-            _check_columns(f"{path}, line {line}", names, required, optional)
+            once = [
+                name
+                for at, name in enumerate(names)
+                if name not in names[:at] or not (repeatable is True or name in (repeatable or ()))
+            ]
+            _check_columns(f"{path}, line {line}", once, required, optional)
         if row is not None:
             yield line, row
 
@@ -108,13 +118,21 @@ def _delimited_rows(path: Path | Url, text: str) -> Iterator[Parsed]:
             header = fields
             yield line, header, None
         elif len(fields) == len(header):
-            yield line, None, dict(zip(header, fields, strict=True))
+            yield line, None, _row(header, fields)
         else:
             raise ManifestError(
                 f"{path}, line {line}: {len(fields)} fields {short_repr(fields)}, but the header "
                 f"has {len(header)}; quote a text that holds {delimiter!r}, and write decimal "
                 "points, not commas"
             )
+
+
+def _row(header: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = dict(zip(header, fields, strict=True))
+    if len(row) < len(header):
+        for name in [name for name, count in Counter(header).items() if count > 1]:
+            row[name] = [field for of, field in zip(header, fields, strict=True) if of == name]
+    return row
 
 
 def _json_rows(path: Path | Url, text: str) -> Iterator[Parsed]:

@@ -107,13 +107,20 @@ class Examples:
         train, dev = self.labelled("train"), self.labelled("dev")
         features = np.hstack(self.means)
         seconds, frames = np.array([self._length(video) for video in train.tolist()]).T
-        frames *= self.specs[0].clip_frames
+        frames *= self.specs[self._shown].clip_frames
         rates = np.divide(frames, seconds, out=np.zeros_like(frames), where=seconds > 0)
         return sum_up(features[train], features[dev], seconds, rates)
 
+    @property
+    def _shown(self) -> int:
+        """The first cache of frames; the first of all if there is none."""
+        return next((i for i, spec in enumerate(self.specs) if not spec.is_text), 0)
+
     def _length(self, video: int) -> tuple[float, float]:
-        """Return how many seconds a video lasts, and its frames, or clips, in the first cache."""
-        table, position = self.tables[0], int(self.positions[0][video])
+        """Return how many seconds a video lasts, and its frames, or clips; of texts neither."""
+        table, position = self.tables[self._shown], int(self.positions[self._shown][video])
+        if table.spec.is_text:
+            return 0.0, 0.0
         covers = _covers(table, position)
         rows = slice(table.offsets[position], table.offsets[position + 1])
         return shown_seconds(table.pts_seconds[rows], covers), float(covers.sum())

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Cache, FeatureTable
-from memfeat.config import Split
+from memfeat.cache.spec import NO_TEXT
+from memfeat.config import Missing, Split
 from memfeat.errors import TrainingError
 from memfeat.manifest import Manifest, VideoRecord, leaks
 from memfeat.storage import Location
@@ -67,16 +68,18 @@ def read_features(
     *,
     split: Split | None = None,
     partial: bool = False,
+    missing: Missing = "drop",
 ) -> Features:
     """Read a manifest's videos from caches, whose shards are compared with their checksums.
 
-    Only those of `split`, if it is given; `partial` is as for `select_records`.
+    Only those of `split`, if it is given; `partial` is as for `select_records`, and `missing` as
+    for `Cache.open`.
 
     Raises:
         TrainingError: videos of the manifest were never extracted; see `select_records`.
         CacheError: a cache cannot be read, or differs from its checksums.
     """
-    caches = [Cache.open(folder) for folder in folders]
+    caches = [Cache.open(folder, missing=missing) for folder in folders]
     selection = select_records(manifest, *caches, partial=partial)
     records = tuple(record for record in selection.records if split in (None, record.split))
     video_ids = [record.video_id for record in records]
@@ -115,7 +118,7 @@ def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
 def _leaks(records: Sequence[VideoRecord], caches: Sequence[Cache]) -> Iterator[str]:
     """Warn of groups, and of video files with the same bytes, that are in several splits."""
     yield from leaks("group", ((record.group, record) for record in records if record.group))
-    for cache in caches[:1]:
+    for cache in [cache for cache in caches if not cache.spec.is_text][:1]:
         hashes = ((cache.entries[r.video_id].source_sha256, r) for r in records)
         known = () if cache.spec.is_imported else hashes
         yield from leaks("video file", ((sha256, r) for sha256, r in known if sha256))
@@ -134,7 +137,7 @@ def _missing(manifest: Manifest, cache: Cache) -> str:
         f"--manifest {listed}"
         if cache.spec.is_imported
         else f"Extract them first: memfeat extract --manifest {listed} --cache {held} "
-        f"--encoder {made_by}"
+        f"{cache.spec.flags if cache.spec.is_text else f'--encoder {made_by}'}"
     )
     return (
         f"{len(missing)} of the {len(manifest.records)} videos of {manifest.path} have no "
@@ -143,12 +146,17 @@ def _missing(manifest: Manifest, cache: Cache) -> str:
 
 
 def _left_out(manifest: Manifest, cache: Cache, usable: Container[str]) -> Iterator[str]:
+    silent = [v for v in manifest.by_id if cache.entries[v].reason == NO_TEXT]
+    if silent:
+        yield (
+            f"{len(silent)} videos without a text in {cache.folder} are left out (--missing zero "
+            f"takes zeros for it): {_some(silent)}"
+        )
+    if zeros := [video_id for video_id in cache.zeros if video_id in manifest.by_id]:
+        yield f"{len(zeros)} videos have no text in {cache.folder}; zeros stand in: {_some(zeros)}"
+    unusable = [v for v in manifest.by_id if v not in usable and v not in set(silent)]
     for status in ("partial", "failed"):
-        left_out = [
-            video_id
-            for video_id in manifest.by_id
-            if video_id not in usable and cache.entries[video_id].status == status
-        ]
+        left_out = [v for v in unusable if cache.entries[v].status == status]
         if left_out:
             yield f"{len(left_out)} {status} videos are left out: {_some(left_out)}"
     cut = [v for v in manifest.by_id if v in usable and cache.entries[v].status == "partial"]
