@@ -433,6 +433,17 @@ def test_either_of_two_scores_is_the_target_and_one_that_is_missing_is_withheld(
     assert brand == [None if n == 1 else score_of(n + 5) for n in range(13)]
 
 
+def test_an_advert_of_which_there_are_frames_alone_is_the_folder_of_these(tmp_path):
+    videm(tmp_path)
+    frames = tmp_path / "devset" / "frames" / youtube_id(13)
+    touched(frames, "0001.jpg", "0002.jpg")
+    touched(tmp_path / "devset" / "frames" / youtube_id(0), "0001.jpg")  # which has a video too
+    conversion, manifest = converted("videm", tmp_path)
+    assert manifest.by_id[youtube_id(13)].path == frames
+    assert manifest.by_id[youtube_id(0)].path.suffix == ".mp4"
+    assert conversion.notes[-1] == "1 videos are folders of frames: extract with --fps"
+
+
 def test_without_the_test_sets_list_there_is_no_test_split_of_it_and_a_note(tmp_path):
     videm(tmp_path)
     (tmp_path / "testset" / "testset_videolist.csv").unlink()

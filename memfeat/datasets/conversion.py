@@ -95,6 +95,10 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     videos, origin, split_notes = with_splits(name, form, labels, config)
     video_folder = folder if config.videos is None else Folder(config.videos)
     paths = _find(videos, video_folder)
+    of_frames = sum(path.is_dir() for path in paths.values())
+    frame_notes = [f"{of_frames} videos are folders of frames: extract with --fps"] * (
+        of_frames > 0
+    )
     dataset = f"{labels.title}, labels {_digest(labels.files)}{origin}"
     missing_folder = video_folder.path if config.keep_missing else None
     records, notes = _records(videos, paths, dataset, missing_folder)
@@ -113,7 +117,7 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
         splits=tuple(_count(split, videos, paths, records) for split in SPLITS),
         missing=tuple(video.video_id for video in videos if video.video_id not in paths),
         unlisted=_unlisted(video_folder, labels.videos, paths),
-        notes=(*labels.notes, *notes, *split_notes),
+        notes=(*labels.notes, *notes, *split_notes, *frame_notes),
     )
 
 

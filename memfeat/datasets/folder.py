@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from memfeat.errors import ManifestError
-from memfeat.storage.names import VIDEO_SUFFIXES, spellings, stem_key
+from memfeat.storage.names import PICTURE_SUFFIXES, VIDEO_SUFFIXES, spellings, stem_key
 
 
 class Folder:
@@ -48,7 +48,8 @@ class Folder:
         """Find a video by its stem, whatever its folder and its suffix in the labels.
 
         Of several with one stem, the one whose folders, then whose full name match is taken.
-        Stems of digits are numbers: `493` is `00493`.
+        Stems of digits are numbers: `493` is `00493`. Where there is no such file, it may be a
+        folder of that name with pictures, its frames.
 
         Args:
             names: what the video may be called, best first: a name, a path, or a URL.
@@ -56,18 +57,28 @@ class Folder:
         Raises:
             ManifestError: several videos fit equally well.
         """
-        for spelling in (spelling for name in names for spelling in spellings(name)):
-            found = self._by_stem.get(stem_key(spelling))
-            if found:
-                return _closest(spelling, found)
+        every = [spelling for name in names for spelling in spellings(name)]
+        for by_stem in (self._videos_by_stem, self._frames_by_stem):
+            for spelling in every:
+                if found := by_stem.get(stem_key(spelling)):
+                    return _closest(spelling, found)
         return None
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        by_stem: dict[str, list[Path]] = {}
-        for path in self.videos:
-            by_stem.setdefault(stem_key(path.name), []).append(path)
-        return by_stem
+    def _videos_by_stem(self) -> dict[str, list[Path]]:
+        return _by_stem(self.videos)
+
+    @cached_property
+    def _frames_by_stem(self) -> dict[str, list[Path]]:
+        pictures = (path for path in self.files if path.suffix.lower() in PICTURE_SUFFIXES)
+        return _by_stem(dict.fromkeys(path.parent for path in pictures))
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    by_stem: dict[str, list[Path]] = {}
+    for path in paths:
+        by_stem.setdefault(stem_key(path.name), []).append(path)
+    return by_stem
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -10,6 +10,8 @@ VIDEO_SUFFIXES = {
     *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 }
 
+PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
 
 def stem(name: str) -> str:
     """Return a name, path or URL without folders and without the suffix, if that is a video's."""

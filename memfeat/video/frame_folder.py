@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Self
 
 from memfeat.errors import ConfigError, VideoError
 from memfeat.storage import sha256_of_file
+from memfeat.storage.names import PICTURE_SUFFIXES
 from memfeat.video.opening import quoted
 from memfeat.video.reading import SAME_TIME, Frame, VideoReader
 
-PICTURES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 NUMBER = re.compile(r"(\d+)\D*$")
 
 
@@ -107,7 +107,7 @@ def pictures_of(folder: Path) -> list[Picture]:
     """
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PICTURES or path.name.startswith("."):
+        if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
             continue
         number = NUMBER.search(path.stem)
         if number is None:
