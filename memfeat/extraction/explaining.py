@@ -108,7 +108,7 @@ def explain(
         on_attempt: called with each cause as it is tried.
 
     Raises:
-        ConfigError: `ours` was made elsewhere, of clips, or with patch tokens.
+        ConfigError: `ours` was made elsewhere, of clips or texts, or with patch tokens.
         CacheError: no video is in the manifest, or the weights are not those that made `ours`.
         EncoderError: the weights cannot be had.
         DecoderError: processes that decode cannot be had.
@@ -195,10 +195,10 @@ def _encodable(ours: FeatureFile) -> Cache:
             f"{ours.name} was made elsewhere too, so neither can be encoded again; leave out "
             "--manifest to compare them as they stand"
         )
-    if cache.spec.clip_frames > 1 or cache.spec.num_tokens > 1:
+    if cache.spec.clip_frames > 1 or cache.spec.num_tokens > 1 or cache.spec.is_text:
         raise ConfigError(
-            f"{ours.name} has vectors of clips or of patches, which are not encoded again; leave "
-            "out --manifest to compare them as they stand"
+            f"{ours.name} has vectors of clips, patches or texts, which are not encoded again; "
+            "leave out --manifest to compare them as they stand"
         )
     return cache
 
