@@ -5,6 +5,7 @@ from memfeat.ablation.pending import plan_grid, plan_training
 from memfeat.ablation.progress import GridProgress
 from memfeat.ablation.recipes import caches_of
 from memfeat.ablation.running import run_ablation, train_seeds
+from memfeat.ablation.scorers import scores_path
 
 __all__ = [
     "GridProgress",
@@ -13,5 +14,6 @@ __all__ = [
     "plan_grid",
     "plan_training",
     "run_ablation",
+    "scores_path",
     "train_seeds",
 ]

@@ -27,7 +27,7 @@ FOLDING = {"folds", "group", "fold_seed"}
 # Settings that the row's own fields, or the grid's, decide.
 FIXED = {"manifest", "cache", "aggregator", "head", "seeds", "run", *FOLDING}
 
-Kind = Literal["model", "control", "baseline", "ensemble"]
+Kind = Literal["model", "control", "baseline", "ensemble", "scorer"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cell:
     Attributes:
         name: unique in its grid.
         kind: `model`; `control`, trained on shuffled labels; `baseline`, from scikit-learn; or
-            `ensemble`, which is not trained but averages others.
+            `ensemble`, which is not trained but averages others; or `scorer`, which was published.
         config: its settings, seeds and run folder; a baseline's `head` is the baseline's name.
         paper: what the paper reports for it, if it does.
     """
@@ -107,7 +107,8 @@ def plan_cells(config: AblationConfig, recipe: Mapping[str, Any]) -> list[Cell]:
             'none; write weights = "equal"'
         )
     _require_distinct(cells)
-    _require_known(config, [cell.name for cell in cells], {row.system for row in rows})
+    known = [*(cell.name for cell in cells), *config.scorers]
+    _require_known(config, known, {row.system for row in rows})
     return cells
 
 

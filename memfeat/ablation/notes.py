@@ -5,7 +5,7 @@ from typing import Any
 
 from memfeat.ablation.cell_results import CellResult
 from memfeat.ablation.grid import control_name
-from memfeat.config import AblationConfig
+from memfeat.config import READY, AblationConfig
 from memfeat.runs import IN_FOLDS, Run
 
 
@@ -74,6 +74,8 @@ def _training_notes(results: Sequence[CellResult]) -> Iterator[str]:
             shares = ", ".join(f"{share:g} of {name}" for name, share in members.items())
             how = "" if len(set(members.values())) == 1 else ", weights fitted on the dev split"
             yield f"{each.cell.name} averages predictions: {shares}{how}."
+        if each.cell.kind == "scorer":
+            yield from (f"{each.cell.name}: {text}." for text in READY[each.cell.name].values())
         if each.cell.kind != "model":
             continue
         yield from (f"{each.cell.name}: {w}." for w in Run.load(each.cell.config.run).warnings())

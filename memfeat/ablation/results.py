@@ -7,6 +7,7 @@ from typing import Any
 from memfeat.ablation.cell_results import CellResult, average_cells, read_cell
 from memfeat.ablation.grid import Cell, reported_split
 from memfeat.ablation.notes import table_notes
+from memfeat.ablation.scorers import scorer_result
 from memfeat.cache import Cache
 from memfeat.config import AblationConfig, aggregator_names
 from memfeat.errors import MemfeatError
@@ -49,6 +50,12 @@ def table_of(
                 results.append(read_cell(split, cell, open_cache))
             except MemfeatError as error:
                 failed[cell.name] = str(error)
+    for name in config.scorers:
+        if name not in failed:
+            try:
+                results.append(scorer_result(config, split, name, results))
+            except MemfeatError as error:
+                failed[name] = str(error)
     for ensemble in config.ensembles:
         gone = [name for name in ensemble.members if name in failed]
         if gone:
@@ -130,7 +137,7 @@ def _shared_videos(results: Sequence[CellResult]) -> tuple[list[str], list[str]]
 def _row(config: AblationConfig, each: CellResult, reference: CellResult | None) -> dict[str, Any]:
     run, metrics = each.cell.config, each.metrics
     trained = each.cell.kind in {"model", "control"}
-    members = each.provenance.get("members")
+    members, is_scorer = each.provenance.get("members"), each.cell.kind == "scorer"
     versus = None
     if reference is not None and reference is not each:
         difference = each.minus(reference)
@@ -138,10 +145,10 @@ def _row(config: AblationConfig, each: CellResult, reference: CellResult | None)
     row: dict[str, Any] = {
         "name": each.cell.name,
         "kind": each.cell.kind,
-        "encoder": " + ".join(spec.encoder for spec in each.specs),
+        "encoder": " + ".join(spec.encoder for spec in each.specs) or each.cell.name,
         "weights": " + ".join(spec.weights for spec in each.specs),
-        "aggregator": "average" if members else aggregator_names(run.aggregator),
-        "head": " + ".join(members) if members else run.head,
+        "aggregator": "average" if members or is_scorer else aggregator_names(run.aggregator),
+        "head": "" if is_scorer else " + ".join(members) if members else run.head,
         "seeds": list(run.seeds) if trained else [],
         **{name: getattr(metrics, name) for name in METRICS},
     }

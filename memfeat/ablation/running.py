@@ -8,6 +8,7 @@ from memfeat.ablation.progress import OnProgress, ProgressCounter, model_folders
 from memfeat.ablation.recipes import caches_of, missing_caches
 from memfeat.ablation.results import NONE, table_of
 from memfeat.ablation.scheduler import train_cells
+from memfeat.ablation.scorers import missing_scores
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import ConfigError, RunError, TrainingError
 from memfeat.manifest import read_manifest
@@ -50,6 +51,7 @@ def run_ablation(
             errors[cell.name] = why
         elif missing:
             without_cache[cell.name] = missing
+    without_cache |= missing_scores(config, cells[0].config.manifest)
     errors |= train_cells(
         [cell for cell in cells if cell.name not in errors.keys() | without_cache.keys()],
         config.run,

@@ -18,6 +18,7 @@ from memfeat.cli.options import (
     say,
     settings_options,
 )
+from memfeat.cli.predict import score_manifest
 from memfeat.config import (
     AblationConfig,
     FinetuneConfig,
@@ -84,6 +85,8 @@ def ablation_command(
         _print_plan(plan_grid(config, cells) | {"extract": caches}, as_json)
         return ExitCode.DONE
     broken = _make_caches(requests)
+    if extract:
+        _make_scores(config, cells[0].config)
     work = partial(run_ablation, broken=broken)
     return _run(work, config, cells, None if as_json else print_ablation, ABLATION)
 
@@ -137,6 +140,19 @@ def _run(
     say(f"table: {path}{kept}")
     broken = [failed for failed in result["failed"] if not failed["missing_cache"]]
     return ExitCode.DONE if result["rows"] and not broken else ExitCode.ERROR
+
+
+def _make_scores(config: AblationConfig, own: TrainConfig) -> None:
+    """Make or complete the tables of ready scorers; what cannot be made is said."""
+    from memfeat.ablation import scores_path
+
+    for name in config.scorers:
+        path = scores_path(config, name)
+        say(f"scores {path}")
+        try:
+            score_manifest(name, own.manifest, path, own.device)
+        except (MemfeatError, OSError, RuntimeError) as error:  # CUDA's are RuntimeErrors
+            say(f"cannot make {path}: {error}")
 
 
 def _print_plan(plan: dict[str, Any], as_json: bool) -> None:

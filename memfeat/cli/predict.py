@@ -131,6 +131,24 @@ def predict_command(
     return results.finish(predictor)
 
 
+def score_manifest(name: str, manifest: "Location", output: Path, device: str) -> None:
+    """Score a manifest's videos with a ready scorer, those that a table does not hold yet."""
+    from memfeat.manifest import read_manifest
+    from memfeat.prediction import Input, RatingPredictor
+    from memfeat.prediction.tables import ScoresTable
+
+    predictor = RatingPredictor(name, device=device)
+    say_notes(predictor.notes())
+    videos = [Input(record.path, record.video_id) for record in read_manifest(manifest).records]
+    with ScoresTable(output, predictor.model_id) as table:
+        todo = [video for video in videos if video.name not in table.done]
+        with _progress(len(todo)) as progress:
+            for prediction in predictor.predict_each(todo):
+                table.add(prediction)
+                if progress:
+                    progress.advance()
+
+
 def runs_of(run: "Location", config: ScoringConfig) -> "list[Run] | str":
     """Load the runs, which needs no torch, to say soon what is wrong; or name a ready scorer."""
     from memfeat.runs import Run

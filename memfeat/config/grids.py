@@ -83,6 +83,9 @@ class AblationConfig(Settings):
     rows: tuple[AblationRow, ...] = ()
     ensembles: tuple[Ensemble, ...] = Field((), description="rows that average others")
     baselines: tuple[str, ...] = Field((), description="scikit-learn models on averaged frames")
+    scorers: tuple[Literal["resmem", "vitmem"], ...] = Field(
+        (), description="ready scorers as rows: they rate frames, and learn nothing from the scores"
+    )
     controls: tuple[str, ...] = Field(
         (), description="`aggregator+head` cells to train on shuffled labels"
     )

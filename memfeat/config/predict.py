@@ -7,7 +7,15 @@ from pydantic import Field
 from memfeat.config.settings import LocalPath, Settings
 from memfeat.storage import AnyLocation, Location
 
-READY = ("resmem", "vitmem")  # ready scorers, which take the place of a run
+IMAGES = "rates each frame as an image, by people's memory for images; the score is the mean"
+READY = {  # scorers that take the place of a run: what to say with their scores, by a stable code
+    "resmem": {
+        "images": IMAGES,
+        "non_commercial": "ResMem may be used for non-commercial purposes only: see the licence of "
+        "the University of Chicago in its package",
+    },
+    "vitmem": {"images": IMAGES},
+}
 
 
 def is_ready(run: AnyLocation) -> bool:

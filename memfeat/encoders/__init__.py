@@ -8,6 +8,7 @@ from memfeat.encoders import (  # noqa: F401 (registers the families)
     i3d,
     openclip,
     openclip_texts,
+    resmem,
     sentences,
     timm_models,
     torchvision_video,

@@ -27,6 +27,7 @@ _LOOK = {  # marker, colour, whether it is filled
     "baseline": ("s", MUTED, True),
     "control": ("D", VERMILION, False),
     "ensemble": ("^", BLUE, True),
+    "scorer": ("v", MUTED, True),
 }
 
 
@@ -39,7 +40,7 @@ class IntervalRow:
 
     Attributes:
         name: shown beside the row.
-        kind: `model`, `baseline`, `control` or `ensemble`.
+        kind: `model`, `baseline`, `control`, `ensemble` or `scorer`.
         value: the measure, such as SROCC.
         interval: its 95 % interval.
         paper: what the paper reports for it.

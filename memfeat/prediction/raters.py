@@ -6,7 +6,6 @@ and RGB in [0, 1].
 """
 
 import hashlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -18,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memfeat.config import is_ready
+from memfeat.config import READY, is_ready
 from memfeat.decoding import DecodedFrames, DecodedVideo, DecodeSettings, decode_ahead
 from memfeat.devices import exact_float32, resolve_device
 from memfeat.encoders.checkpoints import read_checkpoint
+from memfeat.encoders.resmem import CROP, RESIZED, resmem_network
 from memfeat.encoders.timm_weights import library as timm_library
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.extraction import usual_decoders
@@ -36,9 +36,7 @@ from memfeat.registry import Registry
 from memfeat.runs import Calibration
 from memfeat.storage import AnyLocation, location_of
 
-RESIZED = 256  # pixels a side, before the crop
 BATCH = 16  # frames of one video, padded with black to so many
-IMAGES = "rates each frame as an image, by people's memory for images; the score is the mean"
 
 
 class Rater(ABC):
@@ -52,7 +50,7 @@ class Rater(ABC):
 
     crop: ClassVar[int]
     citation: ClassVar[str]
-    cautions: ClassVar[dict[str, str]] = {"images": IMAGES}
+    cautions: ClassVar[dict[str, str]]
 
     @staticmethod
     @abstractmethod
@@ -71,29 +69,16 @@ RATERS: Registry[type[Rater]] = Registry("rater")
 class ResMem(Rater):
     """ResMem, from the package `resmem`, which brings its weights."""
 
-    crop: ClassVar[int] = 227
+    crop: ClassVar[int] = CROP
     citation: ClassVar[str] = "Needell and Bainbridge 2022"
-    cautions: ClassVar[dict[str, str]] = {
-        "images": IMAGES,
-        "non_commercial": "ResMem may be used for non-commercial purposes only: see the licence of "
-        "the University of Chicago in its package",
-    }
+    cautions: ClassVar[dict[str, str]] = READY["resmem"]
 
     @staticmethod
     def network(weights: Path | None) -> nn.Module:
         """Return the package's own network; see `Rater.network`."""
         if weights is not None:
             raise ConfigError("resmem brings its own weights; leave --weights out")
-        try:
-            from resmem import ResMem as Network  # noqa: PLC0415  it is optional
-        except ImportError as error:
-            raise ConfigError(
-                f"resmem needs the package of that name, which cannot be imported: {error}. "
-                "pip install 'memfeat[resmem]' (490 MB, for non-commercial use only)"
-            ) from error
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls torchvision as of old
-            return nn.Sequential(Network(pretrained=True), nn.Flatten(0))
+        return nn.Sequential(resmem_network(), nn.Flatten(0))
 
 
 @RATERS.register("vitmem")
@@ -102,6 +87,7 @@ class VitMem(Rater):
 
     crop: ClassVar[int] = 224
     citation: ClassVar[str] = "Hagen and Espeseth 2023"
+    cautions: ClassVar[dict[str, str]] = READY["vitmem"]
     file: ClassVar[str] = "vitmem_base_patch16_224_miil_v1-f580d24a.pth"
     url: ClassVar[str] = f"https://huggingface.co/brainpriority/vitmem/resolve/main/{file}"
 

@@ -60,7 +60,7 @@ class Row(RowMetrics):
     """One system of a grid."""
 
     name: str
-    kind: Literal["model", "baseline", "control", "ensemble"]
+    kind: Literal["model", "baseline", "control", "ensemble", "scorer"]
     encoder: str
     weights: str
     aggregator: str
