@@ -238,6 +238,18 @@ def test_files_and_modules_that_are_named_exist():
         assert importlib.util.find_spec(module), module
 
 
+def test_the_dockerfile_copies_what_is_there_and_leaves_all_else_out():
+    lines = Path("docs/docker/Dockerfile").read_text().splitlines()
+    copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
+    assert {"pyproject.toml", "memfeat", "pipelines"} <= copied
+    assert all(Path(name).exists() for name in copied)
+    ignored = Path("docs/docker/Dockerfile.dockerignore").read_text().split()
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (wanted,) = {each for line in lines for each in re.findall(r"\.\[([\w,]+)\]", line)}
+    assert set(wanted.split(",")) <= set(extras)
+
+
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in headings}
