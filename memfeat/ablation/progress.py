@@ -20,11 +20,15 @@ class GridProgress:
         total: the most epochs that all models may take, each weighted by the model's cost, without
             models that an earlier run finished.
         note: how many models have ended, and the latest news.
+        run: if the news is that an epoch has ended, that model's run folder.
+        epoch: what was reported of it then.
     """
 
     done: int
     total: int
     note: str
+    run: Path | None = None
+    epoch: EpochReport | None = None
 
 
 OnProgress = Callable[[GridProgress], None]
@@ -41,12 +45,14 @@ class ProgressCounter:
         self._ended: set[Path] = set()
         self._news = ""
 
-    def report(self, news: str) -> None:
-        """Report `news` beside the count."""
+    def report(self, news: str, run: Path | None = None, epoch: EpochReport | None = None) -> None:
+        """Report `news` beside the count, perhaps of a run's epoch."""
         self._news = news
         count = f"{len(self._ended)} of {len(self._cells)} models"
         note = f"{count}; {news}" if news else count
-        self._on_progress(GridProgress(sum(self._done.values()), sum(self._totals.values()), note))
+        self._on_progress(
+            GridProgress(sum(self._done.values()), sum(self._totals.values()), note, run, epoch)
+        )
 
     def exclude(self, folder: Path) -> None:
         """Take a model that an earlier run finished out of the total."""
@@ -63,7 +69,7 @@ class ProgressCounter:
         seed = f" seed {report.seed}" if len(cell.config.seeds) > 1 else ""
         seed += f" fold {report.fold}" if report.fold else ""
         srocc = "-" if report.dev_srocc is None else f"{report.dev_srocc:.3f}"
-        self.report(f"{cell.name}{seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}")
+        self.report(f"{cell.name}{seed}: dev L1 {report.dev_l1:.4f}, SROCC {srocc}", folder, report)
 
     def end(self, folder: Path) -> None:
         """Count a model as done, whether it succeeded or failed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ from memfeat.cli.options import (
     settings_options,
 )
 from memfeat.cli.predict import score_manifest
+from memfeat.cli.tensorboard import epoch_log, tensorboard_option
 from memfeat.config import (
     AblationConfig,
     FinetuneConfig,
@@ -49,6 +51,7 @@ OWN_FLAGS = {"manifest", "cache", "aggregator", "head", "seeds", "run", "device"
 @click.option("--extract", is_flag=True, help="First make, or complete, the caches of all rows.")
 @settings_options(AblationConfig, "ablation", "GRID.toml")
 @recipe_options(TrainConfig, OWN_FLAGS)
+@tensorboard_option
 @dry_run_option
 @json_option
 def ablation_command(
@@ -59,6 +62,7 @@ def ablation_command(
     manifest: Location | None,
     device: str | None,
     extract: bool,
+    tensorboard: Path | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -88,7 +92,8 @@ def ablation_command(
     if extract:
         _make_scores(config, cells[0].config)
     work = partial(run_ablation, broken=broken)
-    return _run(work, config, cells, None if as_json else print_ablation, ABLATION)
+    show = None if as_json else print_ablation
+    return _run(work, config, cells, show, ABLATION, tensorboard=tensorboard)
 
 
 @click.command("transfer", epilog="Example: memfeat transfer pipelines/table2.toml --seeds 0-2")
@@ -127,13 +132,18 @@ def _run(
     cells: "Sequence[Cell]",
     show: Callable[[dict[str, Any]], None] | None,
     name: str,
+    *,
+    tensorboard: Path | None = None,
 ) -> int:
     """Run cells, show the result, as JSON by default, and return the exit code."""
     from memfeat.cli.progress import progress_line
     from memfeat.runs.files import path_for_table, table_path
 
-    with progress_line("grid") as progress:
-        result = work(config, cells, on_progress=progress.show_grid)
+    with (
+        progress_line("grid") as progress,
+        epoch_log(tensorboard, config.run, progress.show_grid) as on_progress,
+    ):
+        result = work(config, cells, on_progress=on_progress)
     (show or print_json)(result)
     path, whole = path_for_table(config.run, name, result), table_path(config.run, name)
     kept = "" if path == whole else f" ({whole} is kept as it was)"

@@ -1,5 +1,7 @@
 """`memfeat train` and `memfeat evaluate`: stage 2, one system."""
 
+from pathlib import Path
+
 import click
 
 from memfeat.cli.names import check_name
@@ -16,6 +18,7 @@ from memfeat.cli.options import (
     say_notes,
     settings_options,
 )
+from memfeat.cli.tensorboard import epoch_log, tensorboard_option
 from memfeat.config import TrainConfig
 from memfeat.manifest import Split
 from memfeat.storage import Location
@@ -30,9 +33,12 @@ from memfeat.storage import Location
 @click.option(
     "--workers", type=click.IntRange(0), default=0, help="Seeds at once [0: one per CPU core]."
 )
+@tensorboard_option
 @dry_run_option
 @json_option
-def train_command(config: TrainConfig, workers: int, dry_run: bool, as_json: bool) -> None:
+def train_command(
+    *, config: TrainConfig, workers: int, tensorboard: Path | None, dry_run: bool, as_json: bool
+) -> None:
     """Train an aggregator and a head from a cache.
 
     Settings come from the [train] table of PIPELINE.toml; flags override it. Several caches are
@@ -63,8 +69,11 @@ def train_command(config: TrainConfig, workers: int, dry_run: bool, as_json: boo
         return
     device = training_device(config)
     say(f"training {config.system} on {device_names([device])[0]}")
-    with progress_line("grid") as progress:
-        run = train_seeds(config, workers, on_progress=progress.show_grid)
+    with (
+        progress_line("grid") as progress,
+        epoch_log(tensorboard, config.run, progress.show_grid) as on_progress,
+    ):
+        run = train_seeds(config, workers, on_progress=on_progress)
     say_notes(run.warnings())
     if as_json:
         found = {"run": str(run.folder), "device": str(device)}
