@@ -1,12 +1,17 @@
 """Runs that lie elsewhere, or in one file: fetched once, checked, and the same as at home."""
 
+import hashlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -119,6 +124,74 @@ def test_a_packed_run_is_fetched_from_a_web_server_once_and_again_when_it_change
     assert len(list(user.glob("runs/*"))) == 2
     with pytest.raises(RemoteError, match=r"cannot read .*none\.zip: 3 tries failed"):
         Run.load(f"{address}/none.zip")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as reading a model takes: `user/name`, from `folder`."""
+
+    def __init__(self, asked: list[str], folder: Path, *arguments: object) -> None:
+        self.asked, self.folder = asked, folder
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.asked.append(path)
+        tree, files = "/api/models/user/name/tree/main", "/user/name/resolve/main"
+        if path.startswith(tree):
+            entries = (self.folder / path.removeprefix(tree).strip("/")).iterdir()
+            self.answer(json.dumps([self.described(entry) for entry in entries]).encode())
+        elif path.startswith(files):
+            self.answer((self.folder / path.removeprefix(files).strip("/")).read_bytes())
+        elif path.startswith("/api/models/user/name"):
+            self.answer(json.dumps({"id": "user/name", "sha": "a" * 40}).encode())
+        else:
+            self.send_error(404)
+
+    def described(self, entry: Path) -> dict[str, object]:
+        kind = "directory" if entry.is_dir() else "file"
+        mark = hashlib.sha1(b"" if entry.is_dir() else entry.read_bytes()).hexdigest()
+        where = entry.relative_to(self.folder).as_posix()
+        return {"type": kind, "path": where, "size": entry.stat().st_size, "oid": mark}
+
+    def answer(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"mark"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_hubs_own_client_gets_a_run_once_and_again_when_it_changes(made, user, tmp_path):
+    folder = shutil.copytree(made / "packed", tmp_path / "packed")
+    asked: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, asked, folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        found = []
+        for changed in (False, False, True):
+            if changed:
+                shutil.rmtree(folder)
+                own = config(tmp_path / "other", max_epochs=1, aggregator="avg", head="linear")
+                pack_run(train(*dataset(seed=1), own), folder)
+            done = subprocess.run(
+                [sys.executable, "-m", "memfeat", "run", "show", "hf://user/name"],
+                env={**os.environ, **endpoint, "HF_HOME": str(tmp_path / "hf")},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            files = [path for path in asked if "/resolve/" in path]
+            found.append((done.stdout, len(files)))
+            asked.clear()
+        server.shutdown()
+    assert [number > 0 for _, number in found] == [True, False, True]
+    assert found[0][0] == found[1][0] == (made / "packed/README.md").read_text()
+    assert found[2][0] == (folder / "README.md").read_text()
+    assert len(list(user.glob("runs/name-*"))) == 2
 
 
 def test_several_that_want_a_run_at_once_get_it_whole(memory, user):
