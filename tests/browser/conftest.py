@@ -28,7 +28,7 @@ def chromium():
 
 @pytest.fixture
 def show(chromium):
-    """Opens a page; at the end, it has asked for nothing else, and its console is empty."""
+    """Opens a file, or a server's page; in the end, nobody else was asked, nothing complained."""
     opened, said, asked = [], [], []
 
     def open_page(path, width=1400, dark=False, **options):
@@ -39,16 +39,19 @@ def show(chromium):
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.absolute().as_uri())
-        opened.append((page, path.absolute().as_uri()))
+        address = path if isinstance(path, str) else path.absolute().as_uri()
+        page.goto(address)
+        opened.append((page, address))
         return page
 
     yield open_page
     for page, _ in opened:
         page.close()
     assert said == []
-    own = {uri for _, uri in opened}
-    assert [url for url in asked if url not in own and not url.startswith("data:image/")] == []
+    own = {address for _, address in opened}
+    served = tuple(address for address in own if address.startswith("http:"))
+    allowed = ("data:image/", *(("blob:", *served) if served else ()))
+    assert [url for url in asked if url not in own and not url.startswith(allowed)] == []
 
 
 @pytest.fixture(scope="session")
