@@ -24,6 +24,8 @@ TRIALS = {
     "mutants of checkpoints": 500,
     "mutants of run folders": 500,
     "mutants of reports": 100,
+    "uploads, one after another": 200,
+    "uploads, all at once": 2000,
 }
 SCALE = float(os.environ.get("MEMFEAT_SOAK", "1"))  # 0.02 tries the harness itself
 RESULT = Path("runs/soak.json")
