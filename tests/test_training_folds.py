@@ -9,22 +9,22 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import config, contents, dataset, records
+from made_up import config, contents, dataset, encoded, records, spec
 from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from memfeat.cache import EncodedVideo, write_shard
+from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.cli import main
 from memfeat.config import TrainConfig, build
 from memfeat.errors import ConfigError, RunError, TrainingError
-from memfeat.manifest import write_manifest
+from memfeat.manifest import Manifest, write_manifest
 from memfeat.prediction.scorer import Scorer
 from memfeat.runs import Run, read_folds, read_predictions
 from memfeat.runs.packing import pack_run
-from memfeat.training import Examples, evaluate_run, predict_run, train
+from memfeat.training import Examples, evaluate_run, predict_run, select_records, train
 from memfeat.training.baselines import BASELINES, run_baseline
 from memfeat.training.folds import draw_folds, fold_examples
 
@@ -103,6 +103,23 @@ def test_folds_are_even_seeded_and_do_not_depend_on_which_videos_have_features(m
     found = draw_folds(examples.listed, config("run", folds=4))
     assert found.of([r.video_id for r in alone]).fold.tolist() == drawn.fold.tolist()
     assert fold_examples(examples, found, 1).records == tuple(alone)
+
+
+def test_a_file_under_two_ids_is_noted_unless_a_group_keeps_it_together(tmp_path):
+    labels = records([0.1, 0.2, 0.3, 0.4], ["train", "dev", "train", "test"])
+    same = [encoded(f"v{i}", 2, 3, source_sha256=sha * 64) for i, sha in enumerate("aabb")]
+    write_shard(tmp_path / "cache", spec(3), same)
+    cache = Cache.open(tmp_path / "cache")
+    across = "1 video file in more than one split, 'v2' in train and 'v3' in test first"
+    notes = select_records(Manifest(tmp_path, tuple(labels)), cache, folds=True).notes
+    assert notes[0].startswith(across)
+    assert notes[1] == (
+        "1 video file under several ids, 'v0' and 'v1' first, may come into several folds: give "
+        "each a group"
+    )
+    together = Manifest(tmp_path, tuple(grouped(labels, ["x", "x", "", ""])))
+    (only,) = select_records(together, cache, folds=True).notes
+    assert only.startswith(across)
 
 
 # Figures
@@ -305,6 +322,8 @@ def invoke(*arguments):
 def test_the_commands_say_between_folds_and_take_such_a_run(home):
     system = ("--aggregator", "avg", "--head", "linear", "--max-epochs", "2", "--folds", "4")
     where = ("--manifest", "m.csv", "--cache", "cache", "--run", "run", "--device", "cpu")
+    plan = json.loads(invoke("train", *where, *system, "--dry-run", "--json").stdout)
+    assert (plan["folds"], plan["videos_in_folds"], plan["models_to_train"]) == (4, 20, 4)
     shown = invoke("train", *where, *system)
     lines = [line.split()[:3] for line in shown.stdout.splitlines()]
     assert [line[0] for line in lines if line][3:8] == ["fold"] * 4 + ["between"]

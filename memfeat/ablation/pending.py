@@ -1,18 +1,19 @@
 """Which models training has to fit, told without doing it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memfeat.ablation.grid import Cell
+from memfeat.ablation.grid import Cell, reported_split
 from memfeat.ablation.progress import model_folders
 from memfeat.ablation.recipes import caches_of
 from memfeat.ablation.running import require_same_settings
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import RunError
-from memfeat.manifest import VideoRecord
+from memfeat.manifest import Split, VideoRecord
 from memfeat.runs import ABLATION, is_complete
 from memfeat.runs.files import table_path
+from memfeat.runs.folds import fold_folder
 from memfeat.training import differences_in_settings, resolve_options
 
 
@@ -29,7 +30,7 @@ def plan_training(config: TrainConfig, records: Sequence[VideoRecord]) -> dict[s
         "run": str(config.run),
         "system": config.system,
         "caches": ", ".join(map(str, config.cache)),
-        **{f"{split}_videos": number for split, number in splits.items()},
+        **_videos(splits, config.folds),
         **_models(Cell(config.system, "model", config)),
     }
 
@@ -50,11 +51,23 @@ def plan_grid(config: AblationConfig, cells: Sequence[Cell]) -> dict[str, Any]:
         }
         for cell in cells
     ]
-    return {"table": str(table_path(config.run, ABLATION, config.split)), "rows": rows}
+    split = reported_split(config, cells)
+    return {"table": str(table_path(config.run, ABLATION, split)), "rows": rows}
+
+
+def _videos(splits: Mapping[Split, int], folds: int) -> dict[str, int]:
+    """Count the scored videos of each split; with folds, train and dev are divided anew."""
+    counts = {f"{split}_videos": number for split, number in splits.items()}
+    if folds:
+        divided = sum(counts.pop(f"{split}_videos", 0) for split in ("train", "dev"))
+        counts = {"folds": folds, "videos_in_folds": divided, **counts}
+    return counts
 
 
 def _models(cell: Cell) -> dict[str, int]:
-    """Count a row's models: one a seed, or the one of a baseline."""
-    folders = model_folders(cell)
+    """Count a row's models: one a seed and fold, or those of a baseline."""
+    numbers = range(1, cell.config.folds + 1)
+    of_folds = [fold_folder(each, n) for each in model_folders(cell) for n in numbers]
+    folders = of_folds or model_folders(cell)
     finished = sum(map(is_complete, folders))
     return {"models_finished": finished, "models_to_train": len(folders) - finished}

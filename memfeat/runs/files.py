@@ -41,7 +41,7 @@ def pair_folder(folder: Path, trained_on: str, evaluated_on: str) -> Path:
     return folder / "pairs" / f"{trained_on}-to-{evaluated_on}".replace(" ", "-")
 
 
-def table_path(folder: Path, name: str, split: Split | None = None) -> Path:
+def table_path(folder: Path, name: str, split: str | None = None) -> Path:
     """Return where a grid's table is or goes to: `name`, or one of its own for a second split."""
     path = folder / name
     if split is None or not path.is_file() or read_object(path).get("split") == split:

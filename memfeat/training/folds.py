@@ -33,7 +33,7 @@ def draw_folds(records: Sequence[VideoRecord], config: TrainConfig) -> Folds:
     Raises:
         TrainingError: fewer groups than folds, or groups so unequal that a fold stays empty.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415
 
     found = [r.split != "test" and r.score is not None for r in records]
     chosen = np.flatnonzero(found).tolist()
@@ -48,9 +48,13 @@ def draw_folds(records: Sequence[VideoRecord], config: TrainConfig) -> Folds:
     scores = scores_of([records[at] for at in chosen])
     ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
     levels = ranks * min(SCORE_LEVELS, len(chosen) // config.folds) // len(chosen)
-    draw = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.fold_seed)
+    alone = count == len(chosen)  # then the other takes a second for each thousand videos
+    draw = (StratifiedKFold if alone else StratifiedGroupKFold)(
+        config.folds, shuffle=True, random_state=config.fold_seed
+    )
     fold = np.zeros(len(records), np.int64)
-    for number, (_, held_out) in enumerate(draw.split(chosen, levels, groups), 1):
+    parts = draw.split(chosen, levels, None if alone else groups)
+    for number, (_, held_out) in enumerate(parts, 1):
         fold[np.array(chosen)[held_out]] = number
         if not len(held_out):
             raise TrainingError(

@@ -1,7 +1,7 @@
 """Which of a manifest's videos can be used, and their features from the caches."""
 
 import shlex
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ def select_records(
     """Select the videos that have features in every cache; those that failed are left out.
 
     With `partial` those that could be decoded only in part are taken too. With `folds` train and
-    dev are divided anew, and what they share is no matter.
+    dev are divided anew: what they share is no matter, but files that are several videos are.
 
     Raises:
         TrainingError: videos of the manifest were never extracted; says how many, which, into
@@ -52,7 +52,7 @@ def select_records(
         r.model_copy(update={"split": "train"}) if folds and r.split == "dev" else r
         for r in records
     ]
-    return Selection(records, (*notes, *_leaks(divided, caches)))
+    return Selection(records, (*notes, *_leaks(divided, caches, folds=folds)))
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,33 @@ def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
     return np.array([np.nan if r.score is None else r.score for r in records], np.float64)
 
 
-def _leaks(records: Sequence[VideoRecord], caches: Sequence[Cache]) -> Iterator[str]:
+def _leaks(
+    records: Sequence[VideoRecord], caches: Sequence[Cache], *, folds: bool
+) -> Iterator[str]:
     """Warn of groups, and of video files with the same bytes, that are in several splits."""
     yield from leaks("group", ((record.group, record) for record in records if record.group))
     for cache in [cache for cache in caches if not cache.spec.is_text][:1]:
         hashes = ((cache.entries[r.video_id].source_sha256, r) for r in records)
-        known = () if cache.spec.is_imported else hashes
-        yield from leaks("video file", ((sha256, r) for sha256, r in known if sha256))
+        known = [] if cache.spec.is_imported else [pair for pair in hashes if pair[0]]
+        yield from leaks("video file", known)
+        if folds:
+            yield from _parted(known)
+
+
+def _parted(known: Iterable[tuple[str, VideoRecord]]) -> Iterator[str]:
+    """Warn of files with the same bytes that no group keeps in one fold."""
+    videos: dict[str, dict[str, str]] = {}
+    for sha256, record in known:
+        if record.split != "test":
+            name = record.group or record.video_id
+            videos.setdefault(sha256, {}).setdefault(name, record.video_id)
+    apart = [list(each.values()) for each in videos.values() if len(each) > 1]
+    if apart:
+        yield (
+            f"{len(apart)} video file{'s' * (len(apart) > 1)} under several ids, "
+            f"{' and '.join(map(repr, apart[0][:2]))} first, may come into several folds: give "
+            "each a group"
+        )
 
 
 def _missing(manifest: Manifest, cache: Cache) -> str:
