@@ -146,7 +146,7 @@ browser: $(VENV)/.installed-test ## install Chromium and what the tests in it ne
 test-browser: $(VENV)/.installed-test ## test the HTML pages in Chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -n 0 tests/browser
 
-picture: $(VENV)/.installed-test ## draw the README's picture of the demo's report, in Chromium
+picture: $(VENV)/.installed-test ## draw the README's pictures of the demo, in Chromium
 	$(BIN)/python tests/browser/picture.py
 
 soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
