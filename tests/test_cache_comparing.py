@@ -135,7 +135,7 @@ def compare(folder: Path, other: Path, *more: str) -> dict:
         ("interpolation", "antialiased bilinear in place of antialiased bicubic"),
         ("channels", "BGR in place of RGB"),
         ("colours", "mean and std of ImageNet"),
-        ("frames", "row 2 of ours and each 3th after it with row 0 of the other's"),
+        ("frames", "rows 2, 5, 8, ... of ours with rows 0, 1, 2, ... of the other's"),
         ("precision", "bfloat16 in place of float32"),
     ],
 )
@@ -245,6 +245,7 @@ def test_what_two_caches_record_otherwise_is_told(made, tmp_path):
         (["features", "features"], "neither features nor features is a cache"),
         (["cache", "nothing"], "nothing is not there"),
         (["cache", "others"], "have no video in common"),
+        (["cache", "broken"], "v0.npy: values that are no finite numbers"),
         (["cache", "features", "--manifest", "m.csv"], "give its path with --weights"),
         (["imported", "features", "--manifest", "m.csv"], "was made elsewhere too"),
         (["cache", "features", "--manifest", "m.csv", "--weights", "other.pt"], "weights of the"),
@@ -258,6 +259,8 @@ def test_what_cannot_be_compared_is_refused(made, tmp_path, monkeypatch, argumen
         (folder / name).mkdir(exist_ok=True)
         rows = np.random.default_rng(seed).normal(size=(9, 48))
         np.save(folder / name / f"{video_id}.npy", rows)
+    (folder / "broken").mkdir(exist_ok=True)
+    np.save(folder / "broken" / "v0.npy", np.full((9, 48), np.nan))
     ok("cache", "import", "more", "--name", "x", "-o", "imported")
     tensors = torch.load(folder / "clip.pt", weights_only=True)
     tensors["visual.ln_pre.bias"] = tensors["visual.ln_pre.bias"] + 1

@@ -46,12 +46,11 @@ class Alignment(NamedTuple):
         """Say it in words."""
         if self == ALIGNED:
             return "row by row"
-        fields = zip(("ours", "the other's"), self[:2], self[2:], strict=True)
-        both = [
-            f"row {first} of {whose}" + (f" and each {stride}th after it" if stride > 1 else "")
-            for whose, first, stride in fields
-        ]
-        return " with ".join(both)
+        ours, other = (
+            ", ".join(str(first + stride * step) for step in range(3))
+            for first, stride in zip(self[:2], self[2:], strict=True)
+        )
+        return f"rows {ours}, ... of ours with rows {other}, ... of the other's"
 
 
 ALIGNED = Alignment()
@@ -159,7 +158,10 @@ class FeatureFile:
                 yield video_id, unit(self.source.load([video_id]).values)
         else:
             for video in self.source.videos(set(ids)):
-                yield video.video_id, unit(as_steps(video))
+                steps = as_steps(video)
+                if not np.isfinite(steps).all():
+                    raise CacheError(f"{video.where}: values that are no finite numbers")
+                yield video.video_id, unit(steps)
 
     def of(self, video_id: str) -> Vectors:
         """Return one video as unit vectors (time, width)."""

@@ -97,7 +97,7 @@ def explain(
 
     First the alignment of rows, which costs nothing; then a few frames of a few videos are encoded
     with one detail changed at a time. The best change is kept if it halves the distance, and then
-    the others are tried on top of it.
+    the others are tried on top of it. A change after which the vectors are the same ends that.
 
     Args:
         ours: a cache that memfeat made.
@@ -139,6 +139,9 @@ def explain(
     while len(causes) < MOST_CAUSES and not _explains(left, before):
         attempts: list[tuple[Attempt, Recipe]] = []
         for cause, detail, changed in changes(tower, recipe, {each.cause for each in causes}):
+            exact = {each.cause for each, _ in attempts if each.distance <= SAME}
+            if exact and cause not in exact:
+                break
             if trial.width(changed) == difference.other_dim:
                 on_attempt(f"{cause}, {detail}")
                 attempts.append((Attempt(cause, detail, trial.distance(changed)), changed))
