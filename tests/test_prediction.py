@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,8 @@ from memfeat.errors import RunError, VideoError
 from memfeat.extraction import extract
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
 from memfeat.prediction import Predictor, frames_at
+from memfeat.prediction.explaining import timelines_of
+from memfeat.prediction.timeline import timeline_svg
 from memfeat.runs import Run
 from memfeat.training import train
 from memfeat.video import read_frame, write_video
@@ -151,6 +154,30 @@ def test_effect_equals_leaving_out_each_frame_one_by_one(runs, bigru):
     assert found.effect == pytest.approx(expected, abs=1e-6)
     assert found.score == pytest.approx(score(frames), abs=1e-6)
     assert found.window == 1
+
+
+def test_a_pages_timelines_are_drawn_from_the_cache_as_those_of_the_videos(
+    runs, bigru, monkeypatch
+):
+    (run,) = bigru.runs
+    wanted = ["clip-3", "clip-0", "nowhere", "clip-1"]
+    drawn, problem = timelines_of(run, wanted, "page")
+    assert problem == ""
+    assert drawn.keys() == {"clip-0", "clip-1", "clip-3"}
+    for name, svg in drawn.items():
+        own = bigru.predict(runs / f"{name}.mp4").timeline
+        assert svg == timeline_svg(own, f"page {name}")
+    monkeypatch.setattr("memfeat.prediction.explaining.MOST_FRAMES", 3 * (8 * 8 + 5 * 5))
+    assert timelines_of(run, wanted, "")[0].keys() == {"clip-3", "clip-1"}, "three models"
+
+
+def test_without_the_cache_there_are_no_timelines_and_it_is_said_why(runs, tmp_path):
+    folder = tampered(runs, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"cache": str(tmp_path / "gone")}))
+    drawn, problem = timelines_of(Run.load(folder), ["clip-3"], "")
+    assert drawn == {}
+    assert re.search(r"gone holds no cache; `memfeat extract", problem)
 
 
 def test_effect_of_averaged_frames_follows_from_the_formula(runs, avg):

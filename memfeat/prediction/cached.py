@@ -43,6 +43,11 @@ class CachedVideos:
         ids = [name for shard in sorted(self._shards) for name in self._shards[shard]]
         self.videos = tuple(Input(None, video_id) for video_id in ids)
 
+    def frames(self, video_id: str) -> int:
+        """Return how many frames of a video the first cache stands for; 0 if it lacks the video."""
+        entry = self._caches[0].entries.get(video_id)
+        return 0 if entry is None else entry.num_covered
+
     def read(
         self, wanted: Collection[str]
     ) -> Iterator[tuple[str, list[EncodedVideo] | VideoError]]:

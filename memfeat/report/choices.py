@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memfeat.cache import CacheSpec
 from memfeat.config import ExtractConfig, Settings, TrainConfig
 from memfeat.models import AGGREGATORS, HEADS, resolve_model_options
 from memfeat.runs import Run
@@ -43,13 +44,18 @@ def training_settings(runs: Sequence[Run]) -> list[Choice]:
     ]
 
 
-def feature_settings(runs: Sequence[Run]) -> list[list[Choice]]:
-    """List the settings of each distinct cache that the runs were trained on."""
-    every = [spec for run in runs for spec in run.specs]
-    specs = list({spec.model_dump_json(): spec for spec in every}.values())
+def feature_settings(runs: Sequence[Run]) -> list[tuple[str, list[Choice]]]:
+    """List the distinct specs of the caches that the runs were trained on, and those caches."""
+    caches: dict[CacheSpec, dict[str, None]] = {}
+    for run in runs:
+        for spec, cache in zip(run.specs, run.config.cache, strict=True):
+            caches.setdefault(spec, {})[in_words(cache)] = None
     return [
-        [Choice(name, in_words(value), "") for name, value in spec.model_dump().items()]
-        for spec in specs
+        (
+            ", ".join(folders),
+            [Choice(name, in_words(value), "") for name, value in spec.model_dump().items()],
+        )
+        for spec, folders in caches.items()
     ]
 
 

@@ -275,7 +275,7 @@
     });
     if (panel) for (const row of rows) if (row.dataset.system) pick(row);
     table.classList.toggle("picks", panel !== null);
-    filter(table.parentNode, rows);
+    if (rows.length > 3) filter(table.parentNode, rows);
   }
   for (const each of document.querySelectorAll(".scripted")) each.hidden = false;
 })();

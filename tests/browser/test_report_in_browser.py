@@ -23,6 +23,7 @@ from memfeat.video import write_video
 
 pytestmark = pytest.mark.browser
 KINDS = ("grid", "run", "transfer")
+PAPER = 688  # pixels across A4, within its margins
 MADE_UP = "made up for a test: scores from a formula, not from people"
 
 
@@ -311,6 +312,8 @@ def test_it_prints(reports, show, tmp_path, kind):
     page.emulate_media(media="print")
     for each in ("nav", ".tools", ".tip", ".pick"):
         assert not page.locator(f"{each}:visible").count()
+    page.set_viewport_size({"width": PAPER, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") == PAPER
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator(".pinned:visible").count() == 1, "what was chosen is printed"
 
