@@ -53,6 +53,7 @@ def compare_command(
 
         require_picture(config.picture)
     predictor = load_predictor(runs, device=config.device, weights=config.weights)
+    found = tuple(predictor.with_texts(found, config.text))
     say_notes(predictor.notes())
 
     from memfeat.cli.progress import progress_line

@@ -81,12 +81,7 @@ def predict_command(
     to read.
     """
     runs = runs_of(run_folder, config)
-    if isinstance(runs, str) and config.cache:
-        raise ConfigError(f"{runs} rates frames, which a cache does not hold; leave --cache out")
-    if bool(videos) == bool(config.cache):
-        raise ConfigError("name videos to score, or a cache of their features with --cache")
-    if config.retry_failed and not output:
-        raise ConfigError("--retry-failed is for the rows of an --output; give one")
+    _require_fitting(runs, videos, output, config)
     if videos:
         from memfeat.workers import prepare_workers
 
@@ -101,7 +96,10 @@ def predict_command(
     cached = None
     if isinstance(predictor, Predictor) and config.cache:
         cached = predictor.cached_videos(*config.cache)
-    found = cached.videos if cached else find_videos(videos, allow_images=config.allow_images)
+    found: Sequence[Input] = cached.videos if cached else ()
+    if not cached:
+        found = find_videos(videos, allow_images=config.allow_images)
+        found = predictor.with_texts(found, config.text)
     if dry_run:
         plan = plan_prediction(predictor, found, output, config)
         print_json(plan) if as_json else print_figures(plan)
@@ -147,6 +145,23 @@ def score_manifest(name: str, manifest: "Location", output: Path, device: str) -
                 table.add(prediction)
                 if progress:
                     progress.advance()
+
+
+def _require_fitting(
+    runs: "list[Run] | str",
+    videos: "tuple[Location, ...]",
+    output: Path | None,
+    config: PredictConfig,
+) -> None:
+    """Refuse settings that do not go together."""
+    if isinstance(runs, str) and config.cache:
+        raise ConfigError(f"{runs} rates frames, which a cache does not hold; leave --cache out")
+    if bool(videos) == bool(config.cache):
+        raise ConfigError("name videos to score, or a cache of their features with --cache")
+    if config.cache and config.text:
+        raise ConfigError("the texts of cached videos are in a cache, too; leave --text out")
+    if config.retry_failed and not output:
+        raise ConfigError("--retry-failed is for the rows of an --output; give one")
 
 
 def runs_of(run: "Location", config: ScoringConfig) -> "list[Run] | str":

@@ -32,6 +32,11 @@ class ScoringConfig(Settings):
         description="checkpoint of the encoder, if the run was made with a file; of several, in "
         "their order",
     )
+    text: tuple[str, ...] = Field(
+        (),
+        description="for a run trained on texts, too: a video's text, or its file (.txt, .srt, "
+        ".vtt); of several videos FILE.csv[:COLUMN,...] with ids, or a folder of ID.txt",
+    )
     allow_images: bool = Field(False, description="take an image as a video of one frame")
     device: str = Field("auto", description="auto, cpu or cuda:N")
 

@@ -6,6 +6,7 @@ from memfeat.extraction.extracting import ExtractionSummary, extract
 from memfeat.extraction.pending import plan_extraction
 from memfeat.extraction.pipeline import usual_decoders
 from memfeat.extraction.rates import Rates
+from memfeat.extraction.text_shards import encode_text
 
 __all__ = [
     "Clips",
@@ -13,6 +14,7 @@ __all__ = [
     "ExtractionSummary",
     "Rates",
     "VideoOutcome",
+    "encode_text",
     "encode_video",
     "encode_videos",
     "explain",

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from memfeat.cache import Cache, CacheSpec, EncodedVideo, FeatureTable
-from memfeat.cache.spec import ROUNDING
+from memfeat.cache.folder import NOWHERE
+from memfeat.cache.spec import NO_TEXT, ROUNDING
 from memfeat.errors import RunError, VideoError
 from memfeat.prediction.inputs import Input
 from memfeat.runs import Run
@@ -35,7 +36,8 @@ class CachedVideos:
             CacheError: a cache that cannot be read.
             RemoteError: a remote one that cannot be fetched.
         """
-        given = [Cache.open(folder) for folder in folders]
+        zero = all(run.config.missing == "zero" for run in runs)
+        given = [Cache.open(folder, missing="zero" if zero else "drop") for folder in folders]
         self._caches = [_fitting(runs, spec, given) for spec in specs]
         self._shards: dict[Path, list[str]] = {}
         for entry in sorted(self._caches[0].entries.values(), key=lambda each: each.start):
@@ -110,6 +112,6 @@ def _video(cache: Cache, table: FeatureTable, name: str) -> EncodedVideo:
         embeddings=table.frames(index),
         pts_seconds=table.pts_seconds[rows],
         status=entry.status,
-        reason=entry.reason,
+        reason=NO_TEXT if entry.shard == NOWHERE else entry.reason,
         covers=table.covers[rows],
     )

@@ -28,14 +28,16 @@ class Clip:
         encoded: (rows, width) each.
         covers: int32 (rows,) each, how many frames a row stands for.
         frames: float32 (time, width) each, on the device; a row for each frame it stands for.
+        shown: how many of them are of frames; texts follow these.
     """
 
     encoded: tuple[EncodedVideo, ...]
     covers: tuple[NDArray[np.int32], ...]
     frames: tuple[Tensor, ...]
+    shown: int
 
     @classmethod
-    def of(cls, encoded: Sequence[EncodedVideo], device: str) -> "Clip":
+    def of(cls, encoded: Sequence[EncodedVideo], device: str, shown: int) -> "Clip":
         """Take a video's rows to the device."""
         covers = [
             np.ones(len(each.embeddings), np.int32) if each.covers is None else each.covers
@@ -45,7 +47,7 @@ class Clip:
             torch.from_numpy(each.embeddings.astype(np.float32).repeat(own, axis=0)).to(device)
             for each, own in zip(encoded, covers, strict=True)
         ]
-        return cls(tuple(encoded), tuple(covers), tuple(frames))
+        return cls(tuple(encoded), tuple(covers), tuple(frames), shown)
 
     def by_row(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the means (rows,) of the first stream's values (time,) over each row's frames."""
@@ -64,8 +66,11 @@ class Clip:
         return next((each for each in self.encoded if each.status != "ok"), self.encoded[0])
 
     def windows(self) -> list[NDArray[np.int64]]:
-        """Return for each stream the window of each row, int64 (time,), from 0 upwards."""
-        times = [each.pts_seconds for each in self.encoded]
+        """Return for each stream the window of each row, int64 (time,), from 0 upwards.
+
+        Texts have none beside frames: they stay when frames are left out.
+        """
+        times = [each.pts_seconds for each in self.encoded[: self.shown or None]]
         coarsest = min(range(len(times)), key=lambda stream: len(times[stream]))
         step = math.ceil(len(times[coarsest]) / MAX_VARIANTS)
         starts = times[coarsest][::step]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memfeat.cache import CacheSpec
-from memfeat.encoders import FrameEncoder, create_encoder
+from memfeat.cache.spec import TEXT
+from memfeat.encoders import FrameEncoder, TextEncoder, create_encoder, create_text_encoder
 from memfeat.errors import CacheError, RunError
 from memfeat.runs import Run
 
@@ -13,19 +14,21 @@ _CHOOSABLE = ("gelu", "quickgelu")  # what a checkpoint may leave open
 
 
 def build_encoders(
-    runs: Sequence[Run], device: str, weights: Sequence[str | Path]
-) -> tuple[FrameEncoder, ...]:
-    """Build the encoder that each spec of the runs describes, each once, in order.
+    runs: Sequence[Run], specs: Sequence[CacheSpec], device: str, weights: Sequence[str | Path]
+) -> tuple[FrameEncoder | TextEncoder, ...]:
+    """Build the encoder that each of the runs' `specs` describes, in their order.
 
-    `weights` are the checkpoint files of those encoders that came from one, in order.
+    `weights` are the checkpoint files of those encoders that came from one, in the order of the
+    runs' caches.
 
     Raises:
         RunError: a file is missing or one too many, the features were made elsewhere, or another
             encoder comes out than the one that the run was trained on.
         EncoderError: an encoder's weights cannot be loaded.
     """
-    wanted = encoders_of(runs, weights).items()
-    return tuple(_build_encoder(run, spec, device, file) for spec, (run, file) in wanted)
+    wanted = encoders_of(runs, weights)
+    found = ((spec, *wanted[spec]) for spec in specs)
+    return tuple(_build_encoder(run, spec, device, file) for spec, run, file in found)
 
 
 def encoders_of(
@@ -66,26 +69,40 @@ def encoders_of(
 
 def _build_encoder(
     run: Run, spec: CacheSpec, device: str, weights: str | Path | None
-) -> FrameEncoder:
+) -> FrameEncoder | TextEncoder:
+    encoder: FrameEncoder | TextEncoder
     from_file = spec.weights.startswith(_FILE)
-    encoder = create_encoder(
-        spec.encoder,
-        spec.weights if weights is None else str(weights),
-        activation=spec.activation if from_file and spec.activation in _CHOOSABLE else "auto",
-        tokens=spec.tokens,
-        layer=spec.layer,
-        precision=spec.precision or "auto",
-        compiled=spec.compiled and device != "cpu",  # which would take longer than a few clips
-        device=device,
-    )
-    made: CacheSpec = encoder.spec(
-        batch_size=spec.batch_size or 1,
-        max_frames=spec.max_frames,
-        max_seconds=spec.max_seconds,
-        sampling=spec.sampling,
-        resize=spec.resize,
-        fps=spec.fps,
-    )
+    given = spec.weights if weights is None else str(weights)
+    activation = spec.activation if from_file and spec.activation in _CHOOSABLE else "auto"
+    precision, batch_size = spec.precision or "auto", spec.batch_size or 1
+    if spec.is_text:
+        encoder = create_text_encoder(
+            spec.encoder, given, activation=activation, precision=precision, device=device
+        )
+        made = encoder.spec(
+            batch_size=batch_size,
+            source=spec.sampling.removeprefix(TEXT),
+            max_seconds=spec.max_seconds,
+        )
+    else:
+        encoder = create_encoder(
+            spec.encoder,
+            given,
+            activation=activation,
+            tokens=spec.tokens,
+            layer=spec.layer,
+            precision=precision,
+            compiled=spec.compiled and device != "cpu",  # which would take longer than a few clips
+            device=device,
+        )
+        made = encoder.spec(
+            batch_size=batch_size,
+            max_frames=spec.max_frames,
+            max_seconds=spec.max_seconds,
+            sampling=spec.sampling,
+            resize=spec.resize,
+            fps=spec.fps,
+        )
     as_made = {"compiled": spec.compiled, "untagged_hd": spec.untagged_hd}
     built = made.model_copy(update=as_made)
     try:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 from memfeat.datasets.folder import Folder
 from memfeat.errors import ConfigError
+from memfeat.extraction.texts import Part
 from memfeat.storage import AnyLocation, Location, Url, location_of, read, read_rows
 from memfeat.storage.names import VIDEO_SUFFIXES, stem
 from memfeat.storage.tables import SUFFIXES
@@ -24,10 +25,12 @@ class Input(NamedTuple):
     Attributes:
         path: where it lies; None for one that is in a cache.
         video_id: a cache's or manifest's, or else its file's stem.
+        parts: its texts, for runs that take some.
     """
 
     path: Location | None
     video_id: str
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def of(cls, path: Location) -> Self:

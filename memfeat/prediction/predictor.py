@@ -7,9 +7,9 @@ from pathlib import Path
 
 from memfeat.cache import EncodedVideo
 from memfeat.decoding import start_decoders
-from memfeat.encoders import FrameEncoder
+from memfeat.encoders import FrameEncoder, TextEncoder
 from memfeat.errors import VideoError
-from memfeat.extraction import encode_videos, usual_decoders
+from memfeat.extraction import encode_text, encode_videos, usual_decoders
 from memfeat.extraction.encoding import OnFrames
 from memfeat.prediction.encoders import build_encoders
 from memfeat.prediction.inputs import Input
@@ -58,16 +58,17 @@ class Predictor(Scorer, VideoPredictor):
         self._weights = [weights] if isinstance(weights, str | Path) else list(weights)
 
     @cached_property
-    def encoders(self) -> tuple[FrameEncoder, ...]:
-        """The frame encoders, one for each of `specs`.
+    def encoders(self) -> tuple[FrameEncoder | TextEncoder, ...]:
+        """The encoders, one for each of `specs`.
 
         Raises:
             RunError: a run needs a checkpoint file that was not given, or was trained on an
                 encoder other than the one that could be built.
             EncoderError: an encoder's weights cannot be loaded, or the device not used.
         """
-        start_decoders(1)  # which takes as long as the encoders do
-        return build_encoders(self.runs, self.device, self._weights)
+        if not self.specs[0].is_text:
+            start_decoders(1)  # which takes as long as the encoders do
+        return build_encoders(self.runs, self.specs, self.device, self._weights)
 
     def predict_each(
         self,
@@ -92,9 +93,17 @@ class Predictor(Scorer, VideoPredictor):
             streams = [
                 stack.enter_context(closing(encode(encoder, spec)))
                 for encoder, spec in zip(self.encoders, self.specs, strict=True)
+                if isinstance(encoder, FrameEncoder)
             ]
             for own, *encoded in zip(inputs, *streams, strict=True):
-                yield self._of_video(own, encoded)
+                yield self._of_video(own, [*encoded, *self._texts(own)])
+
+    def _texts(self, own: Input) -> Iterator[EncodedVideo | VideoError]:
+        """Encode a video's texts for each stream of texts."""
+        for encoder, spec in zip(self.encoders, self.specs, strict=True):
+            if isinstance(encoder, TextEncoder):
+                encoded = encode_text(own.video_id, own.parts, encoder, spec)
+                yield encoded if len(encoded.embeddings) else self.without_text(own.name, spec)
 
     def _of_video(
         self, own: Input, encoded: Sequence[EncodedVideo | VideoError]

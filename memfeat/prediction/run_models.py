@@ -74,7 +74,7 @@ class RunModels:
     def score(
         self, clips: Sequence[Sequence[Tensor]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return scores (seeds, clips), and the first clip's weights (time,) in the first stream.
+        """Return scores (seeds, clips), and the first clip's weights (time,) of the first spec.
 
         The weights are the mean over seeds.
         """
@@ -85,10 +85,11 @@ class RunModels:
             streams.append(Padded(pad_sequence(frames, batch_first=True), lengths))
         predictions = [regressor(*streams) for regressor in self._regressors]
         scores = np.stack([_numpy(prediction.scores) for prediction in predictions])
-        if predictions[0].weights[0] is None:
+        first = self.streams.index(0) if 0 in self.streams else 0
+        found = [weights for p in predictions if (weights := p.weights[first]) is not None]
+        if not found:
             return scores, None
-        weights = np.stack([_numpy(prediction.weights[0][0]) for prediction in predictions])
-        return scores, weights.mean(0)
+        return scores, np.stack([_numpy(weights[0]) for weights in found]).mean(0)
 
 
 def _numpy(values: Tensor) -> NDArray[np.float64]:

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memfeat.cache import EncodedVideo
+from memfeat.cache import CacheSpec, EncodedVideo
+from memfeat.cache.spec import NO_TEXT
+from memfeat.config import Missing
 from memfeat.devices import resolve_device
 from memfeat.errors import RunError, VideoError
 from memfeat.prediction.cached import CachedVideos
@@ -33,7 +35,7 @@ class Scorer:
 
     Attributes:
         runs: the runs.
-        specs: what made the features that they take, each once.
+        specs: what made the features that they take, each once, those of frames first.
         sources: lines naming encoders, weights and training scores.
         calibration: what the runs' own predictions teach about new ones.
         device: where the models compute.
@@ -56,7 +58,8 @@ class Scorer:
             raise RunError("there is no run to predict with; name one or more")
         self.runs = tuple(run if isinstance(run, Run) else Run.load(run) for run in several)
         self.device = str(resolve_device(device))
-        self.specs = tuple(dict.fromkeys(spec for run in self.runs for spec in run.specs))
+        specs = dict.fromkeys(spec for run in self.runs for spec in run.specs)
+        self.specs = tuple(sorted(specs, key=lambda spec: spec.is_text))
         self.sources = tuple(dict.fromkeys(line for run in self.runs for line in run.sources()))
         self.calibration = Calibration.of_runs(self.runs)
         self._models = [RunModels(run, self.specs, self.device) for run in self.runs]
@@ -102,7 +105,7 @@ class Scorer:
             path: where it lies, if anywhere.
             video_id: what it is called.
         """
-        clip = Clip.of(encoded, self.device)
+        clip = self._clip(encoded)
         scores = self._score([clip.frames])
         score, worst, count = float(scores.mean[0]), clip.worst, len(clip.frames[0])
         percentile = self.calibration.percentile(score)
@@ -117,7 +120,7 @@ class Scorer:
             interval=self.calibration.interval(score),
             percentile=percentile,
             familiarity=unusual.familiarity,
-            cautions=unusual.cautions,
+            cautions={**unusual.cautions, **_silence(encoded)},
             run_scores={r.name: s for r, s in of_several} if len(self.runs) > 1 else {},
             num_frames=count,
             duration_seconds=clip.duration_seconds,
@@ -179,7 +182,7 @@ class Scorer:
 
     def _effects(self, encoded: Sequence[EncodedVideo]) -> FrameEffects:
         """Score a video without each of its frames in turn."""
-        clip = Clip.of(encoded, self.device)
+        clip = self._clip(encoded)
         scores = self._score([clip.frames])
         windows = clip.windows()
         undefined = self._undefined(windows)
@@ -211,11 +214,40 @@ class Scorer:
         cautions = {code: line for each in found for code, line in each.cautions.items()}
         return Unusual(min(shares) if shares else None, cautions)
 
+    def _clip(self, encoded: Sequence[EncodedVideo]) -> Clip:
+        return Clip.of(encoded, self.device, sum(not spec.is_text for spec in self.specs))
+
+    @property
+    def takes_text(self) -> str:
+        """The encoders of the texts that the runs take, in words; empty if they take none."""
+        return " and ".join(spec.encoder for spec in self.specs if spec.is_text)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether a video without a text cannot be scored."""
+        return any(spec.is_text and self.missing(spec) == "drop" for spec in self.specs)
+
+    def missing(self, spec: CacheSpec) -> Missing:
+        """Return what becomes of a video without a text where all runs of a spec agree to it."""
+        runs = [run for run in self.runs if spec in run.specs]
+        return "zero" if all(run.config.missing == "zero" for run in runs) else "drop"
+
+    def without_text(self, name: str, spec: CacheSpec) -> EncodedVideo | VideoError:
+        """Return what stands for a text that is missing: zeros, or the reason why nothing does."""
+        if self.missing(spec) == "zero":
+            zeros = np.zeros((1, spec.width), np.float16)
+            return EncodedVideo(name, zeros, np.zeros(1), reason=NO_TEXT)
+        return VideoError(
+            NO_TEXT,
+            f"{name} has no text, and the run was trained on texts, too ({spec.encoder}); give it "
+            "with --text, or train with --missing zero",
+        )
+
     def _undefined(self, windows: Sequence[NDArray[np.int64]]) -> str | None:
         """Say why nothing can be left out, if a stream has all its rows in one window."""
         if len(windows) == 1 and len(windows[0]) == 1:
             return "the clip has one frame: without it there is nothing to score"
-        for rows, spec in zip(windows, self.specs, strict=True):
+        for rows, spec in zip(windows, self.specs, strict=False):  # texts have no windows
             if rows[0] == rows[-1]:
                 return f"{spec.encoder} sees the clip as one: without it there is nothing to score"
         return None
@@ -232,8 +264,9 @@ class Scorer:
             batch = [
                 [
                     frames[torch.from_numpy(np.repeat(window != left_out, n)).to(frames.device)]
-                    for frames, window, n in zip(clip.frames, windows, clip.covers, strict=True)
+                    for frames, window, n in zip(clip.frames, windows, clip.covers, strict=False)
                 ]
+                + list(clip.frames[len(windows) :])  # texts stay
                 for left_out in range(first, min(first + size, count))
             ]
             scores.append(self._score(batch).mean)
@@ -243,3 +276,10 @@ class Scorer:
         """Score clips, each of which has for every spec its frames (time, width)."""
         by_run = [models.score(clips) for models in self._models]
         return Scores([scores for scores, _ in by_run], by_run[0][1] if len(by_run) == 1 else None)
+
+
+def _silence(encoded: Sequence[EncodedVideo]) -> dict[str, str]:
+    """Caution against a score for which a text is missing."""
+    silent = any(each.reason == NO_TEXT for each in encoded)
+    text = "it has no text, which the run takes beside the frames; zeros stand for it"
+    return {NO_TEXT: text} if silent else {}
