@@ -125,7 +125,7 @@ VIDEM = (
     "commentsCount,engagementsCount,engagementRate,video_id,nb_annotations,memorability_score,"
     "brand_memorability"
 )
-FEATURES = {"ViT": 24, "R3D": 12}  # kinds and their widths
+WIDTH = 24  # of an advert's features
 
 
 def youtube_id(number: int) -> str:
@@ -161,15 +161,18 @@ def videm(folder: Path, counts: Sequence[int] = (14, 4), put: Put = touch) -> Ma
     return MadeUp(folder, scores, splits)
 
 
-def videm_features(folder: Path, made: MadeUp) -> None:
-    """Each kind's features of all videos: three rows each, or a single one in the second kind."""
+def videm_extras(folder: Path, made: MadeUp) -> None:
+    """Features of all adverts, three rows or a single one each, and transcripts of most."""
     for number, (name, split) in enumerate(made.splits.items()):
-        for kind, width in FEATURES.items():
-            rows = np.random.default_rng([number, width]).standard_normal((3, width))
-            part = "testset" if split == "test" else "devset"
-            path = folder / part / "features" / kind / f"{name}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, rows if kind == "ViT" else rows[0])
+        rows = np.random.default_rng(number).standard_normal((3, WIDTH))
+        part = "testset" if split == "test" else "devset"
+        path = folder / part / "features" / "ViT" / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rows if number % 2 else rows[0])
+        said = folder / f"{part}-stt" / f"{name}.txt"
+        said.parent.mkdir(exist_ok=True)
+        if number != 2:
+            said.write_text(f"Buy number {number}. " * (1 + number % 4))
 
 
 def movie(folder: Path, counts: Sequence[int] = (14, 3), put: Put = touch) -> MadeUp:

@@ -415,7 +415,8 @@ def test_adverts_of_a_channel_are_a_group_and_stay_on_one_side(tmp_path):
     splits = {}
     for number, record in enumerate(converted("videm", tmp_path, keep_missing=True)[1].records):
         channel = CHANNELS[number % 3 and number % len(CHANNELS)]
-        assert (record.group, record.caption) == (channel, f"Made-up advert {number}")
+        assert (record.group, record.title) == (channel, f"Made-up advert {number}")
+        assert record.description == f'Says "buy",\nthen {number}.'
         assert record.n_annotations == (17 if record.split != "test" else None)
         if record.split != "test":
             splits.setdefault(record.group, set()).add(record.split)

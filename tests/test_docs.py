@@ -59,6 +59,7 @@ NOT_RUN = {
     "is run by test_videm.py": (
         *("memfeat manifest from videm ", "memfeat cache import /data/VIDEM/"),
         *("memfeat extract pipelines/videm.toml", "memfeat ablation pipelines/videm.toml"),
+        "memfeat extract --manifest data_manifests/videm.csv --text title",
         *("memfeat submission runs/videm/", "memfeat manifest from movie "),
     ),
     "needs CLIP's, timm's or I3D's weights, or a real dataset": (

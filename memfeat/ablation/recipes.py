@@ -16,7 +16,7 @@ from memfeat.runs import FINETUNED
 from memfeat.storage import Location, shards_at
 from memfeat.storage.locations import name_below
 
-RECIPE_FLAGS = ("weights", "tokens", "layer", "resize", "sampler", "fps")
+RECIPE_FLAGS = ("weights", "tokens", "layer", "resize", "sampler", "fps", "max_seconds")
 NO_SETTINGS: Mapping[str, Any] = {}
 
 
@@ -54,7 +54,7 @@ class CacheRequest:
         """The command that makes it."""
         own = self.extract
         flags = [
-            f"--{name} {shlex.quote(str(getattr(own, name)))}"
+            f"--{name.replace('_', '-')} {shlex.quote(str(getattr(own, name)))}"
             for name, field in ExtractConfig.model_fields.items()
             if name == "encoder" or (name in RECIPE_FLAGS and getattr(own, name) != field.default)
         ] + [f"--text {shlex.quote(text)}" for text in own.text]

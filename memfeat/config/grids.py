@@ -58,6 +58,7 @@ class CacheRecipe(Settings):
     layer: int = -1
     resize: Resize = "squash"
     sampler: str = "every"
+    max_seconds: float | None = None
     text: tuple[str, ...] = ()
     finetune: LocalPath | None = Field(
         None, description="pipeline whose [finetune] table makes the weights, from the same videos"

@@ -188,6 +188,7 @@ def _records(
             "dataset": dataset,
             "n_annotations": count,
             "caption": video.caption,
+            **video.texts,
             "group": video.group,
         }
         try:

@@ -26,6 +26,7 @@ class ListedVideo:
         split: None where the format leaves it open.
         score, n_annotations: the cells as read; None or empty where there is none.
         caption: sentences about the video.
+        texts: others, by the manifest's column: `title`, `description`, `transcript`.
         group: what it shares with others, such as a channel.
         columns: the file's own names of `video_id`, `score` and `n_annotations`, for messages.
     """
@@ -37,6 +38,7 @@ class ListedVideo:
     score: Any = None
     n_annotations: Any = None
     caption: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
 

@@ -20,8 +20,8 @@ FIRST_MINUTE = (
 class Videm(Format):
     """One list of scored adverts, not divided into train and dev, and one of the test set.
 
-    An advert is called by its YouTube id, as features and transcripts are; its group is its
-    channel, its caption its title.
+    An advert is called by its YouTube id, as features and transcripts are; its channel is its
+    group.
     """
 
     about: ClassVar[str] = f"{LABELS} and, if there, {TEST_LISTS[1]}"
@@ -54,7 +54,7 @@ def _videos(path: Path, split: Split | None, target: str) -> Iterator[ListedVide
             split=split,
             score=row.get(target),
             n_annotations=row.get("nb_annotations"),
-            caption=row.get("title", ""),
+            texts={name: row.get(name, "") for name in ("title", "description")},
             group=row.get("channelName") or row.get("channelUrl", ""),
             columns={"video_id": "id", "score": target, "n_annotations": "nb_annotations"},
         )
