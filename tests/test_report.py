@@ -3,6 +3,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
@@ -475,6 +476,15 @@ def test_a_grid_with_tables_of_two_splits_shows_the_one_asked_for(tmp_path):
 def test_a_folder_that_is_no_result_is_refused(tmp_path):
     with pytest.raises(RunError, match="is not a complete run"):
         write_report(tmp_path)
+
+
+def test_a_seed_that_lacks_a_video_is_refused_by_name(study, tmp_path):
+    shutil.copytree(study / "grid", tmp_path / "grid")
+    path = tmp_path / "grid" / "cells" / "linear-avg+linear" / "seed-1" / "predictions.csv"
+    lines = [line for line in path.read_text().splitlines() if " 02" not in line]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match=r"seed-1/predictions\.csv is damaged: it lacks .* 02"):
+        write_report(tmp_path / "grid")
 
 
 def test_a_damaged_table_is_refused_with_the_field(tmp_path):

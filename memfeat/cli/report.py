@@ -1,11 +1,16 @@
 """`memfeat report`: a result as an HTML page."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from memfeat.cli.options import LOCAL_PATH
+from memfeat.cli.options import LOCAL_PATH, say
 from memfeat.manifest import SPLITS, Split
+
+if TYPE_CHECKING:
+    from memfeat.runs import Run
 
 
 @click.command("report", epilog="Example: memfeat report runs/demo -o demo.html")
@@ -22,4 +27,8 @@ def report_command(folder: Path, output: Path | None, split: Split | None) -> No
     from memfeat.prediction.explaining import timelines_of
     from memfeat.report import write_report
 
-    click.echo(write_report(folder, output, split, timelines_of))
+    def timelines(run: "Run", video_ids: Sequence[str], key: str) -> tuple[dict[str, str], str]:
+        say(f"drawing timelines of up to {len(video_ids)} videos, which may take a minute")
+        return timelines_of(run, video_ids, key)
+
+    click.echo(write_report(folder, output, split, timelines))

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memfeat.errors import RunError, short_repr
 from memfeat.metrics import paired_differences
 from memfeat.report.videos import Frame
 from memfeat.runs import PREDICTIONS, Calibration, Predictions, Run, read_folds, read_predictions
+from memfeat.runs.files import RECOVER
 
-DIGITS = 6  # of scores in the page
+DIGITS = 6  # significant ones, of scores in the page
 MOST_DRAWN = 100_000_000  # values of videos that resamples draw, so that a page takes no minutes
 
 
@@ -64,11 +66,22 @@ class System:
         return read_folds(self.run.folder).of(self.predictions.video_id).group
 
     def by_seed(self) -> list[NDArray[np.float64]]:
-        """Read each seed's predictions of its videos, (videos,) each."""
+        """Read each seed's predictions of its videos, (videos,) each.
+
+        Raises:
+            RunError: some are missing or damaged.
+        """
         if not self.members:
             return [self.predictions.prediction]
         ids = self.predictions.video_id
-        return [read_predictions(each / PREDICTIONS).of(ids).prediction for each in self.members]
+        found = []
+        for member in self.members:
+            path = member / PREDICTIONS
+            own = read_predictions(path)
+            if missing := sorted(set(ids).difference(own.video_id)):
+                raise RunError(f"{path} is damaged: it lacks {short_repr(missing[0])}; {RECOVER}")
+            found.append(own.of(ids).prediction)
+        return found
 
 
 def on_shared_videos(systems: Sequence[System]) -> list[System]:
@@ -176,5 +189,4 @@ def script_hash(script: str) -> str:
 
 
 def _short(values: NDArray[np.float64]) -> list[float]:
-    rounded: list[float] = np.round(values, DIGITS).tolist()
-    return rounded
+    return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]

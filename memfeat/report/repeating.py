@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from memfeat.config import TrainConfig
-from memfeat.models import AGGREGATORS, HEADS
+from memfeat.models import AGGREGATORS, HEADS, Aggregator, Head, resolve_model_options
+from memfeat.registry import Registry
 from memfeat.runs import Run
 
 _FIRST = ("manifest", "cache", "aggregator", "head", "seeds")
@@ -57,20 +58,25 @@ def _flags(config: TrainConfig) -> Iterator[str]:
 
 def _options(config: TrainConfig) -> str:
     """Return the options that models have beside their usual ones, as a pipeline file."""
-    chosen = [
-        *((f"aggregators.{name}", AGGREGATORS.get(name).Options) for name in config.aggregator),
-        (f"heads.{config.head}", HEADS.get(config.head).Options),
-    ]
-    lines: dict[str, None] = {}
-    for table, options in chosen:
-        kind, _, name = table.partition(".")
-        given: Mapping[str, Any] = getattr(config, kind).get(name, {})
-        usual = options().model_dump(mode="json")
-        own = options(**given).model_dump(mode="json")
-        changed = {key: value for key, value in own.items() if value != usual[key]}
-        if changed:
-            lines |= dict.fromkeys([f"[train.{table}]", *map(_toml, changed.items())])
+    lines: list[str] = []
+    for name in dict.fromkeys(config.aggregator):
+        given = config.aggregators.get(name, {})
+        lines += _changed(f"aggregators.{name}", *_resolved(AGGREGATORS, name, given))
+    given = config.heads.get(config.head, {})
+    lines += _changed(f"heads.{config.head}", *_resolved(HEADS, config.head, given))
     return "\n".join(lines)
+
+
+def _resolved(
+    registry: Registry[type[Aggregator]] | Registry[type[Head]], name: str, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    own, usual = (resolve_model_options(registry, name, each) for each in (given, {}))
+    return own.model_dump(mode="json"), usual.model_dump(mode="json")
+
+
+def _changed(table: str, own: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    changed = {key: value for key, value in own.items() if value != usual[key]}
+    return [f"[train.{table}]", *map(_toml, changed.items())] if changed else []
 
 
 def _toml(item: tuple[str, Any]) -> str:

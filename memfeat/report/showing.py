@@ -7,6 +7,8 @@ from typing import Any
 from memfeat.report.exploring import Exploration, System, differences_of
 from memfeat.report.scatter import scatter
 from memfeat.report.videos import (
+    MOST_IN_PAGE,
+    MOST_PICTURES,
     Frame,
     GalleryVideo,
     extremes,
@@ -64,7 +66,8 @@ def explored(
     frames: dict[str, dict[str, Frame]] = {}
     galleries = []
     manifests = {each.manifest: known_records(each.manifest) for each in shown}
-    for name in dict.fromkeys(each.system.videos for each in shown):
+    sets = list(dict.fromkeys(each.system.videos for each in shown))
+    for name in sets:
         own = [each for each in shown if each.system.videos == name]
         records, _ = manifests[own[0].manifest]
         in_gallery = [
@@ -73,7 +76,8 @@ def explored(
             for indices in extremes(each.system.predictions, each.count)
             for index in indices
         ]
-        wanted = first_shown(own[0].system.predictions, in_gallery)
+        most = min(MOST_PICTURES, MOST_IN_PAGE // len(sets))
+        wanted = first_shown(own[0].system.predictions, in_gallery, most)
         frames[name] = frames_of(records, wanted, in_gallery)
     for each in shown:
         if not each.count or not each.system.predictions.video_id:

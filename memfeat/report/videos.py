@@ -19,7 +19,8 @@ from memfeat.runs import Predictions
 from memfeat.storage import Location
 
 SHOWN = 6  # videos of a gallery
-MOST_PICTURES = 150  # of one set of videos, in a page
+MOST_PICTURES = 150  # of one set of videos
+MOST_IN_PAGE = 450  # pictures, of all sets together
 SECONDS = 2.0  # of a video outside of the galleries, out of which its frame is drawn
 DECODERS = 2
 _LONGEST_SIDE, _THUMBNAIL = 400, 160  # pixels of a picture in a gallery, and elsewhere
