@@ -125,3 +125,9 @@ def resident(pid: int | None = None) -> int:
     """Bytes of memory that a process, or this one, now holds."""
     pages = Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def proportional(pid: int | None = None) -> int:
+    """Bytes of memory that a process, or this one, has; of what it shares, its share."""
+    lines = Path(f"/proc/{pid or os.getpid()}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))

@@ -24,6 +24,7 @@ from memfeat.storage import format_rows
 from memfeat.storage.names import VIDEO_SUFFIXES
 
 PAGE = Path(__file__).with_name("page")
+COLOURS = PAGE.parents[1] / "templates/colours.css"  # those of the report
 MOST_COMPARED = 6
 LONGEST_NAME = 255  # characters
 Name = Annotated[str, Query(min_length=1, max_length=LONGEST_NAME, description="of the file")]
@@ -109,8 +110,14 @@ def create_app(
 
 def _pages() -> APIRouter:
     router = APIRouter()
-    for name in ("", "page.js", "page.css", "icon.svg"):
-        path = PAGE / (name or "page.html")
+    for path in (
+        PAGE / "page.html",
+        PAGE / "page.js",
+        PAGE / "page.css",
+        PAGE / "icon.svg",
+        COLOURS,
+    ):
+        name = "" if path.suffix == ".html" else path.name
         router.add_api_route(f"/{name}", lambda path=path: FileResponse(path), methods=["GET"])
     return router
 

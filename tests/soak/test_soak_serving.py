@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mutating import mutants
-from processes import descendants, resident
+from processes import descendants, proportional
 from test_serving import ended, send, served
 from trials import trials
 
@@ -25,7 +25,7 @@ def test_the_server_stays_small_and_every_upload_is_answered(studied, tmp_path, 
             found = ended(client, send(client, content).json()["id"])
             states[found["state"]] += 1
             is_right = number % 4 or found["prediction"]["score"] == right
-            used = sum(map(resident, [None, *descendants()]))
+            used = sum(map(proportional, [None, *descendants()]))
             largest = max(largest, used)
             left = len(list((tmp_path / "up").iterdir()))
             row.count(lost=not is_right, unreadable=left, uncaught=used > MOST)
