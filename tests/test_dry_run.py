@@ -18,6 +18,7 @@ caches = ["cache"]
 aggregators = ["avg"]
 heads = ["linear"]
 baselines = ["ridge"]
+scorers = ["vitmem"]
 rows = [{{ cache = "efficientnet-lite0", aggregator = "avg", head = "linear" }}]
 [ablation.recipes.cache]
 encoder = "efficientnet-lite0"
@@ -102,6 +103,7 @@ def test_ablation_tells_what_each_row_lacks(home):
     assert lacking["efficientnet-lite0 avg+linear"] == [str(home / "efficientnet-lite0")]
     (made,) = [each for each in plan["extract"] if each["cache"].endswith("lite0")]
     assert len(made["pending"]) == 28
+    assert f"memfeat predict vitmem {home}/m.csv -o " in plan["missing_scores"]["vitmem"]
     assert not (home / "grid").exists()
     shown = ok(*command, "--dry-run").stdout
     assert "cache avg+linear       2 models to train, 0 finished\n" in shown

@@ -8,6 +8,7 @@ from memfeat.ablation.grid import Cell, reported_split
 from memfeat.ablation.progress import model_folders
 from memfeat.ablation.recipes import caches_of
 from memfeat.ablation.running import require_same_settings
+from memfeat.ablation.scorers import missing_scores
 from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import RunError
 from memfeat.manifest import Split, VideoRecord
@@ -52,7 +53,11 @@ def plan_grid(config: AblationConfig, cells: Sequence[Cell]) -> dict[str, Any]:
         for cell in cells
     ]
     split = reported_split(config, cells)
-    return {"table": str(table_path(config.run, ABLATION, split)), "rows": rows}
+    return {
+        "table": str(table_path(config.run, ABLATION, split)),
+        "rows": rows,
+        "missing_scores": missing_scores(config, cells[0].config.manifest),
+    }
 
 
 def _videos(splits: Mapping[Split, int], folds: int) -> dict[str, int]:

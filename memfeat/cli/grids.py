@@ -177,6 +177,8 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
         missing = ", ".join(row["missing_caches"])
         left = f"{row['models_to_train']} models to train, {row['models_finished']} finished"
         click.echo(f"{row['name']:<22} {left}" + (f"; there is no {missing}" if missing else ""))
+    for name, why in plan["missing_scores"].items():
+        click.echo(f"{name:<22} {why}")
 
 
 def _make_caches(requests: Iterable["CacheRequest"]) -> dict[Location, str]:
