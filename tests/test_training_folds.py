@@ -331,11 +331,13 @@ def test_the_commands_say_between_folds_and_take_such_a_run(home):
     assert "in more than one split" in shown.stderr  # groups of the test split
     run = Run.load("run")
     evaluated = json.loads(invoke("evaluate", "run", "--json").stdout)["metrics"]
+    assert "interval over groups of videos" in invoke("evaluate", "run").stdout
     for name in ("n", "srocc", "mse"):
         assert evaluated["folds"][name] == pytest.approx(run.metrics["folds"][name], abs=1e-6)
     page = Path(invoke("report", "run").stdout.strip()).read_text()
     assert "between folds" in page
     invoke("submission", "run", "--layout", "2021", "-o", "run.csv")
+    assert "4 folds by group: a video in one is" in Path("run.csv.sources.txt").read_text()
     found = dict(csv.reader(Path("run.csv").read_text().splitlines()))
     parts = [Run.load(f"run/fold-{n}").predictions().of(list(found)) for n in range(1, 5)]
     mean = np.mean([part.prediction for part in parts], axis=0)

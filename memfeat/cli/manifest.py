@@ -28,7 +28,7 @@ HELP = """Convert a dataset's own label files, in folder SRC, to a manifest.
 
 Videos are found by their stem, whatever their folder and suffix. Videos without a file, and files
 that no label names, are left out and counted. A format without splits gets ours: 14 : 3 : 3, by a
-random draw that depends on --seed and the videos' names alone.
+random draw that depends on --seed and names alone, and keeps groups whole.
 
 FORMAT is one of these; its first target is the default:
 

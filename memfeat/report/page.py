@@ -229,9 +229,8 @@ def _curves(run: Run, name: str) -> tuple[Picture, ...]:
     histories = run.histories()
     if not histories:
         return ()
-    words = (
-        f"Learning curves of {name}: mean absolute error after each epoch of {len(histories)} seeds"
-    )
+    count = len(histories)
+    words = f"Learning curves of {name}: mean absolute error after each epoch of {count} models"
     figure = learning_curves(histories)
     return (Picture(Markup(inline_svg(figure, words, "curves")), name),)  # noqa: S704
 

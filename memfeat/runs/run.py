@@ -249,6 +249,11 @@ class Run:
         datasets = self.provenance.get("datasets") or [NO_SOURCE]
         lines = list(dict.fromkeys(f"features: {spec.describe()}" for spec in self.specs))
         lines.append(f"scores: {', '.join(datasets)}")
+        if self.config.folds:
+            lines.append(
+                f"{self.config.folds} folds by {self.config.group}: a video in one is scored by "
+                "the model that did not see it, any other by the mean over all"
+            )
         if self.config.shuffle_labels:
             lines.append("CONTROL: trained on shuffled scores, so that nothing could be learnt")
         return lines
