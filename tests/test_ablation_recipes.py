@@ -46,6 +46,17 @@ def test_a_recipe_goes_before_what_all_caches_share():
     assert "--encoder i3d --weights 'my files/k.pt' --cache c/k" in request.command
 
 
+def test_a_recipe_of_texts_names_them_beside_frames_that_share_its_settings():
+    recipe = {"encoder": "text/ViT-B-32", "text": ["caption", "my t.csv:title"]}
+    both = (AblationRow(cache=("x", "k"), aggregator="avg", head="linear"),)
+    config = AblationConfig(title="t", run="r", cache_root="c", rows=both, recipes={"k": recipe})
+    frames, texts = requests(config, sampler="stride:2")
+    assert (frames.extract.text, frames.extract.sampler) == ((), "stride:2")
+    assert texts.extract.text == ("caption", "my t.csv:title")
+    assert texts.command.endswith("--cache c/k")
+    assert "--text caption --text 'my t.csv:title'" in texts.command
+
+
 def test_finetuned_weights_come_from_a_run_of_the_grids_own():
     recipe = {"encoder": "i3d", "finetune": "f.toml"}
     config = AblationConfig(

@@ -16,6 +16,7 @@ from memfeat.datasets.demo import (
     DEMO_B,
     DEMOS,
     SALIENCE,
+    WORDS,
     DemoSettings,
     Script,
     demo_records,
@@ -103,6 +104,17 @@ def test_the_noise_is_normal_of_the_stated_size_and_scores_stay_in_range(scripts
 def test_a_perfect_model_would_reach_a_rank_correlation_of_about_0_9(name, request):
     pairs = [(script.noise_free_score, script.score) for script in request.getfixturevalue(name)]
     assert stats.spearmanr(*zip(*pairs, strict=True)).statistic == pytest.approx(0.9, abs=0.02)
+
+
+def test_captions_name_what_is_shown_and_say_that_they_are_made_up(scripts):
+    assert set(WORDS) == {*SALIENCE, *BACKGROUNDS}
+    assert len(set(WORDS.values())) == len(WORDS)
+    for script, record in zip(scripts, demo_records(Path("data")), strict=False):
+        assert record.caption == " | ".join(script.captions)
+        assert all(caption.startswith("made up: ") for caption in script.captions)
+        shown = {shot.photo for shot in (*script.backgrounds, *script.moments)}
+        for photo, words in WORDS.items():
+            assert (words in record.caption) == (photo in shown), (photo, record.caption)
 
 
 def test_moments_do_not_overlap_and_may_fall_anywhere(scripts):

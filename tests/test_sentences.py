@@ -1,12 +1,24 @@
 """Models of sentence-transformers, against that library's own vectors; `make test-extras`."""
 
 import importlib.util
+import json
+import multiprocessing
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+from extracting import files
 
+from memfeat.cli import main
+from memfeat.config import ExtractConfig
+from memfeat.datasets.demo import DemoSettings
+from memfeat.datasets.rendering import render_demo
 from memfeat.encoders import create_text_encoder
+from memfeat.extraction import extract
+from memfeat.manifest import read_manifest
 
 pytestmark = [
     pytest.mark.skipif(
@@ -47,3 +59,48 @@ def test_a_folder_is_a_model_of_any_name(tmp_path: Path, library):
     mine = create_text_encoder("sentence/mine", str(folder))
     assert (mine.weights, mine.trained_on) == ("file:mine", "not stated: a folder")
     assert mine.weights_sha256 == create_text_encoder(MINILM).weights_sha256
+
+
+def extract_captions(cache: Path, manifest: Path, wait: float = 0.0) -> None:
+    config = ExtractConfig(
+        manifest=manifest,
+        cache=cache,
+        encoder=MINILM,
+        text=("caption",),
+        batch_size=16,
+        videos_per_shard=4,
+        device="cpu",
+    )
+    extract(read_manifest(manifest), config, on_video=lambda _: time.sleep(wait))
+
+
+def test_the_demos_grid_has_frames_captions_both_and_their_average(tmp_path: Path, monkeypatch):
+    small = DemoSettings(name="small", clips={"train": 12, "dev": 6, "test": 8})
+    render_demo(tmp_path / "m.csv", tmp_path / "clips", settings=small)
+    pipeline = Path("pipelines/demo-text.toml").absolute()
+    monkeypatch.chdir(tmp_path)
+    flags = ["--manifest", "m.csv", "--cache-root", "cache", "--run", "grid", "--seeds", "0-1"]
+    more = ["--max-epochs", "2", "--bootstrap", "50", "--device", "cpu", "--extract", "--json"]
+    result = CliRunner().invoke(main, ["ablation", str(pipeline), *flags, *more])
+    assert result.exit_code == 0, result.output
+    found = {row["name"]: row for row in json.loads(result.stdout)["rows"]}
+    both = "efficientnet-lite0 + captions bigru,avg+mlp"
+    for name in ("efficientnet-lite0 bigru+mlp", "captions avg+mlp", both):
+        assert len(found[name]["srocc_interval"]) == 2
+    assert len(found["frames and captions averaged"]["srocc_interval"]) == 2
+    kills = 0
+    for wanted in (0, 3):
+        arguments = (Path("killed"), Path("m.csv"), 0.05)
+        process = multiprocessing.get_context("fork").Process(
+            target=extract_captions, args=arguments
+        )
+        process.start()
+        while len(list(Path("killed").glob("shard-*"))) < wanted and process.is_alive():
+            time.sleep(0.005)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills == 2
+    extract_captions(Path("killed"), Path("m.csv"))
+    extract_captions(Path("whole"), Path("m.csv"))
+    assert files(Path("killed")) == files(Path("whole"))

@@ -19,6 +19,9 @@ therefore ranks videos fairly and yet misses the scores:
 
 The noise is sized so that a perfect model reaches a rank correlation of about 0.9.
 
+A clip's captions are made up from its script, and say so. They name the moments as well, so they
+tell as much of the score as the frames do, and more directly.
+
 Roles and saliences are made up, not measured: these are nobody's memories. All splits of both
 datasets share the same photographs, so the demos show that the machinery works, and nothing about
 people or about content not seen before.
@@ -34,7 +37,7 @@ from pydantic import Field
 
 from memfeat.config import Settings, Split
 from memfeat.errors import MemfeatError
-from memfeat.manifest import VideoRecord
+from memfeat.manifest import CAPTIONS, VideoRecord
 
 SALIENCE = {
     "coffee.png": 0.2,
@@ -59,6 +62,29 @@ BACKGROUNDS = (
     "page.png",
     "text.png",
 )
+
+WORDS = {
+    "coffee.png": "a cup of coffee",
+    "flower.jpg": "a flower",
+    "motorcycle_left.png": "a motorcycle",
+    "rocket.jpg": "a rocket",
+    "retina.jpg": "a retina",
+    "chelsea.png": "a cat",
+    "astronaut.png": "an astronaut",
+    "brick.png": "a wall of bricks",
+    "camera.png": "a man with a camera",
+    "cell.png": "a living cell",
+    "china.jpg": "a temple",
+    "coins.png": "coins",
+    "grass.png": "grass",
+    "gravel.png": "gravel",
+    "hubble_deep_field.jpg": "galaxies",
+    "ihc.png": "tissue under a microscope",
+    "moon.png": "the surface of the moon",
+    "page.png": "a printed page",
+    "text.png": "lines of text",
+}
+MADE_UP = "made up: "  # what each caption begins with
 
 
 class DemoSettings(Settings):
@@ -139,6 +165,14 @@ class Script(NamedTuple):
     noise_free_score: float
     score: float
 
+    @property
+    def captions(self) -> list[str]:
+        """What the clip shows: the photographs behind, and those that are cut in."""
+        behind = ", then ".join(WORDS[shot.photo] for shot in self.backgrounds)
+        struck = " and ".join(WORDS[shot.photo] for shot in self.moments)
+        shown = [f"slow views of {behind}", *([f"{struck} for a moment"] if struck else [])]
+        return [MADE_UP + caption for caption in shown]
+
 
 def write_script(index: int, settings: DemoSettings = DEMO) -> Script:
     """Return the script of clip `index`, which follows from the index and the settings alone.
@@ -175,6 +209,7 @@ def demo_records(videos_folder: Path, settings: DemoSettings = DEMO) -> tuple[Vi
             split=script.split,
             dataset=settings.dataset,
             noise_free_score=script.noise_free_score,
+            caption=CAPTIONS.join(script.captions),
         )
         for script in scripts
     )
