@@ -128,6 +128,14 @@ def test_a_long_text_is_cut_into_windows_that_begin_in_the_middle_of_the_one_bef
         " ".join(WORDS[:10])
     ]
     assert windows((Cue(" \n "),), encoder) == []
+    rare = "antidisestablishmentarianism"  # of six tokens
+    assert encoder.count_tokens(rare) == 6
+    uneven = windows((Cue(f"{' '.join(WORDS[:7])} {rare} {rare} one"),), encoder)
+    assert [cue.text for cue in uneven] == [
+        " ".join(WORDS[:7]),
+        f"{' '.join(WORDS[3:7])} {rare}",
+        f"{rare} one",
+    ]
     pieces = windows((Cue("x" * 95),), encoder)  # writing without spaces
     assert all(encoder.count_tokens(piece.text) <= 40 for piece in pieces)
     assert sum(piece.text.count("x") for piece in pieces) >= 95
@@ -170,8 +178,8 @@ def test_a_folder_has_a_file_a_video_under_any_spelling_of_its_number(here, enco
     assert short["7"].pts_seconds.tolist() == [1.5]
     assert short.spec.max_seconds == 60
     (folder / "big.txt").write_bytes(b"")
-    os.truncate(folder / "big.txt", (1 << 24) + 1)
-    with pytest.raises(VideoError, match="16777217 bytes") as caught:
+    os.truncate(folder / "big.txt", (1 << 22) + 1)
+    with pytest.raises(VideoError, match="4194305 bytes") as caught:
         read_text(folder / "big.txt")
     assert caught.value.reason == "too_large"
 

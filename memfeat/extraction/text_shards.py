@@ -37,13 +37,15 @@ def windows(part: Part, encoder: TextEncoder, max_seconds: float | None = None) 
     found: list[Cue] = []
     start = stop = tokens = 0
     while stop < len(words):
+        before = stop
         while stop < len(words) and (
             stop == start or tokens + count_tokens(words[stop].text) <= encoder.most_tokens
         ):
             tokens += count_tokens(words[stop].text)
             stop += 1
-        text = " ".join(word.text for word in words[start:stop])
-        found.append(Cue(text, words[start].seconds))
+        if stop > before:  # or a long word has to wait for more room
+            text = " ".join(word.text for word in words[start:stop])
+            found.append(Cue(text, words[start].seconds))
         start += max(1, (stop - start) // 2)
         tokens = sum(count_tokens(word.text) for word in words[start:stop])
     return found

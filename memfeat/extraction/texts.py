@@ -14,7 +14,7 @@ from memfeat.storage.names import stem_key
 
 ID_COLUMNS = ("video_id", "video", "id")
 SUFFIXES = (".srt", ".vtt", ".txt")  # of several files of a video the first counts
-MOST_BYTES = 1 << 24  # of a file
+MOST_BYTES = 1 << 22  # of a file; a day of speech
 TABLE = re.compile(r"(.+\.(?:csv|tsv|jsonl))(?::([^/\\]+))?", re.IGNORECASE)
 TIMES = re.compile(r"\s*(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)\s*-->")
 MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")  # of VTT and HTML, and of subtitles' positions
