@@ -68,8 +68,8 @@ def test_dropped_clips_get_scores_play_with_their_timelines_and_are_compared(add
     (score, *_) = [row.locator("[data-label=score]").inner_text() for row in rows]
     assert score.startswith("0.")
     rows[0].get_by_role("button", name="Show").click()
-    title = page.locator("#shown-title")
-    assert title.inner_text() == NAMES[0]
+    page.wait_for_selector("#shown-title:not(:empty)")
+    assert page.locator("#shown-title").inner_text() == NAMES[0]
     assert page.evaluate("document.activeElement.id") == "shown-title"
     assert score in page.locator("#verdict").inner_text()
     assert page.locator("#picture").evaluate("each => each.decode().then(() => each.naturalWidth)")
