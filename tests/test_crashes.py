@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from clips import numbered_clip, numbers_in
 from crashing import crashing_decoders
-from memfeat.report.worst import worst_videos
 
 from memfeat.errors import VideoError
 from memfeat.finetuning.clips import check_videos, clips_at, clips_in_order
 from memfeat.manifest import Manifest, VideoRecord
 from memfeat.planning import sample_lengths
 from memfeat.prediction import frames_at
-from memfeat.runs import Predictions
+from memfeat.report.videos import frames_of
 
 NAMES = ("a", "crash", "hang", "b")
 REASONS = {"crash": "crash", "hang": "timeout"}
@@ -38,20 +36,14 @@ def test_plan_counts_it_as_unreadable(records):
 
 
 def test_report_shows_the_others(records):
-    predictions = Predictions(
-        video_id=NAMES,
-        split=("dev",) * 4,
-        score=np.array([0.5] * 4),
-        prediction=np.array([0.9, 0.8, 0.75, 0.7]),
-    )
     with crashing_decoders():
-        worst = worst_videos(predictions, "dev", {each.video_id: each for each in records})
-    assert [(each.video_id, bool(each.picture), each.missing) for each in worst] == [
-        ("a", True, ""),
-        ("crash", False, "crash"),
-        ("hang", False, "timeout"),
-        ("b", True, ""),
-    ]
+        frames = frames_of({each.video_id: each for each in records}, NAMES, whole=("a", "hang"))
+    assert {name: (bool(each.thumbnail), each.missing) for name, each in frames.items()} == {
+        "a": (True, ""),
+        "crash": (False, "crash"),
+        "hang": (False, "timeout"),
+        "b": (True, ""),
+    }
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_url_that_names_nothing_or_holds_a_password_is_refused(text):
     "arguments",
     [
         ["train", "--run", "s3://b/run"],
-        ["predict", "s3://b/run", "clip.mp4"],
+        ["predict", "runs/mine", "clip.mp4", "-o", "s3://b/scores.csv"],
         ["cache", "import", "x.npz", "-o", "s3://b/cache", "--name", "x"],
         ["manifest", "from", "videomem", "data", "-o", "s3://b/m.csv"],
     ],
