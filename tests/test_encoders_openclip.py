@@ -177,9 +177,9 @@ def last_layer(model: Any) -> tuple[Tensor, Tensor | float]:
     ("name", "dim", "activation", "asked"),
     [
         ("RN50", 2048, "relu", "auto"),
-        ("convnext_tiny", 768, "gelu", "auto"),
+        pytest.param("convnext_tiny", 768, "gelu", "auto", marks=pytest.mark.extras),
         ("PE-Core-T-16-384", 192, "gelu", "auto"),
-        ("coca_ViT-B-32", 512, "gelu", "gelu"),
+        pytest.param("coca_ViT-B-32", 512, "gelu", "gelu", marks=pytest.mark.extras),
     ],
 )
 @torch.no_grad()

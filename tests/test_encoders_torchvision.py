@@ -40,7 +40,7 @@ def given_to_the_classifier(model: Any, clips: Tensor, record: Any) -> Tensor:
     ("name", "dim", "size"),
     [
         ("r3d_18", 512, 112),
-        ("s3d", 1024, 224),
+        pytest.param("s3d", 1024, 224, marks=pytest.mark.extras),
         pytest.param("r2plus1d_18", 512, 112, marks=pytest.mark.extras),
         pytest.param("mvit_v2_s", 768, 224, marks=pytest.mark.extras),
         pytest.param("swin3d_t", 768, 224, marks=pytest.mark.extras),
@@ -76,6 +76,7 @@ def test_a_file_may_have_any_number_of_classes(tmp_path):
     torch.testing.assert_close(encoder.encode(clips), expected, atol=3e-6, rtol=0)
 
 
+@pytest.mark.extras
 def test_weights_by_tag_are_taken_from_torchs_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     assert encoder_tags(SMALL) == ("KINETICS400_V1",)

@@ -84,6 +84,7 @@ def test_vitmem_rates_frames_as_its_authors_transforms_and_network_do(clip, weig
     np.testing.assert_allclose(found.effects, found.score - np.array(without), atol=1e-12)
 
 
+@pytest.mark.extras
 def test_several_videos_are_rated_in_order_and_as_each_alone(clip, weights, tmp_path):
     short = numbered_clip(tmp_path / "short.mp4", 2)
     (tmp_path / "broken.mp4").write_text("no video")
@@ -100,6 +101,7 @@ def test_several_videos_are_rated_in_order_and_as_each_alone(clip, weights, tmp_
     assert [each.score for each in ranking] == sorted([first.score, last.score], reverse=True)
 
 
+@pytest.mark.extras
 def test_predict_says_that_images_are_rated_and_draws_each_frames_rating(clip, weights, tmp_path):
     command = ["predict", "vitmem", str(clip), "--weights", str(weights), "--device", "cpu"]
     picture = tmp_path / "t.svg"
@@ -134,6 +136,7 @@ ensembles = [{{ name = "both", members = ["avg+linear", "vitmem"] }}]
 """
 
 
+@pytest.mark.extras
 def test_a_grid_has_a_ready_scorer_as_a_row(weights, tmp_path, monkeypatch):
     truth = [0.5, 0.6, 0.3, 0.9, 0.4]
     lines = ["video_id,path,score,split,dataset"]
@@ -195,6 +198,7 @@ def test_resmem_is_an_encoder_whose_shape_is_known_without_it(monkeypatch):
         create_encoder("resmem", "random")
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(not HAS_RESMEM, reason="needs the package resmem: `make test-extras`")
 @pytest.mark.filterwarnings("ignore")
 def test_resmem_encodes_frames_as_its_last_layer_is_given_them(tmp_path):
@@ -213,6 +217,7 @@ def test_resmem_encodes_frames_as_its_last_layer_is_given_them(tmp_path):
     np.testing.assert_allclose(vectors.astype(np.float32), expected, atol=5e-4)  # float16's step
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(not HAS_RESMEM, reason="needs the package resmem: `make test-extras`")
 @pytest.mark.filterwarnings("ignore")
 def test_resmem_rates_frames_as_its_package_does(clip):

