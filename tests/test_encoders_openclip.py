@@ -132,7 +132,9 @@ def save_archive(model: Any, path: Path) -> str:
 # The feature
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-32-quickgelu"])
+@pytest.mark.parametrize(
+    "name", ["ViT-B-32", pytest.param("ViT-B-32-quickgelu", marks=pytest.mark.extras)]
+)
 def test_the_feature_is_open_clips_own_before_the_projection_with_quickgelu_under_either_name(
     name, clip, hub
 ):
@@ -176,7 +178,7 @@ def last_layer(model: Any) -> tuple[Tensor, Tensor | float]:
 @pytest.mark.parametrize(
     ("name", "dim", "activation", "asked"),
     [
-        ("RN50", 2048, "relu", "auto"),
+        pytest.param("RN50", 2048, "relu", "auto", marks=pytest.mark.extras),
         pytest.param("convnext_tiny", 768, "gelu", "auto", marks=pytest.mark.extras),
         ("PE-Core-T-16-384", 192, "gelu", "auto"),
         pytest.param("coca_ViT-B-32", 512, "gelu", "gelu", marks=pytest.mark.extras),

@@ -61,6 +61,7 @@ def test_the_feature_of_16_frames_is_what_torchvisions_classifier_is_given(name,
     torch.testing.assert_close(encoder.encode(clips), expected, atol=3e-6, rtol=0)
 
 
+@pytest.mark.extras
 def test_a_file_may_have_any_number_of_classes(tmp_path):
     model = build(SMALL, seed=5)
     model.fc = nn.Linear(512, 7)

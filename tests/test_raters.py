@@ -61,6 +61,7 @@ def test_the_commands_know_every_rater():
     assert set(READY) == set(RATERS)
 
 
+@pytest.mark.extras
 def test_vitmem_rates_frames_as_its_authors_transforms_and_network_do(clip, weights):
     predictor = memfeat.load("vitmem", device="cpu", weights=weights)
     found = predictor.predict(clip)
