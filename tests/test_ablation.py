@@ -564,6 +564,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.extras
 def test_a_model_that_raises_or_kills_its_worker_fails_alone(home):
     script = home / "fatal.py"
     script.write_text(FATAL)

@@ -95,6 +95,7 @@ def test_what_shows_in_the_pixels_is_learnt(finished: FinetuneConfig) -> None:
     assert losses[best] == min(losses)
 
 
+@pytest.mark.extras
 def test_a_killed_run_goes_on_to_what_an_uninterrupted_one_gives(
     videos: Manifest, finished: FinetuneConfig, tmp_path: Path
 ) -> None:

@@ -273,6 +273,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): SECONDS.sub(b"", path.read_bytes()) for path in paths}
 
 
+@pytest.mark.extras
 def test_a_grid_on_ray_writes_what_the_local_engine_writes(home):  # noqa: F811
     written = {}
     for engine in ("local", "ray"):
@@ -304,6 +305,7 @@ def actors() -> list[int]:
     return found
 
 
+@pytest.mark.extras
 def test_actors_make_the_cache_that_this_process_makes_though_one_is_killed_half_way(
     clips, tmp_path
 ):
