@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from commands import told
 from fastapi.testclient import TestClient
-from processes import descendants, eventually, exists, start
+from processes import descendants, eventually, exists, start, struck
 
 import memfeat
 from memfeat.cli import main
@@ -58,8 +58,9 @@ def ended(client: TestClient, video: str) -> dict:
 
 @pytest.fixture(scope="module")
 def client(studied, tmp_path_factory):
-    with served(studied / "run", tmp_path_factory.mktemp("uploads")) as client:
-        client.folder = next(iter(tmp_path_factory.getbasetemp().glob("uploads*")))
+    uploads = tmp_path_factory.mktemp("uploads")
+    with served(studied / "run", uploads, most_waiting=64) as client:
+        client.folder = uploads
         yield client
 
 
@@ -199,8 +200,10 @@ HOSTILE = {
 
 def test_hostile_uploads_fail_by_themselves_and_leave_nothing(client, studied):
     whole = (studied / "v1.mp4").read_bytes()
-    damaged = {f"cut{n}.mp4": whole[: len(whole) * n // 8] for n in range(1, 8)}
-    damaged |= {f"flip{n}.mp4": whole[:n] + bytes(64) + whole[n + 64 :] for n in (0, 40, 200, 900)}
+    damaged = {f"cut{n}.mp4": whole[: len(whole) * n // 16] for n in range(1, 16)}
+    places = [len(whole) * n // 17 for n in range(17)]
+    damaged |= {f"flip{n}.mp4": whole[:n] + bytes(64) + whole[n + 64 :] for n in places}
+    assert len({**HOSTILE, **damaged}) == 40
     videos = {
         name: send(client, content, name).json()["id"]
         for name, content in {**HOSTILE, **damaged}.items()
@@ -322,6 +325,18 @@ def test_a_full_queue_says_so_and_videos_can_be_cancelled_at_any_time(
         kept = [each["id"] for each in client.get("/api/videos").json()]
         assert (len(kept), kept[-1], first in kept) == (4, last, False)
         assert list((tmp_path / "up").iterdir()) == []
+
+
+def test_a_decoder_that_is_killed_costs_nothing(studied, tmp_path, monkeypatch):
+    write_video(tmp_path / "long.mp4", np.zeros((160, 48, 64, 3), np.uint8), fps=25)
+    right = memfeat.load(studied / "run", device="cpu").predict(tmp_path / "long.mp4").score
+    with patient(studied, tmp_path / "up", monkeypatch) as (client, go, _):
+        video = send(client, (tmp_path / "long.mp4").read_bytes()).json()["id"]
+        with struck(tmp_path / "up" / video, 1, signal.SIGKILL) as killed:
+            assert eventually(lambda: killed)
+        go.set()
+        assert ended(client, video)["prediction"]["score"] == right
+    assert list((tmp_path / "up").iterdir()) == []
 
 
 def test_the_end_of_the_server_ends_the_work(studied, tmp_path, monkeypatch):
