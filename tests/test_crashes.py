@@ -55,6 +55,7 @@ def test_a_timeline_says_so(records, at, message):
         frames_at(records[at].path, [0.0])
 
 
+@pytest.mark.extras
 def test_finetuning_leaves_it_out(records):
     with crashing_decoders():
         checks = check_videos(records, None, 2, lambda *_: None)

@@ -157,6 +157,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached(good, tmp_path):
     assert Cache.open(tmp_path / "cache").usable() == ("good-a", "good-b")
 
 
+@pytest.mark.extras
 def test_a_decoder_that_crashes_or_hangs_twice_costs_its_video_alone(good, alone, tmp_path):
     deadly, endless = (numbered_clip(tmp_path / f"{name}.mp4", 900) for name in ("dead", "hang"))
     paths = {"good-a": good["good-a"], "deadly": deadly, "endless": endless, **good}

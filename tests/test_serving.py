@@ -327,6 +327,7 @@ def test_a_full_queue_says_so_and_videos_can_be_cancelled_at_any_time(
         assert list((tmp_path / "up").iterdir()) == []
 
 
+@pytest.mark.extras
 def test_a_decoder_that_is_killed_costs_nothing(studied, tmp_path, monkeypatch):
     write_video(tmp_path / "long.mp4", np.zeros((160, 48, 64, 3), np.uint8), fps=25)
     right = memfeat.load(studied / "run", device="cpu").predict(tmp_path / "long.mp4").score
