@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from socket import socketpair
-from threading import Thread
+from threading import RLock, Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ FETCH_POLL_SECONDS = 0.02
 
 _idle: list[Decoder] = []  # of earlier calls, to be used again
 _pools: list[FramePool] = []  # likewise, at most one
+_taking = RLock()  # held while a thread takes of these
 
 
 class DecodedFrames(NamedTuple):
@@ -318,10 +319,11 @@ class DecodedVideos(Iterator[DecodedFrames | DecodedVideo]):
 
 def start_decoders(number: int) -> None:
     """Start processes for a later `decode_ahead`, for instance while an encoder loads."""
-    for decoder in [decoder for decoder in _idle if not decoder.is_usable]:
-        _idle.remove(decoder)
-        decoder.close()
-    _idle.extend(Decoder() for _ in range(number - len(_idle)))
+    with _taking:
+        for decoder in [decoder for decoder in _idle if not decoder.is_usable]:
+            _idle.remove(decoder)
+            decoder.close()
+        _idle.extend(Decoder() for _ in range(number - len(_idle)))
 
 
 @contextmanager
@@ -355,11 +357,12 @@ def decode_ahead(
     """
     each = (lambda _: settings) if isinstance(settings, DecodeSettings) else settings.__getitem__
     shape = PoolShape.of_frames(each(0).size, decoders)
-    pool = _pools.pop() if _pools else None
+    with _taking:
+        pool = _pools.pop() if _pools else None
+        start_decoders(decoders)
+        chosen = [_idle.pop() for _ in range(decoders)]
     if pool is None or pool.shape != shape:
         pool = FramePool(shape)
-    start_decoders(decoders)
-    chosen = [_idle.pop() for _ in range(decoders)]
     with Fetcher(records) as fetcher:
         videos = DecodedVideos(
             fetcher, each, chosen, pool, time_limit=time_limit, most_open=most_open
