@@ -332,6 +332,9 @@ def test_the_commands_say_between_folds_and_take_such_a_run(home):
     run = Run.load("run")
     evaluated = json.loads(invoke("evaluate", "run", "--json").stdout)["metrics"]
     assert "interval over groups of videos" in invoke("evaluate", "run").stdout
+    assert evaluated["folds"]["groups"] == run.metrics["folds"]["groups"] == 10
+    of_dev = json.loads(invoke("evaluate", "run", "--split", "dev", "--json").stdout)["metrics"]
+    assert (of_dev["folds"]["n"], of_dev["folds"]["groups"]) == (6, None)
     for name in ("n", "srocc", "mse"):
         assert evaluated["folds"][name] == pytest.approx(run.metrics["folds"][name], abs=1e-6)
     page = Path(invoke("report", "run").stdout.strip()).read_text()
@@ -359,4 +362,6 @@ def test_new_videos_get_the_mean_of_all_models_with_an_interval_from_the_folds(h
         assert predicted[video_id].interval is not None
     packed = pack_run(run, home / "packed")
     assert "averages a model of each fold" in (packed / "README.md").read_text()
-    assert len(Run.load(packed).regressors()) == 4
+    handed_on = Run.load(packed)
+    assert len(handed_on.regressors()) == 4
+    assert evaluate_run(handed_on, *made) == evaluate_run(run, *made)

@@ -104,7 +104,7 @@ def evaluate_command(
     Scores cached videos with a trained run. Without options it repeats the run's own figures; with
     another dataset's manifest and cache it evaluates the run on that dataset.
     """
-    from memfeat.runs import IN_FOLDS, NO_SOURCE, Run
+    from memfeat.runs import IN_FOLDS, NO_SOURCE, Run, read_folds
 
     run = Run.load(run_folder)
     found = manifest_of(run, manifest)
@@ -117,7 +117,8 @@ def evaluate_command(
     evaluated = evaluate_run(run, features.tables, features.records)
     metrics = {name: value.as_dict() for name, value in evaluated.items()}
     if IN_FOLDS in metrics:
-        metrics[IN_FOLDS]["groups"] = run.metrics[IN_FOLDS]["groups"]
+        scored = [record.video_id for record in features.records if record.score is not None]
+        metrics[IN_FOLDS]["groups"] = read_folds(run.folder).of(scored).held_out.num_groups
     datasets = ", ".join(found.datasets) or NO_SOURCE
     sources = [*run.sources(), f"evaluated on scores: {datasets}"]
     if as_json:

@@ -20,18 +20,14 @@ from memfeat.errors import ConfigError, RemoteError, RunError
 from memfeat.runs.files import (
     CARD,
     CONFIG,
-    FAMILIAR,
-    HISTORY,
+    KEPT,
     METRICS,
-    MODEL,
     PREDICTIONS,
     PROVENANCE,
-    SPEC,
     SUMS,
     read_object,
     read_text,
 )
-from memfeat.runs.folds import FOLDS
 from memfeat.storage import (
     Location,
     Url,
@@ -45,10 +41,7 @@ from memfeat.storage import (
 )
 
 PACKED = ".zip"
-NAMES = (
-    *(CONFIG, SPEC, MODEL, HISTORY, FAMILIAR, PREDICTIONS, FOLDS, PROVENANCE, METRICS),
-    *(CARD, SUMS),
-)
+NAMES = (CONFIG, *KEPT, PREDICTIONS, CARD, SUMS)
 MEMBER = re.compile(rf"(seed-[0-9]+/)?(fold-[0-9]+/)?({'|'.join(map(re.escape, NAMES))})")
 MOST_BYTES = 1 << 32  # of a run: a model of a million weights has four million
 FETCHERS = 8  # threads

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 
 from memfeat.errors import RunError
 from memfeat.metrics import evaluate, group_indices
-from memfeat.runs.files import RECOVER, read_text
+from memfeat.runs.files import FOLDS, RECOVER, read_text
 from memfeat.runs.predictions import IN_FOLDS, Predictions, split_metrics
-
-FOLDS = "folds.csv"
 
 
 class Folds(NamedTuple):
@@ -42,6 +40,11 @@ class Folds(NamedTuple):
         found = [known.get(video_id, (0, "")) for video_id in video_ids]
         fold = np.array([number for number, _ in found], np.int64)
         return Folds(tuple(video_ids), fold, tuple(group for _, group in found))
+
+    @property
+    def held_out(self) -> "Folds":
+        """The rows of the videos that are in a fold."""
+        return self.of([self.video_id[at] for at in np.flatnonzero(self.fold)])
 
     @property
     def num_groups(self) -> int | None:
@@ -119,8 +122,7 @@ def fold_metrics(
     found = split_metrics(seeds, bootstrap=bootstrap, groups=own.group)
     metrics = {split: values.as_dict() for split, values in found.items()}
     chosen = seeds[0].scored(IN_FOLDS)
-    held_out = [seeds[0].video_id[at] for at in np.flatnonzero(chosen)]
-    metrics[IN_FOLDS]["groups"] = own.of(held_out).num_groups
+    metrics[IN_FOLDS]["groups"] = own.held_out.num_groups
     metrics[IN_FOLDS]["per_fold"] = [
         {"fold": number} | _figures(seeds, chosen & (own.fold == number))
         for number in range(1, folds.fold.max() + 1)

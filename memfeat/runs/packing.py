@@ -12,20 +12,13 @@ from memfeat.runs.fetching import is_packed, write_sums
 from memfeat.runs.files import (
     CARD,
     CONFIG,
-    FAMILIAR,
-    HISTORY,
-    METRICS,
-    MODEL,
+    KEPT,
     PREDICTIONS,
-    PROVENANCE,
-    SPEC,
     read_object,
 )
-from memfeat.runs.folds import FOLDS
 from memfeat.runs.run import Run
 from memfeat.storage import atomic_replace, write_atomically, write_json
 
-KEPT = (SPEC, MODEL, HISTORY, FAMILIAR, PROVENANCE, METRICS)
 CITATION = (
     "Agarla, M., Celona, L., Schettini, R. (2022). Predicting Video Memorability Using a Model "
     "Pretrained with Natural Language Supervision. MediaEval."
@@ -68,7 +61,7 @@ def _write_copy(run: Run, output: Path, predictions: bool) -> None:
     for folder in dict.fromkeys((run.folder, *run.members, *run.parts)):
         target = output / folder.relative_to(run.folder)
         target.mkdir(parents=True, exist_ok=True)
-        for name in (*KEPT, *((PREDICTIONS, FOLDS) if predictions else ())):
+        for name in (*KEPT, *([PREDICTIONS] if predictions else [])):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, target / name)
         config = read_object(folder / CONFIG)

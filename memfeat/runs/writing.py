@@ -11,6 +11,7 @@ from memfeat.config import FinetuneConfig, TrainConfig
 from memfeat.errors import RunError
 from memfeat.runs.files import (
     CONFIG,
+    FOLDS,
     HISTORY,
     METRICS,
     MODEL,
@@ -22,7 +23,6 @@ from memfeat.runs.files import (
     seed_folder,
 )
 from memfeat.runs.folds import (
-    FOLDS,
     Folds,
     fold_folder,
     fold_metrics,
