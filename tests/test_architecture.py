@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,24 @@ def test_imports_point_down_the_levels_that_the_documentation_draws():
         if LEVEL[used] >= LEVEL.get(room(path), MOST_LEVELS + 1)  # what is imported or run itself
     ]
     assert wrong == []
+
+
+def test_no_two_files_import_each_other_not_even_late():
+    def name(path: Path) -> str:
+        return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+    by_name = {name(path): path for path in FILES}
+    ordered = TopologicalSorter(
+        {
+            own: {
+                used
+                for used in imports(path)
+                if used in by_name and by_name[used].stem != "__init__"
+            }
+            for own, path in by_name.items()
+        }
+    )
+    ordered.prepare()  # raises CycleError, which names the circle
 
 
 def test_each_outside_library_has_one_door():

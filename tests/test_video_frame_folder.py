@@ -15,7 +15,6 @@ from memfeat.errors import VideoError
 from memfeat.extraction import encode_video
 from memfeat.extraction.pipeline import build_encoder
 from memfeat.prediction import VideoPrediction
-from memfeat.prediction.timeline import thumbnails_of
 from memfeat.video import open_reader
 
 
@@ -122,7 +121,7 @@ def test_a_dry_run_takes_a_folder_for_a_video_that_is_there(command):
 
 def test_a_timeline_of_a_folder_has_no_thumbnails(tmp_path):
     found = VideoPrediction(path=tmp_path, video_id="v", status="ok", score=0.5, sources=())
-    assert thumbnails_of(found) == {}
+    assert found.thumbnails() == {}
 
 
 def test_without_the_rate_extraction_says_what_is_missing(command):

@@ -8,9 +8,10 @@ from memfeat.cache.exporting import ExportSummary, export_features
 from memfeat.cache.folder import Cache
 from memfeat.cache.importing import ImportSummary, import_features
 from memfeat.cache.shard import MOST_COVERED
+from memfeat.cache.shared_table import SharedTable, shared_table
 from memfeat.cache.spec import INTERPOLATION, CacheSpec
 from memfeat.cache.status import CacheStatus, Repair, repair, same_sources, status_of, verify
-from memfeat.cache.table import FeatureTable, SharedTable, VideoFeatures, shared_table
+from memfeat.cache.table import FeatureTable, VideoFeatures
 from memfeat.cache.video import EncodedVideo, Rows, Status, VideoEntry, blocks_of
 from memfeat.cache.writing import ShardTarget, Spool, SpooledRows, shard_target, write_shard
 

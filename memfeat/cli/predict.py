@@ -211,10 +211,8 @@ class _Results:
         if self._frames:
             self._frames.add(prediction)
         if picture and prediction.score is not None:
-            from memfeat.prediction.timeline import draw_prediction
-
             try:
-                draw_prediction(prediction, picture)
+                prediction.draw(picture)
                 say_it(f"timeline: {picture}")
             except VideoError as error:  # it was there a moment ago
                 say_it(f"no timeline: {error}")

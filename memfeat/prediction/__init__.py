@@ -2,10 +2,11 @@
 
 from memfeat.prediction.clip import frames_at
 from memfeat.prediction.comparison import Comparison, Difference
+from memfeat.prediction.effects import FrameEffects
 from memfeat.prediction.inputs import Input, find_videos
 from memfeat.prediction.predictor import Predictor
 from memfeat.prediction.raters import RATERS, RatingPredictor, load_predictor
-from memfeat.prediction.results import ABOUT_WEIGHTS, FrameEffects, VideoPrediction
+from memfeat.prediction.results import ABOUT_WEIGHTS, VideoPrediction
 
 __all__ = [
     "ABOUT_WEIGHTS",

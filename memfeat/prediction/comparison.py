@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from memfeat.prediction.results import VideoPrediction, frames_that_matter
+from memfeat.prediction.effects import frames_that_matter
+from memfeat.prediction.results import VideoPrediction
 
 
 @dataclass(frozen=True)

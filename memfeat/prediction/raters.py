@@ -27,9 +27,10 @@ from memfeat.errors import ConfigError, EncoderError
 from memfeat.extraction import usual_decoders
 from memfeat.extraction.encoding import OnFrames
 from memfeat.manifest import VideoRecord
+from memfeat.prediction.effects import FrameEffects
 from memfeat.prediction.inputs import Input
 from memfeat.prediction.predictor import Predictor
-from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.results import VideoPrediction
 from memfeat.prediction.scorer import AnyRun
 from memfeat.prediction.videos import VideoPredictor
 from memfeat.registry import Registry

@@ -1,4 +1,4 @@
-"""The prediction for one video: score, how far to trust it, attention weights, frames' effects."""
+"""The prediction for one video: score, how far to trust it, attention weights, and its picture."""
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -6,68 +6,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memfeat.cache import Status
 from memfeat.errors import RemoteError, VideoError
+from memfeat.prediction.effects import FrameEffects
 from memfeat.storage import Location
 
-SHOWN = 3  # frames of a video that raise its score most, and that lower it most
 ABOUT_WEIGHTS = (
     "a weight is the model's own number for a frame, which may be negative, and they sum to "
     "anything; what a frame does to the score is its effect"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class FrameEffects:
-    """What each frame of one video does to its score, found by leaving it out.
-
-    With several streams, frames are those of the first. What is left out at a time is then a
-    stretch of time in all streams, as long as the stream with the fewest rows can resolve, and all
-    frames in it share its effect.
-
-    Attributes:
-        pts_seconds: float64 (time,), when each frame appears.
-        weights: float64 (time,), as in `VideoPrediction`.
-        effect: float64 (time,), the score of all frames minus the score without this one: positive
-            where the frame raises the score. None where undefined.
-        effect_undefined: why `effect` is None, or else None.
-        window: the most consecutive frames that were left out at a time, and share one effect. It
-            is above 1 for clips of more than `MAX_VARIANTS` frames.
-        score, score_std, sources: as in `VideoPrediction`.
-        ratings: float64 (time,), each frame's own score, of a ready scorer that rates frames.
-    """
-
-    pts_seconds: NDArray[np.float64]
-    weights: NDArray[np.float64] | None
-    effect: NDArray[np.float64] | None
-    effect_undefined: str | None
-    window: int
-    score: float
-    score_std: float | None
-    sources: tuple[str, ...]
-    ratings: NDArray[np.float64] | None = None
-
-
-def frames_that_matter(timeline: FrameEffects) -> list[str]:
-    """Say at which times the frames are that raise or lower a score most."""
-    effects = timeline.effect
-    if effects is None:
-        return [timeline.effect_undefined or "the effect of its frames is not defined"]
-    order = np.argsort(effects)
-    lines = []
-    for word, frames, sign in (("raised", order[::-1], 1), ("lowered", order, -1)):
-        strongest = [frame for frame in frames[:SHOWN].tolist() if sign * effects[frame] > 0]
-        moments = [
-            f"{timeline.pts_seconds[frame]:.2f} s ({effects[frame]:+.4f})" for frame in strongest
-        ]
-        if moments:
-            lines.append(f"{word} most by the frames at {', '.join(moments)}")
-    return lines
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -197,6 +150,58 @@ class VideoPrediction:
             "sources": list(self.sources),
         }
 
+    def heading(self, name: str | None = None) -> str:
+        """Return the video's name [its file's], fit for a heading, and whether it is whole."""
+        if name is None:
+            name = self.video_id if self.path is None else self.path.name
+        short = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
+        return short if self.status == "ok" else f"{short} ({self.status})"
+
+    def thumbnails(self) -> dict[int, NDArray[np.uint8]]:
+        """Decode the frames to show beneath the timeline: uint8 (height, width, 3) RGB by index.
+
+        There are none of a cached video, nor of a folder of frames, whose rate is not known here.
+
+        Raises:
+            VideoError: the video failed, or cannot be decoded again.
+        """
+        from memfeat.prediction.clip import frames_at  # noqa: PLC0415
+        from memfeat.prediction.strip import strip_indices  # noqa: PLC0415
+
+        if self.path is None or (isinstance(self.path, Path) and self.path.is_dir()):
+            return {}
+        found = self.timeline
+        times = {index: float(found.pts_seconds[index]) for index in strip_indices(found)}
+        pixels = frames_at(self.path, times.values())
+        return {index: pixels[time] for index, time in times.items()}
+
+    def draw(self, output: str | Path | BinaryIO, *, title: str | None = None) -> None:
+        """Draw the timeline with thumbnails, and what there is to say about the score.
+
+        Args:
+            output: a .png, .svg or .pdf file, or a stream for a PNG.
+            title: what the video is called [its file's name].
+
+        Raises:
+            VideoError: the video failed, or cannot be decoded again.
+            ConfigError: the output's name ends in none of .png, .svg and .pdf.
+            OSError: the output cannot be written.
+        """
+        from memfeat.prediction.timeline import draw_timeline  # noqa: PLC0415
+
+        found = self.timeline
+        said = [f"{self.status}: {self.message}"] if self.message else []
+        said += self.lines()
+        if found.weights is not None:
+            said.append(f"weights: {ABOUT_WEIGHTS}")
+        draw_timeline(
+            found,
+            self.thumbnails(),
+            Path(output) if isinstance(output, str) else output,
+            title=self.heading(title),
+            sources=[*said, *found.sources],
+        )
+
     def _repr_html_(self) -> str:
         """Show score, interval and timeline in a notebook."""
         title = f"<b>{escape(self.name)}</b>"
@@ -210,11 +215,9 @@ class VideoPrediction:
 
     def _picture(self) -> str:
         """Return the timeline as an element of a page; nothing if the video is gone."""
-        from memfeat.prediction.timeline import draw_prediction  # noqa: PLC0415
-
         picture = BytesIO()
         try:
-            draw_prediction(self, picture)
+            self.draw(picture)
         except (VideoError, RemoteError):
             return ""
         data = b64encode(picture.getvalue()).decode()

@@ -17,8 +17,9 @@ from memfeat.devices import resolve_device
 from memfeat.errors import RunError, VideoError
 from memfeat.prediction.cached import CachedVideos
 from memfeat.prediction.clip import MAX_VARIANTS, Clip
+from memfeat.prediction.effects import FrameEffects
 from memfeat.prediction.inputs import Input
-from memfeat.prediction.results import FrameEffects, VideoPrediction
+from memfeat.prediction.results import VideoPrediction
 from memfeat.prediction.run_models import RunModels, Scores
 from memfeat.prediction.trust import Unusual
 from memfeat.runs import Calibration, Run

@@ -14,8 +14,6 @@ from memfeat.prediction.timeline import (
     LEFT,
     WIDTH,
     draw_effect,
-    thumbnails_of,
-    title_of,
 )
 
 HEADING = 0.6  # inches, above each video
@@ -36,7 +34,7 @@ def draw_comparison(comparison: Comparison, output: Path | BinaryIO) -> None:
     if isinstance(output, Path):
         picture_format(output)
     ranking = comparison.ranking
-    frames = [thumbnails_of(prediction) for prediction in ranking]
+    frames = [prediction.thumbnails() for prediction in ranking]
     strips = [Strip.of(own) for own in frames]
     effects = [each.effects for each in ranking if each.effects is not None]
     largest = max((float(abs(own).max()) for own in effects), default=0.0)
@@ -49,7 +47,7 @@ def draw_comparison(comparison: Comparison, output: Path | BinaryIO) -> None:
             whole = figure.get_figheight()
             left, width = LEFT / WIDTH, STRIP_WIDTH / WIDTH
             score = f"predicted score {prediction.score:.3f}"
-            heading = f"{drawable(title_of(prediction))}: {score}"
+            heading = f"{drawable(prediction.heading())}: {score}"
             figure.text(
                 left,
                 (top - 0.3) / whole,

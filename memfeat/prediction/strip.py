@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from memfeat.figures.style import BLUE, MUTED, RULE, SMALL, VERMILION
-from memfeat.prediction.results import FrameEffects
+from memfeat.prediction.effects import FrameEffects
 
 STRIP_WIDTH, CONNECTORS = 8.85, 0.62  # inches; the second is the height of the lines to the axis
 GUTTER = 0.07  # inches between thumbnails

@@ -22,64 +22,14 @@ from memfeat.figures.style import (
     save,
     style,
 )
-from memfeat.prediction.clip import frames_at
-from memfeat.prediction.results import (
-    ABOUT_WEIGHTS,
-    FrameEffects,
-    VideoPrediction,
-    frames_that_matter,
-)
-from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges, strip_indices
+from memfeat.prediction.effects import FrameEffects, frames_that_matter
+from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges
 
 LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
 WIDTH = LEFT + STRIP_WIDTH + RIGHT
 HEADING, WEIGHTS, EFFECT = 0.72, 1.2, 1.55  # inches
 PAGE_WIDTH, PAGE_LEFT, PAGE_BELOW, PAGE_ABOVE = 4.3, 0.9, 0.3, 0.2  # inches, in an HTML page
 FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
-
-
-def draw_prediction(
-    prediction: VideoPrediction, output: Path | BinaryIO, *, title: str | None = None
-) -> None:
-    """Draw a video's timeline with its thumbnails, and what there is to say about its score.
-
-    Args:
-        prediction: of a video; one that was scored from a cache has no thumbnails.
-        output: as for `draw_timeline`.
-        title: what it is called [its file's name].
-
-    Raises:
-        VideoError: it failed, or cannot be decoded again.
-        ConfigError, OSError: as for `draw_timeline`.
-    """
-    found = prediction.timeline
-    said = [f"{prediction.status}: {prediction.message}"] if prediction.message else []
-    said += prediction.lines()
-    if found.weights is not None:
-        said.append(f"weights: {ABOUT_WEIGHTS}")
-    draw_timeline(
-        found,
-        thumbnails_of(prediction),
-        output,
-        title=title_of(prediction, title),
-        sources=[*said, *found.sources],
-    )
-
-
-def thumbnails_of(prediction: VideoPrediction) -> dict[int, NDArray[np.uint8]]:
-    """Decode the frames to show beneath a video's timeline, by index.
-
-    There are none of a cached video, nor of a folder of frames, whose rate is not known here.
-
-    Raises:
-        VideoError: the video cannot be decoded again.
-    """
-    if prediction.path is None or (isinstance(prediction.path, Path) and prediction.path.is_dir()):
-        return {}
-    found = prediction.timeline
-    times = {index: float(found.pts_seconds[index]) for index in strip_indices(found)}
-    pixels = frames_at(prediction.path, times.values())
-    return {index: pixels[time] for index, time in times.items()}
 
 
 class TimeAxis(NamedTuple):
@@ -96,14 +46,6 @@ class TimeAxis(NamedTuple):
         edges = frame_edges(timeline.pts_seconds)
         right = (LEFT + STRIP_WIDTH) / WIDTH
         return cls(LEFT / WIDTH, right, float(edges[0]), float(edges[-1]))
-
-
-def title_of(prediction: VideoPrediction, name: str | None = None) -> str:
-    """Return a video's name, fit for a heading, and whether it is whole."""
-    if name is None:
-        name = prediction.video_id if prediction.path is None else prediction.path.name
-    short = name if len(name) <= 60 else f"{name[:30]}…{name[-29:]}"
-    return short if prediction.status == "ok" else f"{short} ({prediction.status})"
 
 
 def draw_timeline(

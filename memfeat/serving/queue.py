@@ -13,7 +13,6 @@ from typing import Literal
 from memfeat.config import ServeConfig
 from memfeat.errors import MemfeatError
 from memfeat.prediction import Input, Predictor, RatingPredictor, VideoPrediction
-from memfeat.prediction.timeline import draw_prediction
 
 State = Literal["uploading", "waiting", "scoring", "done", "failed", "cancelled"]
 AnyPredictor = Predictor | RatingPredictor
@@ -212,7 +211,7 @@ class ScoringQueue:
         )
         picture = BytesIO()
         if found.score is not None:
-            draw_prediction(found, picture, title=job.name)
+            found.draw(picture, title=job.name)
         with self._changed:
             job.prediction = _without_video(found, job)
             job.timeline = picture.getvalue()
