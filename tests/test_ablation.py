@@ -294,6 +294,21 @@ def test_an_ensemble_that_cannot_be_meant_is_refused(home, ensembles, message):
         plan_cells(grid(home, ensembles=ensembles), recipe(home))
 
 
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [("x", "could not convert string to float: 'x'"), ("nan", "'nan' is not a finite number")],
+)
+def test_a_bad_cell_of_a_scorers_table_fails_its_row_alone(home, cell, why):
+    path = home / "grid/scores/vitmem.csv"
+    path.parent.mkdir(parents=True)
+    cells = [0.5] * 3 + [cell] + [0.5] * (len(SPLITS) - 4)
+    path.write_text("video_id,score\n" + "".join(f"v{i},{each}\n" for i, each in enumerate(cells)))
+    table = run(home, aggregators=("avg",), seeds=(0,), scorers=("vitmem",))
+    assert [row["name"] for row in table["rows"]] == ["avg+linear"]
+    (failed,) = table["failed"]
+    assert f"{path}, line 5, column score: {why}; delete the file and" in failed["error"]
+
+
 def test_an_ensemble_without_one_of_its_members_fails(home):
     rows = [row("sound"), row("wild", learning_rate=1e300)]
     ensembles = [{"name": "both", "members": ["sound", "wild"]}]

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from memfeat.ablation.grid import Cell, cell_folder
+from memfeat.ablation.progress import model_folders
 from memfeat.cache import Cache, CacheSpec
 from memfeat.config import AblationConfig, Ensemble
 from memfeat.errors import RunError
@@ -23,9 +24,10 @@ from memfeat.runs import (
     read_folds,
     read_object,
     read_predictions,
-    seed_folder,
 )
 from memfeat.storage import Location, write_atomically
+
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,27 @@ class CellResult:
     predictions: NDArray[np.float64]  # (seeds, videos)
     provenance: Mapping[str, Any]
     folds: Folds | None  # of these videos
+
+    @classmethod
+    def of_predictions(
+        cls,
+        cell: Cell,
+        split: str,
+        seeds: Sequence[Predictions],
+        folds: Folds | None,
+        *,
+        specs: tuple[CacheSpec, ...] = (),
+        frames_kept: float = 1.0,
+        provenance: Mapping[str, Any] = NOTHING,
+    ) -> Self:
+        """Take the scored videos of a split from each seed's predictions, of the same videos."""
+        chosen = seeds[0].scored(split)
+        kept = tuple(np.array(seeds[0].video_id, dtype=object)[chosen])
+        predicted = np.stack([each.prediction[chosen] for each in seeds])
+        own = folds and folds.of(kept)
+        return cls(
+            cell, specs, frames_kept, kept, seeds[0].score[chosen], predicted, provenance, own
+        )
 
     def of(self, video_ids: Sequence[str]) -> "CellResult":
         """Return the result for these videos, in this order."""
@@ -89,7 +112,7 @@ def average_cells(
     """Average rows, write the predictions for all videos that all of them have, and return it."""
     named = {result.cell.name: result for result in results}
     members = [named[name] for name in ensemble.members]
-    columns = [_predictions(member.cell) for member in members]
+    columns = [predictions_of(member.cell) for member in members]
     in_all = set(columns[0].video_id).intersection(*(each.video_id for each in columns))
     ids = [video_id for video_id in columns[0].video_id if video_id in in_all]
     every = [each.of(ids) for each in columns]
@@ -102,28 +125,21 @@ def average_cells(
     predictions = every[0]._replace(prediction=weights @ stacked)
     run = members[0].cell.config.model_copy(update={"run": cell_folder(config, ensemble.name)})
     write_atomically(run.run / PREDICTIONS, format_predictions(predictions))
-    chosen = predictions.scored(split)
-    kept = tuple(np.array(ids, dtype=object)[chosen])
-    return CellResult(
+    shares = dict(zip(ensemble.members, weights.round(3).tolist(), strict=True))
+    return CellResult.of_predictions(
         Cell(ensemble.name, "ensemble", run),
-        tuple(dict.fromkeys(spec for member in members for spec in member.specs)),
-        min(member.frames_kept for member in members),
-        kept,
-        predictions.score[chosen],
-        predictions.prediction[None, chosen],
-        {"members": dict(zip(ensemble.members, weights.round(3).tolist(), strict=True))},
-        _folds(members[0].cell, kept),
+        split,
+        [predictions],
+        members[0].folds,
+        specs=tuple(dict.fromkeys(spec for member in members for spec in member.specs)),
+        frames_kept=min(member.frames_kept for member in members),
+        provenance={"members": shares},
     )
 
 
-def _predictions(cell: Cell) -> Predictions:
+def predictions_of(cell: Cell) -> Predictions:
     """Read a finished cell's predictions of all videos, the mean over seeds."""
     return read_predictions(cell.config.run / PREDICTIONS)
-
-
-def _folds(cell: Cell, video_ids: Sequence[str]) -> Folds | None:
-    """Read which fold and group videos are in, of a cell that has folds."""
-    return read_folds(cell.config.run).of(video_ids) if cell.config.folds else None
 
 
 def read_cell(split: str, cell: Cell, open_cache: Callable[[Location], Cache]) -> CellResult:
@@ -133,25 +149,20 @@ def read_cell(split: str, cell: Cell, open_cache: Callable[[Location], Cache]) -
         MemfeatError: its run folder or cache cannot be read, or its seeds do not fit each other.
     """
     run = cell.config
-    is_baseline = cell.kind == "baseline"
-    folders = [run.run] if is_baseline else [seed_folder(run.run, run, s) for s in run.seeds]
-    columns = [read_predictions(folder / PREDICTIONS) for folder in folders]
-    first = columns[0]
-    for folder, each in zip(folders, columns, strict=True):
-        if each.video_id != first.video_id:
+    folders = model_folders(cell)
+    seeds = [read_predictions(folder / PREDICTIONS) for folder in folders]
+    for folder, each in zip(folders, seeds, strict=True):
+        if each.video_id != seeds[0].video_id:
             raise RunError(f"{folder} predicts other videos than {folders[0]}; train again")
-    chosen = first.scored(split)
-    kept = tuple(np.array(first.video_id, dtype=object)[chosen])
     caches = [open_cache(folder) for folder in run.cache]
-    return CellResult(
+    return CellResult.of_predictions(
         cell,
-        tuple(cache.spec for cache in caches),
-        _share_kept(caches),
-        kept,
-        first.score[chosen],
-        np.stack([each.prediction[chosen] for each in columns]),
-        read_object(run.run / PROVENANCE),
-        _folds(cell, kept),
+        split,
+        seeds,
+        read_folds(run.run) if run.folds else None,
+        specs=tuple(cache.spec for cache in caches),
+        frames_kept=_share_kept(caches),
+        provenance=read_object(run.run / PROVENANCE),
     )
 
 

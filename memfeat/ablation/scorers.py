@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from memfeat.ablation.cell_results import CellResult
+from memfeat.ablation.cell_results import CellResult, predictions_of
 from memfeat.ablation.grid import Cell, cell_folder
 from memfeat.config import AblationConfig
 from memfeat.errors import RunError
-from memfeat.runs import PREDICTIONS, Predictions, format_predictions, read_predictions
+from memfeat.runs import PREDICTIONS, format_predictions
+from memfeat.runs.predictions import finite
 from memfeat.storage import Location, read_rows, write_atomically
 
 
@@ -35,42 +36,34 @@ def scorer_result(
     """Read a scorer's table, as the row of a grid, for the videos of the first other row.
 
     Raises:
-        RunError: it lacks videos, or there is no other row.
+        RunError: it lacks videos, a score is no number, or there is no other row.
         ManifestError: it cannot be read.
     """
     if not results:
         raise RunError("no other row has a result to compare it with")
     first, path = results[0], scores_path(config, name)
-    rows = [row for _, row in read_rows(path, ("video_id", "score"), None)]
-    known = {row["video_id"] for row in rows}
-    scores = {row["video_id"]: float(row["score"]) for row in rows if row["score"]}
-    every = read_predictions(first.cell.config.run / PREDICTIONS)
-    lacking = [video_id for video_id in every.video_id if video_id not in known]
+    command = _command(config, name, first.cell.config.manifest)
+    scores: dict[str, float | None] = {}  # None where the video failed
+    for line, row in read_rows(path, ("video_id", "score"), None):
+        try:
+            scores[row["video_id"]] = finite(row["score"]) if row["score"] else None
+        except ValueError as error:
+            raise RunError(
+                f"{path}, line {line}, column score: {error}; delete the file and make it again "
+                f"with `{command}`"
+            ) from error
+    every = predictions_of(first.cell)
+    lacking = [video_id for video_id in every.video_id if video_id not in scores]
     if lacking:
         raise RunError(
             f"{path} lacks {len(lacking)} videos, {lacking[0]!r} first; complete it with "
-            f"`{_command(config, name, first.cell.config.manifest)}`"
+            f"`{command}`"
         )
-    own = every.of([video_id for video_id in every.video_id if video_id in scores])
-    predicted = own._replace(prediction=np.array([scores[each] for each in own.video_id]))
+    own = every.of([name for name in every.video_id if scores[name] is not None])
+    predicted = own._replace(prediction=np.array([scores[name] for name in own.video_id], float))
     run = first.cell.config.model_copy(update={"run": cell_folder(config, name)})
     write_atomically(run.run / PREDICTIONS, format_predictions(predicted))
-    return _result(Cell(name, "scorer", run), split, predicted, first)
-
-
-def _result(cell: Cell, split: str, predictions: Predictions, other: CellResult) -> CellResult:
-    chosen = predictions.scored(split)
-    kept = tuple(np.array(predictions.video_id, dtype=object)[chosen])
-    return CellResult(
-        cell,
-        specs=(),
-        frames_kept=1.0,
-        video_ids=kept,
-        truth=predictions.score[chosen],
-        predictions=predictions.prediction[None, chosen],
-        provenance={},
-        folds=other.folds and other.folds.of(kept),
-    )
+    return CellResult.of_predictions(Cell(name, "scorer", run), split, [predicted], first.folds)
 
 
 def _command(config: AblationConfig, name: str, manifest: Location) -> str:

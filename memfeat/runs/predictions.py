@@ -76,15 +76,20 @@ def read_predictions(path: Path) -> Predictions:
         )
     try:
         video_ids, splits, scores, predicted = zip(*rows[1:], strict=True)
-        truth = np.array([_finite(score) if score else np.nan for score in scores])
-        found = Predictions(video_ids, splits, truth, np.array([_finite(p) for p in predicted]))
+        truth = np.array([finite(score) if score else np.nan for score in scores])
+        found = Predictions(video_ids, splits, truth, np.array([finite(p) for p in predicted]))
         _check_columns(found)
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}; {RECOVER}") from error
     return found
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Return the number that a cell holds.
+
+    Raises:
+        ValueError: it is none, or not a finite one.
+    """
     number = parse_number(text)
     if not math.isfinite(number):
         raise ValueError(f"{text!r} is not a finite number")
