@@ -111,14 +111,18 @@ def test_a_file_under_two_ids_is_noted_unless_a_group_keeps_it_together(tmp_path
     write_shard(tmp_path / "cache", spec(3), same)
     cache = Cache.open(tmp_path / "cache")
     across = "1 video file in more than one split, 'v2' in train and 'v3' in test first"
-    notes = select_records(Manifest(tmp_path, tuple(labels)), cache, folds=True).notes
+    notes = select_records(Manifest(tmp_path, tuple(labels)), cache, together="group").notes
     assert notes[0].startswith(across)
     assert notes[1] == (
         "1 video file under several ids, 'v0' and 'v1' first, may come into several folds: give "
         "each a group"
     )
     together = Manifest(tmp_path, tuple(grouped(labels, ["x", "x", "", ""])))
-    (only,) = select_records(together, cache, folds=True).notes
+    (only,) = select_records(together, cache, together="group").notes
+    (of_dataset,) = select_records(
+        Manifest(tmp_path, tuple(labels)), cache, together="dataset"
+    ).notes
+    assert only == of_dataset
     assert only.startswith(across)
 
 

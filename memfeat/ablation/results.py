@@ -78,10 +78,9 @@ def table_of(
     configs = [each.cell.config for each in scored]
     caches = dict.fromkeys((folder, own.missing) for own in configs for folder in own.cache)
     opened = (open_cache(folder, missing=missing) for folder, missing in caches)
+    together = cells[0].config.group if split == IN_FOLDS else ""
     selected = dict.fromkeys(
-        note
-        for each in opened
-        for note in select_records(manifest, each, folds=split == IN_FOLDS).notes
+        note for each in opened for note in select_records(manifest, each, together=together).notes
     )
     folds = scored[0].folds if scored else None
     return {

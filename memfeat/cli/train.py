@@ -61,7 +61,8 @@ def train_command(
     from memfeat.devices import device_names
     from memfeat.training import select_records, training_device
 
-    selected = select_records(manifest, *caches, folds=config.folds > 0)
+    together = config.group if config.folds else ""
+    selected = select_records(manifest, *caches, together=together)
     say_notes(selected.notes)
     if dry_run:
         plan = plan_training(config, selected.records)

@@ -31,12 +31,13 @@ class Selection:
 
 
 def select_records(
-    manifest: Manifest, *caches: Cache, partial: bool = False, folds: bool = False
+    manifest: Manifest, *caches: Cache, partial: bool = False, together: str = ""
 ) -> Selection:
     """Select the videos that have features in every cache; those that failed are left out.
 
-    With `partial` those that could be decoded only in part are taken too. With `folds` train and
-    dev are divided anew: what they share is no matter, but files that are several videos are.
+    With `partial` those that could be decoded only in part are taken too. For folds, `together` is
+    the column of what stays in one: train and dev are divided anew, so what they share is no
+    matter, but files that are several videos are.
 
     Raises:
         TrainingError: videos of the manifest were never extracted; says how many, which, into
@@ -49,10 +50,10 @@ def select_records(
     notes = dict.fromkeys(note for cache in caches for note in _left_out(manifest, cache, usable))
     records = tuple(record for record in manifest.records if record.video_id in usable)
     divided = [
-        r.model_copy(update={"split": "train"}) if folds and r.split == "dev" else r
+        r.model_copy(update={"split": "train"}) if together and r.split == "dev" else r
         for r in records
     ]
-    return Selection(records, (*notes, *_leaks(divided, caches, folds=folds)))
+    return Selection(records, (*notes, *_leaks(divided, caches, together)))
 
 
 @dataclass(frozen=True)
@@ -115,32 +116,30 @@ def scores_of(records: Sequence[VideoRecord]) -> NDArray[np.float64]:
     return np.array([np.nan if r.score is None else r.score for r in records], np.float64)
 
 
-def _leaks(
-    records: Sequence[VideoRecord], caches: Sequence[Cache], *, folds: bool
-) -> Iterator[str]:
+def _leaks(records: Sequence[VideoRecord], caches: Sequence[Cache], together: str) -> Iterator[str]:
     """Warn of groups, and of video files with the same bytes, that are in several splits."""
     yield from leaks("group", ((record.group, record) for record in records if record.group))
     for cache in [cache for cache in caches if not cache.spec.is_text][:1]:
         hashes = ((cache.entries[r.video_id].source_sha256, r) for r in records)
         known = [] if cache.spec.is_imported else [pair for pair in hashes if pair[0]]
         yield from leaks("video file", known)
-        if folds:
-            yield from _parted(known)
+        if together:
+            yield from _parted(known, together)
 
 
-def _parted(known: Iterable[tuple[str, VideoRecord]]) -> Iterator[str]:
-    """Warn of files with the same bytes that no group keeps in one fold."""
+def _parted(known: Iterable[tuple[str, VideoRecord]], together: str) -> Iterator[str]:
+    """Warn of files with the same bytes that no value of a column keeps in one fold."""
     videos: dict[str, dict[str, str]] = {}
     for sha256, record in known:
         if record.split != "test":
-            name = record.group or record.video_id
+            name = getattr(record, together) or record.video_id
             videos.setdefault(sha256, {}).setdefault(name, record.video_id)
     apart = [list(each.values()) for each in videos.values() if len(each) > 1]
     if apart:
         yield (
             f"{len(apart)} video file{'s' * (len(apart) > 1)} under several ids, "
             f"{' and '.join(map(repr, apart[0][:2]))} first, may come into several folds: give "
-            "each a group"
+            f"each a {together}"
         )
 
 
