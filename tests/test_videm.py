@@ -14,7 +14,8 @@ from made_up_datasets import movie, render, videm, videm_extras, youtube_id
 
 from memfeat.cache import Cache
 from memfeat.cli import main
-from memfeat.errors import ExitCode
+from memfeat.datasets.submission import read_numbers
+from memfeat.errors import ExitCode, ManifestError
 from memfeat.runs import Run
 
 PAGE = Path("docs/how-to/adverts.md").absolute()
@@ -114,3 +115,11 @@ def test_a_run_file_of_adverts_needs_the_brands_run_and_the_organisers_list(home
     Path("twice.csv").write_text("\n".join([*listed[:3], listed[2]]))
     refused = invoke([*command, "--brand", brand, "--ids", "twice.csv"])
     assert f"{youtube_id(22)!r} is listed twice" in refused.output
+
+
+@pytest.mark.parametrize("number", ["7", "77"])
+def test_an_advert_is_listed_once_whatever_its_number(tmp_path, number):
+    path = tmp_path / "ids.csv"
+    path.write_text(f"id,video_id\nadvert,{number}\nadvert,{number}\n")
+    with pytest.raises(ManifestError, match="line 3: 'advert' is listed twice"):
+        read_numbers(path)

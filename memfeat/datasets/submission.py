@@ -149,6 +149,7 @@ def read_numbers(path: Path) -> dict[str, str]:
     """
     numbers: dict[str, str] = {}
     for location, row in csv_rows(path, ("id", "video_id")):
-        if numbers.setdefault(row["id"], row["video_id"]) is not row["video_id"]:
+        if row["id"] in numbers:
             raise ManifestError(f"{location}: {row['id']!r} is listed twice")
+        numbers[row["id"]] = row["video_id"]
     return numbers
