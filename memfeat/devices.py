@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
 import torch
 
@@ -11,6 +12,7 @@ from memfeat.errors import ConfigError
 
 CPU = torch.device("cpu")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # where the kernel has one
+_drawing = RLock()  # held while a thread has seeded the generators, which all threads share
 
 
 def resolve_device(name: str) -> torch.device:
@@ -119,9 +121,12 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed torch's generators of the CPU and `device`, and give them back as they were."""
+    """Seed torch's generators of the CPU and `device`, and give them back as they were.
+
+    All threads draw from the same, so one that seeds them too waits until this block has ended.
+    """
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+    with _drawing, torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             with torch.cuda.device(gpu):

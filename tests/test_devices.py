@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -36,6 +38,16 @@ def test_threads_and_generators_are_given_back():
         assert torch.equal(torch.rand(3), first)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_threads_that_seed_at_once_draw_what_one_alone_does():
+    def draw(seed: int) -> list[float]:
+        with seeded(seed):
+            return [torch.rand(()).item() for _ in range(300)]
+
+    alone = [draw(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(draw, range(8))) == alone
 
 
 @pytest.fixture

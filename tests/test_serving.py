@@ -87,10 +87,6 @@ def test_a_clip_gets_what_predict_prints_and_its_upload_is_deleted(client, studi
 @pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.extras)])
 def test_many_at_once_are_scored_in_turn_like_predict(client, studied, count):
     names = [f"v{index % 8}.mp4" for index in range(count)]
-    alone = {
-        Path(each["path"]).name: each["score"]
-        for each in told("predict", studied / "run", *(studied / f"v{i}.mp4" for i in range(8)))
-    }
     answers: dict[int, str] = {}
 
     def post(index: int) -> None:
@@ -101,6 +97,10 @@ def test_many_at_once_are_scored_in_turn_like_predict(client, studied, count):
         thread.start()
     for thread in threads:
         thread.join()
+    alone = {
+        Path(each["path"]).name: each["score"]
+        for each in told("predict", studied / "run", *(studied / f"v{i}.mp4" for i in range(8)))
+    }
     scores = [ended(client, answers[index])["prediction"]["score"] for index in range(count)]
     assert scores == [alone[name] for name in names]
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from memfeat.config import Tokens
+from memfeat.devices import seeded
 from memfeat.encoders.checkpoints import tensors_sha256
 from memfeat.encoders.family import (
     ENCODERS,
@@ -121,7 +122,7 @@ def resmem_network() -> nn.Module:
             f"resmem needs the package of that name, which cannot be imported: {error}. "
             "pip install 'memfeat[resmem]' (490 MB, for non-commercial use only)"
         ) from error
-    with warnings.catch_warnings():
+    with seeded(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision as of old
         network: nn.Module = Network(pretrained=True)
     return network

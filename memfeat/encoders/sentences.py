@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memfeat.devices import seeded
 from memfeat.encoders import hub
 from memfeat.encoders.checkpoints import tensors_sha256, weights_path
 from memfeat.encoders.texts import TEXT_ENCODERS, TextFamily, TextTower
@@ -154,9 +155,10 @@ def _loaded(name: str, folder: Path) -> Any:
     disable_progress_bar()
     safe = {"use_safetensors": True}
     try:
-        model = SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, model_kwargs=safe
-        )
+        with seeded(0):  # the weights that it draws are replaced
+            model = SentenceTransformer(
+                str(folder), device="cpu", local_files_only=True, model_kwargs=safe
+            )
     except Exception as error:  # readers fail in every way there is on what is no model
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise EncoderError(f"{folder} cannot be loaded: {reason}; {advice}") from error

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from memfeat.config import READY, is_ready
 from memfeat.decoding import DecodedFrames, DecodedVideo, DecodeSettings, decode_ahead
-from memfeat.devices import exact_float32, resolve_device
+from memfeat.devices import exact_float32, resolve_device, seeded
 from memfeat.encoders.checkpoints import read_checkpoint
 from memfeat.encoders.resmem import CROP, RESIZED, resmem_network
 from memfeat.encoders.timm_weights import library as timm_library
@@ -105,9 +105,10 @@ class VitMem(Rater):
                 "give the file with --weights or put it there"
             )
         state = {name.removeprefix("vit."): value for name, value in read_checkpoint(path).items()}
-        network = timm_library().create_model(
-            "vit_base_patch16_224_miil", pretrained=False, num_classes=1
-        )
+        with seeded(0):
+            network = timm_library().create_model(
+                "vit_base_patch16_224_miil", pretrained=False, num_classes=1
+            )
         try:
             network.load_state_dict(state)
         except RuntimeError as error:

@@ -205,6 +205,7 @@ class Run:
     def _regressor(self, part: Path) -> "Regressor":
         import torch  # noqa: PLC0415
 
+        from memfeat.devices import seeded  # noqa: PLC0415
         from memfeat.models import regressor_of  # noqa: PLC0415
 
         path, dims = part / MODEL, [spec.dim for spec in self.specs]
@@ -213,7 +214,7 @@ class Run:
             # First without memory: a config of a hundred bytes can name a model of a terabyte.
             with torch.device("meta"):
                 regressor_of(self.config, dims).load_state_dict(weights, assign=True)
-            with torch.random.fork_rng(devices=[]):
+            with seeded(0):  # the weights that it draws are replaced
                 regressor = regressor_of(self.config, dims)
             regressor.load_state_dict(weights)
         except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
