@@ -73,9 +73,13 @@ class Examples:
         return joined
 
     def divided(self, splits: Sequence[str]) -> Self:
-        """Return the same videos in other splits, (videos,)."""
+        """Return the same videos in other splits, (videos,); no feature is read again."""
+        facts, parts = dict(self.facts), [splits[at] for at in self._learnt]
+        for name, own in (("data_sha256", list(splits)), ("training_sha256", parts)):
+            facts[name] = hashlib.sha256(json.dumps([facts[name], own]).encode()).hexdigest()
         divided = replace(self, splits=tuple(splits))
-        divided.__dict__["means"] = self.means  # where a cached_property keeps its value
+        # Where a cached_property keeps its value.
+        divided.__dict__ |= {"means": self.means, "facts": facts}
         return divided
 
     @property
@@ -130,15 +134,20 @@ class Examples:
         """Where the scores come from, and SHA-256s of what a run's files depend on but settings.
 
         `data_sha256` is of all videos, `training_sha256` of those that training sees: in train and
-        dev, with a score. Every value of the table is read for it.
+        dev, with a score. Every value of the table is read for it; but of videos that were
+        `divided`, both follow from those of before and the new splits.
         """
-        learnt = np.concatenate([self.labelled("train"), self.labelled("dev")])
         return {
             "datasets": self.datasets,
             "manifest_sha256": Manifest(Path(), self.records).digest,
             "data_sha256": self._digest(np.arange(len(self.records))),
-            "training_sha256": self._digest(learnt),
+            "training_sha256": self._digest(self._learnt),
         }
+
+    @property
+    def _learnt(self) -> NDArray[np.int64]:
+        """The indices of the videos that training sees."""
+        return np.concatenate([self.labelled("train"), self.labelled("dev")])
 
     def _digest(self, videos: NDArray[np.int64]) -> str:
         """Return the SHA-256 of ids, splits, scores and features of videos, given by index."""
