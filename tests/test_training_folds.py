@@ -91,6 +91,26 @@ def test_the_parts_of_a_fold_share_no_group_and_make_up_all_videos(made):
     assert sorted(held_out) == sorted(r.video_id for r in labels if r.split != "test")
 
 
+def test_a_folds_data_are_those_of_all_in_its_parts_and_no_feature_is_hashed_again(made):
+    features, labels = made
+    folds = draw_folds(labels, config("run", folds=4))
+    made_up = {"data_sha256": "0" * 64, "training_sha256": "0" * 64}
+    found = [
+        [fold_examples(examples, folds, number).facts for number in range(1, 5)]
+        for examples in (
+            Examples.join(features, labels),
+            Examples.join(features, labels[:-1]),  # a video of test
+            Examples.join(features, labels, made_up),
+        )
+    ]
+    for name in made_up:
+        assert len({facts[name] for facts in found[0]}) == 4
+    for whole, without, other in zip(*found, strict=True):
+        assert whole["data_sha256"] != without["data_sha256"]
+        assert whole["training_sha256"] == without["training_sha256"]
+        assert all(whole[name] != other[name] for name in made_up)
+
+
 def test_folds_are_even_seeded_and_do_not_depend_on_which_videos_have_features(made):
     features, labels = made
     alone = grouped(labels, [""] * len(labels))

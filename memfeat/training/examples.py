@@ -79,7 +79,7 @@ class Examples:
             facts[name] = hashlib.sha256(json.dumps([facts[name], own]).encode()).hexdigest()
         divided = replace(self, splits=tuple(splits))
         # Where a cached_property keeps its value.
-        divided.__dict__ |= {"means": self.means, "facts": facts}
+        divided.__dict__.update(means=self.means, facts=facts)
         return divided
 
     @property
