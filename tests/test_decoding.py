@@ -181,6 +181,15 @@ def test_processes_are_used_again_and_a_dead_one_is_replaced(clips):
     assert len(decode(few, decoders=1)["b"][1]) == FRAMES["b"]
 
 
+def test_without_room_for_frames_no_decoder_is_lost(clips):
+    few = {"b": clips["b"]}
+    decode(few, decoders=1)
+    idle = list(ahead_module._idle)
+    with pytest.raises(DecoderError, match=r"cannot get \d+ MB for decoded frames"):
+        decode(few, DecodeSettings(1 << 30), decoders=1)
+    assert ahead_module._idle == idle
+
+
 def test_leaving_early_ends_what_is_being_decoded(clips, slow):
     with decode_ahead(records({"slow": slow}), DecodeSettings(SIZE), decoders=1) as videos:
         next(videos)

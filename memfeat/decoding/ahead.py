@@ -38,7 +38,7 @@ FETCH_POLL_SECONDS = 0.02
 
 _idle: list[Decoder] = []  # of earlier calls, to be used again
 _pools: list[FramePool] = []  # likewise, at most one
-_taking = RLock()  # held while a thread takes of these
+_taking = RLock()  # held while a thread takes of these, or gives back
 
 
 class DecodedFrames(NamedTuple):
@@ -359,10 +359,10 @@ def decode_ahead(
     shape = PoolShape.of_frames(each(0).size, decoders)
     with _taking:
         pool = _pools.pop() if _pools else None
+        if pool is None or pool.shape != shape:
+            pool = FramePool(shape)
         start_decoders(decoders)
         chosen = [_idle.pop() for _ in range(decoders)]
-    if pool is None or pool.shape != shape:
-        pool = FramePool(shape)
     with Fetcher(records) as fetcher:
         videos = DecodedVideos(
             fetcher, each, chosen, pool, time_limit=time_limit, most_open=most_open
@@ -370,5 +370,7 @@ def decode_ahead(
         try:
             yield videos
         finally:
-            _idle.extend(videos.close())
-            _pools[:] = [pool]
+            freed = videos.close()
+            with _taking:
+                _idle.extend(freed)
+                _pools[:] = [pool]
