@@ -76,7 +76,7 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
         ManifestError: an output of unknown suffix or that is a label file, label files missing or
             malformed, no video found, or two files for one video; names file, row, column, value.
     """
-    form = FORMATS.get(name)()
+    form = FORMATS.get(name)(config)
     target = config.target or next(iter(form.targets))
     if target not in form.targets:
         raise unknown_name("target", target, form.targets)
@@ -128,7 +128,7 @@ def _read(name: str, form: Format, folder: Folder, target: str, config: ConvertC
             raise ConfigError(
                 f"{setting} = {given!r} has no use: format {other!r} takes it, {name!r} does not"
             )
-    return form.read_with(folder, target, config)
+    return form.read(folder, target)
 
 
 def _refuse_duplicates(videos: Sequence[ListedVideo]) -> None:

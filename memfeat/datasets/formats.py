@@ -72,13 +72,17 @@ class Format(ABC):
         about: the files it reads, for the command's help.
         targets: description of each score to choose from, by name; the first is the default.
         has_splits: whether the files say which video is in which split.
-        takes: the settings that it takes beyond those that all formats do; see `read_with`.
+        takes: the settings that it takes beyond those that all formats do.
+        config: the values of these.
     """
 
     about: ClassVar[str]
     targets: ClassVar[Mapping[str, str]]
     has_splits: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: ConvertConfig) -> None:
+        self.config = config
 
     @abstractmethod
     def read(self, folder: Folder, target: str) -> Labels:
@@ -89,17 +93,9 @@ class Format(ABC):
             target: one of `targets`.
 
         Raises:
+            ConfigError: a setting that the format needs is missing.
             ManifestError: a file is missing or malformed; names file, row and column.
         """
-
-    def read_with(self, folder: Folder, target: str, config: ConvertConfig) -> Labels:  # noqa: ARG002
-        """Read the label files by the settings that the format `takes`; see `read`.
-
-        Raises:
-            ConfigError: one is missing.
-            ManifestError: as `read`.
-        """
-        return self.read(folder, target)
 
 
 FORMATS: Registry[type[Format]] = Registry("format")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from memfeat.config import ConvertConfig, Split
+from memfeat.config import Split
 from memfeat.datasets.folder import Folder
 from memfeat.datasets.formats import (
     FORMATS,
@@ -36,24 +36,21 @@ class Memento10k(Format):
     unused: ClassVar = {"url", "alpha", "actions"}
 
     def read(self, folder: Folder, target: str) -> Labels:
-        """Read the JSON files that are there; see `Format.read`."""
-        return self.read_with(folder, target, ConvertConfig())
-
-    def read_with(self, folder: Folder, target: str, config: ConvertConfig) -> Labels:
-        """Read the JSON files that are there, for the score at a lag; see `Format.read_with`."""
+        """Read the JSON files that are there, for the score at a lag; see `Format.read`."""
+        lag = self.config.lag
         files = label_files(folder, self.files)
         videos, notes = [], []
         for split, path in files.items():
             odd: set[str] = set()
             for location, key, record in json_records(path, () if split == "test" else (target,)):
-                score = _score(location, record, target, config.lag)
+                score = _score(location, record, target, lag)
                 videos.append(_json_video(location, key, record, split, score))
                 odd |= record.keys() - {"filename", "captions", target, *self.unused}
             if odd:
                 notes.append(f"{path.name} also has {', '.join(sorted(odd))}: not used")
         title = f"Memento10k, {self.targets[target]}"
-        if config.lag is not None:
-            title += f" at a lag of {config.lag:g} videos"
+        if lag is not None:
+            title += f" at a lag of {lag:g} videos"
             bounded = sum(video.score in (0.0, 1.0) for video in videos)
             notes += [f"{bounded} scores at this lag are 0 or 1, where they end"] * (bounded > 0)
         return Labels(title, tuple(files.values()), tuple(videos), tuple(notes))

@@ -26,15 +26,11 @@ class Movie(Format):
     takes: ClassVar[tuple[str, ...]] = ("id_column", "score_column", "group_column")
 
     def read(self, folder: Folder, target: str) -> Labels:
-        """Refuse to guess the columns; see `read_with`."""
-        return self.read_with(folder, target, ConvertConfig())
-
-    def read_with(self, folder: Folder, target: str, config: ConvertConfig) -> Labels:
-        """Read the CSV files that have the columns named; see `Format.read_with`."""
+        """Read the CSV files that have the columns named; see `Format.read`."""
         tables = {path: _columns(path) for path in folder.files if path.suffix.lower() == ".csv"}
         held = [f"{p.name} ({', '.join(each)})" if each else p.name for p, each in tables.items()]
         found = ", ".join(held) or "no .csv file"
-        name, score = config.id_column, config.score_column
+        name, score = self.config.id_column, self.config.score_column
         if not name or not score:
             raise ConfigError(
                 "the columns of movie memorability's files are not known: name them by --id-column "
@@ -46,7 +42,7 @@ class Movie(Format):
                 f"{folder.path} has none of the label files .csv with the columns {name!r} and "
                 f"{score!r}, but holds {found}"
             )
-        videos = [video for path in files for video in _videos(path, config)]
+        videos = [video for path in files for video in _videos(path, self.config)]
         tested = sum(video.split == "test" for video in videos)
         listed = ", ".join(path.name for path in files)
         notes = (
