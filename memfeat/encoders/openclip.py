@@ -63,36 +63,51 @@ class OpenClip(EncoderFamily):
         """
         dim, image_size = _plan(name, tokens)  # refuse before anything is loaded
         source = openclip_weights.source(name, weights)
-        quick_gelu = _has_choice(name) and quick_gelu_of(name, activation, source)
-        tensors = source.load() if source.load else None
-        tower = _tower(name, quick_gelu, seed)
-        if tensors is not None:
-            fit(tower, tensors, name, source.origin)
-        digest = tensors_sha256(tower)
-        built = built_activation(tower)
-        if not _has_choice(name):
-            refuse_activation(name, built, activation)
-        elif (built == "quickgelu") != quick_gelu:
-            raise EncoderError(
-                f"open_clip built {name} with {built}, though quick_gelu={quick_gelu} was asked "
-                "for; this version of open_clip cannot be used with memfeat"
-            )
+        quick_gelu = quick_gelu_of(name, activation, source) if _has_choice(name) else None
+        tower = _tower(name, bool(quick_gelu), seed)
+        known = load_weights(name, tower, source, activation, quick_gelu)
         projection = _projection(name, tower)
         return Tower(
-            name=name,
-            weights=source.label,
-            weights_sha256=digest,
-            trained_on=source.trained_on,
-            activation=built,
+            **known,
             dim=dim,
             image_size=image_size,
             mean=source.mean,
             std=source.std,
             module=_with_tokens(name, _without_projection(name, tower), tokens, image_size),
             tokens=tokens,
-            half_precision=half_precision(tensors),
             projection=projection,
         )
+
+
+def load_weights(
+    name: str, tower: nn.Module, source: Source, activation: str, quick_gelu: bool | None
+) -> dict[str, Any]:
+    """Load the weights of a tower; return what is known of them, by the fields of a `Tower`.
+
+    `quick_gelu` is what it was built with; None where that changes nothing.
+
+    Raises:
+        EncoderError: the weights cannot be had or do not fit, or its activation is another.
+    """
+    tensors = source.load() if source.load else None
+    if tensors is not None:
+        fit(tower, tensors, name, source.origin)
+    built = built_activation(tower)
+    if quick_gelu is None:
+        refuse_activation(name, built, activation)
+    elif (built == "quickgelu") != quick_gelu:
+        raise EncoderError(
+            f"open_clip built {name} with {built}, though quick_gelu={quick_gelu} was asked "
+            "for; this version of open_clip cannot be used with memfeat"
+        )
+    return {
+        "name": name,
+        "weights": source.label,
+        "weights_sha256": tensors_sha256(tower),
+        "trained_on": source.trained_on,
+        "activation": built,
+        "half_precision": half_precision(tensors),
+    }
 
 
 def _plan(name: str, tokens: Tokens) -> tuple[int, int]:

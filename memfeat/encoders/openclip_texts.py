@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from memfeat.devices import seeded
 from memfeat.encoders import openclip_weights
-from memfeat.encoders.checkpoints import fit, half_precision, tensors_sha256
-from memfeat.encoders.family import built_activation, refuse_activation
-from memfeat.encoders.openclip import quick_gelu_of
+from memfeat.encoders.openclip import load_weights, quick_gelu_of
 from memfeat.encoders.openclip_weights import library, text_tensors
 from memfeat.encoders.texts import TEXT_ENCODERS, TextFamily, TextTower
 from memfeat.errors import EncoderError
@@ -58,37 +56,21 @@ class OpenClipText(TextFamily):
         source = openclip_weights.source(model, weights, text_tensors)
         text = library().get_model_config(model)["text_cfg"]
         own = "hf_model_name" not in text  # others' have an activation of their own
-        quick_gelu = own and quick_gelu_of(model, activation, source)
+        quick_gelu = quick_gelu_of(model, activation, source) if own else None
         count_tokens, tokenise, most_tokens = _tokeniser(name, model)
-        tensors = source.load() if source.load else None
-        tower = _tower(name, model, quick_gelu, seed)
-        if tensors is not None:
-            fit(tower, tensors, name, source.origin)
-        digest = tensors_sha256(tower)
-        built = built_activation(tower)
-        if not own:
-            refuse_activation(name, built, activation)
-        elif (built == "quickgelu") != quick_gelu:
-            raise EncoderError(
-                f"open_clip built {name} with {built}, though quick_gelu={quick_gelu} was asked "
-                "for; this version of open_clip cannot be used with memfeat"
-            )
+        tower = _tower(name, model, bool(quick_gelu), seed)
+        known = load_weights(name, tower, source, activation, quick_gelu)
         if not name.endswith(PROJECTED):
             _cut_off(tower, own)
         with torch.inference_mode():
             dim = tower(**tokenise(["a"])).shape[1]
         return TextTower(
-            name=name,
-            weights=source.label,
-            weights_sha256=digest,
-            trained_on=source.trained_on,
-            activation=built,
+            **known,
             dim=dim,
             most_tokens=most_tokens,
             count_tokens=count_tokens,
             tokenise=tokenise,
             module=tower,
-            half_precision=half_precision(tensors),
         )
 
 
