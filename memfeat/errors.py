@@ -75,7 +75,11 @@ class DecoderError(MemfeatError):
 
 
 class EncoderError(MemfeatError):
-    """An encoder or its weights that cannot be loaded as asked."""
+    """An encoder or its weights that cannot be loaded as asked, or a batch that fails."""
+
+
+class NoDirectionError(EncoderError):
+    """A feature that is zero or not finite, and so has no direction."""
 
 
 class CacheError(MemfeatError):

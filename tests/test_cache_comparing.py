@@ -2,8 +2,10 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import numpy as np
 import open_clip
 import pytest
@@ -14,10 +16,13 @@ from extracting import moving_noise
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from towers import normalised, tiny_models
+from towers import Constant, normalised, tiny_models
 
 from memfeat.cache import Cache, EncodedVideo, export_features, write_shard
+from memfeat.encoders import Tower
+from memfeat.errors import EncoderError
 from memfeat.extraction import extract
+from memfeat.extraction.details import Recipe, ShownFrames, Trial
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
 from memfeat.video import read_frames, write_video
 
@@ -189,6 +194,26 @@ def test_other_weights_are_explained_by_none_of_the_details(made, tmp_path):
     )
     assert "none of these details explains the difference: other weights" in result.stdout
     assert "BGR in place of RGB" in result.stdout
+
+
+class Failing(torch.nn.Module):
+    """A tower in whose way something stands."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate it")
+
+
+def test_a_recipe_that_gives_no_direction_is_far_off_but_one_that_cannot_be_tried_an_error():
+    spec = made_up.spec(3, image_size=8)
+    recipe = Recipe.of(spec)
+    unit = np.eye(1, 3)
+    frames = ShownFrames("v", [np.zeros((8, 8, 3), np.uint8)], unit, unit)
+    for module, expected in ((Constant(1.0), 1 - 3**-0.5), (Constant(float("inf")), 2.0)):
+        tower = Tower("flat", "random", "", "", "none", 3, 8, spec.mean, spec.std, module)
+        found = Trial(spec, tower, [frames], "cpu").distance(recipe)
+        assert found == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(EncoderError, match="there is no memory on cpu"):
+        Trial(spec, replace(tower, module=Failing()), [frames], "cpu").distance(recipe)
 
 
 def test_means_of_a_video_are_told_from_its_first_frame(made, tmp_path):

@@ -5,8 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
-from towers import hub_cache, i3d_network, pixels, save_small_i3d
+from towers import Constant, hub_cache, i3d_network, pixels, save_small_i3d
 
 from memfeat.cache import CacheSpec
 from memfeat.encoders import (
@@ -17,7 +16,7 @@ from memfeat.encoders import (
     encoder_tags,
     reachable_weights,
 )
-from memfeat.errors import ConfigError, EncoderError, UnknownNameError
+from memfeat.errors import ConfigError, EncoderError, NoDirectionError, UnknownNameError
 
 BATCH = 3
 FAMILIES = ["efficientnet-lite0", "ViT-S-32-alt", "timm/test_vit", "i3d"]
@@ -36,17 +35,6 @@ def make(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(make):
     return make()
-
-
-class Constant(nn.Module):
-    """A tower whose every feature has the same value throughout."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = value
-
-    def forward(self, images):
-        return torch.full((len(images), 3), self.value)
 
 
 def constant_encoder(value):
@@ -160,7 +148,7 @@ def test_an_empty_batch_is_refused():
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_feature_without_a_direction_is_an_error_and_never_a_nan(value):
-    with pytest.raises(EncoderError, match="zero or not finite for 2 of 2 frames"):
+    with pytest.raises(NoDirectionError, match="zero or not finite for 2 of 2 frames"):
         constant_encoder(value).encode(pixels(2, 8, 8, 3))
 
 

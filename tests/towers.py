@@ -11,7 +11,7 @@ import open_clip
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memfeat.encoders.inception import InceptionI3d
 
@@ -23,6 +23,17 @@ TINY_CONFIG: dict[str, Any] = {
     },
     "text_cfg": {"context_length": 5, "vocab_size": 9, "width": 32, "heads": 2, "layers": 1},
 }  # fmt: skip
+
+
+class Constant(nn.Module):
+    """A tower whose every feature has the same value throughout."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full((len(images), 3), self.value)
 
 
 def pixels(*shape: int, seed: int = 0) -> Tensor:

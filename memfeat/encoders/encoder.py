@@ -10,7 +10,7 @@ from memfeat.cache import INTERPOLATION, CacheSpec
 from memfeat.config import UNTAGGED_HD, Resize, build, count_tokens
 from memfeat.devices import CPU, exact_float32
 from memfeat.encoders.family import Tower
-from memfeat.errors import EncoderError
+from memfeat.errors import EncoderError, NoDirectionError
 from memfeat.registry import unknown_name
 
 NO_MEMORY = "can't allocate memory"  # as torch says it of the CPU's
@@ -131,8 +131,8 @@ class FrameEncoder(Encoder):
             norm, taken in float32.
 
         Raises:
-            EncoderError: pixels of another type or shape, too little memory, or a feature that
-                is zero or not finite, and so has no direction.
+            EncoderError: pixels of another type or shape, or too little memory.
+            NoDirectionError: a feature is zero or not finite.
         """
         return self.begin(pixels).result()
 
@@ -228,13 +228,13 @@ class Encoding:
         """Wait for the vectors, float32 (batch, width) on the CPU, each of unit L2 norm.
 
         Raises:
-            EncoderError: a feature is zero or not finite, and so has no direction.
+            NoDirectionError: a feature is zero or not finite.
         """
         self.wait()
         bad = ~(self._norms.isfinite() & (self._norms > 0)).all(1)
         if bad.any():
             encoder = self._encoder
-            raise EncoderError(
+            raise NoDirectionError(
                 f"{encoder.name} in {encoder.precision} made a feature that is zero or not finite "
                 f"for {int(bad.sum())} of {len(bad)} {encoder.inputs}, the first at position "
                 f"{int(bad.nonzero()[0])}; give --precision bfloat16 or float32, or other weights"

@@ -15,7 +15,7 @@ from memfeat.config import build
 from memfeat.devices import CPU, exact_float32, resolve_device
 from memfeat.encoders.encoder import PRECISIONS, Encoder, choose_precision
 from memfeat.encoders.family import ACTIVATIONS
-from memfeat.errors import EncoderError
+from memfeat.errors import NoDirectionError
 from memfeat.registry import Registry, unknown_name
 
 RECORDED = ("weights", "weights_sha256", "trained_on", "activation", "dim", "precision")
@@ -119,15 +119,15 @@ class TextEncoder(Encoder):
             float32 (texts, dim) on the CPU, each of unit L2 norm, taken in float32.
 
         Raises:
-            EncoderError: too little memory, or a feature that is zero or not finite, and so has no
-                direction.
+            EncoderError: too little memory.
+            NoDirectionError: a feature is zero or not finite.
         """
         starts = range(0, len(texts), batch_size)
         features = torch.cat([self._features(texts[at : at + batch_size]) for at in starts])
         norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
         bad = ~(norms.isfinite() & (norms > 0)).flatten()
         if bad.any():
-            raise EncoderError(
+            raise NoDirectionError(
                 f"{self.name} in {self.precision} made a feature that is zero or not finite of "
                 f"{texts[int(bad.nonzero()[0])][:80]!r}; give --precision bfloat16 or float32, or "
                 "other weights"

@@ -12,7 +12,7 @@ from memfeat.cache.comparing import Alignment, Vectors, unit
 from memfeat.decoding import DecodedFrames, DecodeSettings, decode_ahead
 from memfeat.devices import resolve_device
 from memfeat.encoders import GELUS, PRECISIONS, Tower, build_variant
-from memfeat.errors import CacheError, ConfigError, EncoderError
+from memfeat.errors import CacheError, ConfigError, NoDirectionError
 from memfeat.manifest import VideoRecord
 from memfeat.video import BICUBIC, INTERPOLATIONS, Pixels, crop_square, squash
 
@@ -119,7 +119,13 @@ class Trial:
         return tuple(each.video_id for each in self._frames)
 
     def distance(self, recipe: Recipe, *, of_ours: bool = False) -> float:
-        """Return one minus the mean cosine with the other's vectors, or with ours."""
+        """Return one minus the mean cosine with the other's vectors, or with ours.
+
+        Where a feature has no direction, the largest that there can be.
+
+        Raises:
+            EncoderError: too little memory, or the device fails.
+        """
         vectors = [each.ours if of_ours else each.other for each in self._frames]
         try:
             encoder = build_variant(
@@ -136,7 +142,7 @@ class Trial:
             found = torch.cat(
                 [encoder.encode(torch.from_numpy(np.stack(pixels[i : i + BATCH]))) for i in batches]
             )
-        except EncoderError:  # a zero or infinite feature, as float16 may give
+        except NoDirectionError:  # as float16 may give
             return 2.0
         stored = unit(found.numpy().astype(np.float16))
         return float(np.mean(1 - (stored * np.concatenate(vectors)).sum(axis=1)))
