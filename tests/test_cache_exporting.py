@@ -131,6 +131,17 @@ def test_a_folder_has_a_file_a_video_that_numpy_reads(tmp_path):
     assert "is not there; export the features again" in result.stderr
 
 
+@pytest.mark.parametrize("kind", ["float64", "U9"])
+def test_offsets_of_an_exported_folder_that_are_no_whole_numbers_are_refused(cache, tmp_path, kind):
+    export_features(cache, tmp_path / "f")
+    with np.load(tmp_path / "f" / "memfeat.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "f" / "memfeat.npz", **arrays | {"offsets": arrays["offsets"].astype(kind)})
+    result = run("cache", "import", tmp_path / "f", "-o", tmp_path / "again")
+    assert result.exit_code == 1
+    assert f"memfeat.npz: offsets is {np.dtype(kind)}; give whole numbers" in result.stderr
+
+
 def test_parquet_has_a_row_a_frame(cache, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for number in (1, 2):

@@ -210,6 +210,8 @@ def of(*ids, **arrays):
         (of("a", "b", "c"), ": features is (2, 3), but there are 3 video_ids; give 3 x dim, 3 x"),
         (of("a", features=np.ones(3)), ": features is (3,); give N x dim or"),
         (of("a", "b", offsets=[0, 2]), ": offsets is int64 (2,); for 2 video_ids give whole"),
+        (of("a", "b", offsets=[0.0, 1.0, 2.0]), ": offsets is float64; give whole numbers"),
+        (of("a", "b", offsets=["0", "1", "2"]), ": offsets is <U1; give whole numbers"),
         (of("a", "b", offsets=[0, 2, 1]), ": offsets do not rise: offsets[1] is 2, and the next"),
         (of("a", "b", offsets=[0, 2, 6]), ": offsets run from 0 to 6; features has the rows"),
         (of("a", "a"), ", video 1: the id 'a' is also at {}, video 0; ids are unique"),

@@ -54,7 +54,7 @@ class NpzFile(FeatureSource):
                         f"{', '.join(map(short_repr, sorted(names))) or 'none'}"
                     )
             ids = self._whole(archive, "video_ids")
-            offsets = self._whole(archive, "offsets") if "offsets" in names else None
+            offsets = self._offsets(archive) if "offsets" in names else None
             columns = {}
             if names >= {"spec", "offsets", *PER_ROW, *PER_VIDEO}:
                 self.spec = self._exported_spec(self._whole(archive, "spec"))
@@ -87,6 +87,12 @@ class NpzFile(FeatureSource):
                     steps, unpadded = (rows[0], UNPADDED) if rows.ndim == 3 else (rows, "")
                     known = self._known.get(video_id, {})
                     yield SourceVideo(video_id, name, steps, known, unpadded)
+
+    def _offsets(self, archive: zipfile.ZipFile) -> NDArray[Any]:
+        offsets = self._whole(archive, "offsets")
+        if offsets.dtype.kind not in "iu":
+            raise CacheError(f"{self._path}: offsets is {offsets.dtype}; give whole numbers")
+        return offsets
 
     def _exported_spec(self, text: NDArray[Any]) -> CacheSpec:
         try:
@@ -168,7 +174,7 @@ class NpzFile(FeatureSource):
                     f"{videos} x time x dim, or offsets ({videos + 1},)"
                 )
             return [1] * videos
-        if offsets.shape != (videos + 1,) or offsets.dtype.kind not in "iu":
+        if offsets.shape != (videos + 1,):
             raise CacheError(
                 f"{self._path}: offsets is {offsets.dtype} {offsets.shape}; for {videos} video_ids "
                 f"give whole numbers ({videos + 1},)"
