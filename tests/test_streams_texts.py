@@ -57,6 +57,9 @@ def test_a_video_without_a_text_is_left_out_or_has_zeros_for_it_and_both_are_sai
     cache = Cache.open("texts", missing="zero")
     kept = select_records(manifest, Cache.open("frames", missing="zero"), cache)
     assert len(kept.records) == VIDEOS
+    own_shards = Cache.open("texts").shards
+    assert cache.shards == own_shards
+    assert cache.summary()["bytes"] == sum(path.stat().st_size for path in own_shards)
     assert kept.notes[0].startswith("4 videos have no text in texts; zeros stand in: 'v11', ")
     table = cache.load(here)
     own = Cache.open("texts").load([v for n, v in enumerate(here) if n not in SILENT])

@@ -234,6 +234,7 @@ def compare_features(
         if on_video:
             on_video(video.video_id)
     (dim, other_dim), _ = widths.most_common(1)[0]
+    matched = set(names.values())
     found = FeatureDifference(
         ours.name,
         other.name,
@@ -241,7 +242,7 @@ def compare_features(
         other_dim,
         videos=tuple(sorted(videos, key=lambda each: each.video_id)),
         names={own: name for name, own in names.items()},
-        only_ours=tuple(each for each in ours.ids if each not in names.values()),
+        only_ours=tuple(each for each in ours.ids if each not in matched),
         only_other=tuple(each for each in other.ids if each not in names),
         settings=_settings(ours.spec, other.spec),
     )

@@ -56,7 +56,7 @@ class Cache:
     @property
     def shards(self) -> tuple[Path, ...]:
         """The readable shards, by name."""
-        return tuple(self.rows)
+        return tuple(path for path in self.rows if path != NOWHERE)
 
     @classmethod
     def open(
