@@ -229,6 +229,20 @@ def test_what_failed_and_what_needs_explaining_is_told(page):
     assert "1 of 6 systems failed" in page.words
 
 
+def test_a_plot_of_constant_predictions_says_why_it_has_no_correlation(study, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(study / "grid" / "cells" / "bigru+mlp", run)
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = [each | {"prediction": "0.5"} for each in csv.DictReader(file)]
+    with (run / "predictions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    words = Page(write_report(run)).words.replace("\xa0", " ")
+    why = "n = 8: the predictions are constant: 0.5 for all 8 videos"
+    assert re.search(rf"SROCC undefined · PLCC undefined · MSE 0\.\d+ · {why}", words)
+
+
 @pytest.mark.parametrize("name", ["page", "run_page"])
 def test_every_page_stands_alone_escapes_text_and_warns_before_any_result(name, request):
     page = request.getfixturevalue(name)
