@@ -10,7 +10,7 @@ from memfeat.registry import Registry
 from memfeat.runs import Run
 
 _FIRST = ("manifest", "cache", "aggregator", "head", "seeds")
-_ELSEWHERE = {*_FIRST, "run", "aggregators", "heads", "device", "threads"}
+_ELSEWHERE = ("run", "aggregators", "heads", "device", "threads")  # or not said at all
 OPTIONS = "options.toml"
 
 
@@ -44,7 +44,7 @@ def _flags(config: TrainConfig) -> Iterator[str]:
     for name, field in TrainConfig.model_fields.items():
         value = values[name]
         usual = field.get_default(call_default_factory=True)
-        if name in _ELSEWHERE - set(_FIRST) or (name not in _FIRST and value == usual):
+        if name in _ELSEWHERE or (name not in _FIRST and value == usual):
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):

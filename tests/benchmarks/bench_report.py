@@ -1,6 +1,6 @@
 """A report of 10,000 videos: its size, how long it takes to write, and to open in Chromium.
 
-Clips, features and scores are made up; the models are trained on them for one epoch.
+Clips, features and scores are made up; the models are trained on them for two epochs.
 """
 
 import json
@@ -128,6 +128,7 @@ def opened(page: Path) -> dict[str, list[float]]:
 
 def main() -> None:
     """Make the report, measure, and print what came out."""
+    OUTPUT.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         make_dataset(home)
@@ -142,7 +143,6 @@ def main() -> None:
             figures[f"{name}_median"] = float(np.median(values))
             figures[f"{name}_max"] = max(values)
         shutil.copyfile(page, OUTPUT.with_suffix(".html"))
-    OUTPUT.parent.mkdir(exist_ok=True)
     write_json(OUTPUT, figures)
     print(json.dumps(figures, indent=2))
 

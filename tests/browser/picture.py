@@ -64,8 +64,10 @@ def server() -> Iterator[str]:
     command = [sys.executable, "-m", "memfeat", "serve", RUN, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
-        yield running.stdout.readline().strip()
-        running.terminate()
+        try:
+            yield running.stdout.readline().strip()
+        finally:
+            running.terminate()
 
 
 def main() -> None:
