@@ -56,18 +56,18 @@ NOT_RUN = {
     "starts workers, as test_ablation.py does; its settings are read here": (
         *("memfeat ablation grid.toml", "memfeat report runs/grid"),
     ),
+    "needs MiniLM's weights, as test_sentences.py does": (
+        "memfeat extract --manifest data_manifests/videm.csv --text title",
+        "memfeat extract --manifest mine.csv --text captions.csv --encoder sentence/",
+    ),
     "is run by test_videm.py": (
         *("memfeat manifest from videm ", "memfeat cache import /data/VIDEM/"),
         *("memfeat extract pipelines/videm.toml", "memfeat ablation pipelines/videm.toml"),
-        "memfeat extract --manifest data_manifests/videm.csv --text title",
         *("memfeat submission runs/videm/", "memfeat manifest from movie "),
     ),
     "needs CLIP's, timm's or I3D's weights, or a real dataset": (
         *("memfeat extract pipelines/extract.toml", "memfeat extract --encoder timm/"),
-        *(
-            f"memfeat extract --manifest mine.csv --text captions.csv --encoder {name}"
-            for name in ("text/ViT-L", "sentence/")
-        ),
+        "memfeat extract --manifest mine.csv --text captions.csv --encoder text/ViT-L",
         *("memfeat train pipelines/train.toml --manifest mine.csv --cache cache/mine/ViT",),
         *("memfeat train pipelines/train.toml --manifest data_manifests/memento10k.csv",),
         *("memfeat finetune pipelines/", "memfeat ablation pipelines/beyond.toml"),

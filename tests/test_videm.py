@@ -23,7 +23,7 @@ PIPELINES = Path("pipelines").absolute()
 COUNTS = (21, 4)
 RUN_FILE = "me26videm_team_run1.csv"
 CELL = "cells/ViT-avg+svr"
-NOT_HERE = ("ViT-L-14-336", "minilm")  # caches whose encoders' weights no test of `make test` has
+NOT_HERE = ("ViT-L-14-336", "minilm")  # caches whose weights `make test` does not have
 
 
 def invoke(words: list[str]):
@@ -32,7 +32,7 @@ def invoke(words: list[str]):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder in which all commands of the how-to were run, word for word."""
+    """A folder in which the commands of the how-to were run, all but the one that needs MiniLM."""
     home = tmp_path_factory.mktemp("home")
     made = videm(home / "data" / "VIDEM", COUNTS, render)
     videm_extras(home / "data" / "VIDEM", made)
@@ -48,7 +48,7 @@ def home(tmp_path_factory):
         patch.chdir(home)
         for command in commands:
             words = shlex.split(command.replace(" /data/", f" {home}/data/"))[1:]
-            if words[-1] == "cache/videm/minilm":
+            if "sentence/all-MiniLM-L6-v2" in words:
                 continue
             result = invoke(words)
             expected = ExitCode.SOME_VIDEOS_FAILED if words[0] == "extract" else ExitCode.DONE
