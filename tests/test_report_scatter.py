@@ -103,4 +103,4 @@ def test_of_constant_predictions_or_a_single_video_there_is_a_picture_and_no_cor
 def test_without_a_video_there_are_axes_alone():
     drawn = scatter("a", 0, np.empty(0), np.empty(0))
     axes(ElementTree.fromstring(drawn.svg))
-    assert not list(ElementTree.fromstring(drawn.svg).iter("g"))[0]
+    assert not next(ElementTree.fromstring(drawn.svg).iter("g"))
