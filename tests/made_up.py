@@ -70,6 +70,7 @@ def table(
         offsets,
         ids,
         spec(values.shape[1] // spec(1, **changes).num_tokens, **changes),
+        np.zeros((len(videos), 2), np.int32),
     )
 
 

@@ -9,8 +9,9 @@ import made_up
 import numpy as np
 import pytest
 
-from memfeat.cache import Cache, CacheSpec, EncodedVideo, verify, write_shard
+from memfeat.cache import Cache, CacheSpec, EncodedVideo, repair, verify, write_shard
 from memfeat.cache.shard import open_shard
+from memfeat.cache.shared_table import shared_table
 from memfeat.errors import CacheError
 from memfeat.storage import write_atomically
 
@@ -117,6 +118,32 @@ def test_the_latest_attempt_counts_whatever_the_names_of_the_shards(tmp_path, ot
     assert Cache.open(tmp_path).entries["a"].num_frames == 5
     write_shard(tmp_path, spec(), [replace(failed("a"), attempt=3)])
     assert Cache.open(tmp_path).entries["a"].reason == "missing"
+
+
+def test_frame_sizes_are_kept_where_one_is_known_and_absent_where_none_is(tmp_path):
+    sizes = {"a": (1080, 1920), "b": (0, 0), "c": (640, 480)}
+    path = write_shard(tmp_path, spec(), [video(n, frame_size=s) for n, s in sizes.items()])
+    with h5py.File(path) as file:
+        assert file["frame_size"][()].tolist() == list(map(list, sizes.values()))
+    cache = Cache.open(tmp_path)
+    assert {name: entry.frame_size for name, entry in cache.entries.items()} == sizes
+    assert cache.load(["c", "a", "b"]).frame_sizes.tolist() == [[640, 480], [1080, 1920], [0, 0]]
+    with shared_table(cache, ["b", "a"], tmp_path) as table:
+        assert table.open().frame_sizes.tolist() == [[0, 0], [1080, 1920]]
+    write_shard(tmp_path, spec(), [failed("d"), video("b", attempt=1)])
+    assert repair(tmp_path).superseded == 1, "which writes the shard anew without the earlier b"
+    kept = Cache.open(tmp_path)
+    assert [kept.entries[name].frame_size for name in "acb"] == [sizes["a"], sizes["c"], (0, 0)]
+    assert verify(tmp_path) == {}
+    with h5py.File(write_shard(tmp_path / "other", spec(), [video("a")])) as file:
+        assert "frame_size" not in file
+
+
+@pytest.mark.parametrize("size", [(-1, 5), (0, 5), (5, 0)])
+def test_an_impossible_frame_size_is_damage(tmp_path, size):
+    write_shard(tmp_path, spec(), [video("a", frame_size=size)])
+    with pytest.raises(CacheError, match=f"has frames of {size[0]} x {size[1]} pixels: 'a'"):
+        Cache.open(tmp_path)
 
 
 def test_attempts_of_the_same_videos_are_different_shards(tmp_path):

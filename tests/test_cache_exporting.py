@@ -23,7 +23,8 @@ def spec() -> CacheSpec:
 
 def video(name, frames, **changes):
     covers = np.arange(frames, dtype=np.int32) % 4 + 1
-    return made_up.encoded(name, frames, DIM, covers=covers, **changes)
+    size = (640 + frames, 480)
+    return made_up.encoded(name, frames, DIM, covers=covers, frame_size=size, **changes)
 
 
 @pytest.fixture
@@ -80,7 +81,8 @@ def test_what_is_exported_can_be_imported(cache, tmp_path, output):
         one, other = (each.load(["c", "half", "b", "a@ü+1"]) for each in (before, after))
         for name in ("values", "pts_seconds", "covers", "offsets"):
             assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
-        of = operator.attrgetter("status", "reason", "source_sha256", "source_bytes")
+        names = "status", "reason", "source_sha256", "source_bytes", "frame_size"
+        of = operator.attrgetter(*names)
         assert {n: of(e) for n, e in after.entries.items()} == {
             n: of(e) for n, e in before.entries.items() if n != "gone"
         }
@@ -97,6 +99,8 @@ def test_what_is_exported_can_be_imported(cache, tmp_path, output):
         ("status", np.array(["ok", "fine", "ok"]), "a status is 'fine', not one of ok"),
         ("reason", np.array(["", "", "why not"]), "a reason is 'why not', which is not one word"),
         ("reason", np.array(["", "", "missing"]), "a video is ok, and the reason is 'missing'"),
+        ("frame_size", np.ones((3, 2)), "frame_size is float64 (3, 2)"),
+        ("frame_size", np.full((3, 2), 1 << 31), "a video has frames of 2147483648 x 2147483648"),
         ("spec", np.array("{}"), "its spec is none of this memfeat's"),
         ("features", np.ones((9, DIM), np.float16), "a vector's length is 2.82843, not 1"),
     ],
@@ -129,6 +133,18 @@ def test_a_folder_has_a_file_a_video_that_numpy_reads(tmp_path):
     (tmp_path / "f" / "a@ü+1.npy").unlink()
     result = run("cache", "import", tmp_path / "f", "-o", tmp_path / "other")
     assert "is not there; export the features again" in result.stderr
+
+
+def test_an_export_of_an_early_version_is_imported_without_frame_sizes(cache, tmp_path):
+    export_features(cache, tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as file:
+        arrays = {name: array for name, array in file.items() if name != "frame_size"}
+    np.savez(tmp_path / "early.npz", **arrays)
+    ok("cache", "import", tmp_path / "early.npz", "-o", tmp_path / "again")
+    entries = Cache.open(tmp_path / "again").entries
+    assert {name: entry.frame_size for name, entry in entries.items()} == dict.fromkeys(
+        LENGTHS, (0, 0)
+    )
 
 
 @pytest.mark.parametrize("kind", ["float64", "U9"])

@@ -48,6 +48,8 @@ def test_the_cache_records_what_made_it_and_where_from(clips, whole):
     assert cache.spec.is_random
     assert cache.spec.batch_size == 4
     assert len(cache.shards) == 4
+    frames = read_frames(clips / "v0.mp4").pixels
+    assert cache.entries["v0"].frame_size == (frames.shape[2], frames.shape[1])
     assert verify(whole) == {}
 
 

@@ -237,6 +237,16 @@ def test_an_unusable_video_is_an_entry_with_its_reason_and_the_next_is_scored(ru
         avg.predict(tmp_path / "none.mp4").timeline  # noqa: B018
 
 
+def test_a_long_portrait_video_is_told_apart_from_short_landscape_ones(runs, avg, tmp_path):
+    write_video(tmp_path / "tall.mp4", clip(30, 9)[:, :, :24], fps=10)
+    cautions = avg.predict(tmp_path / "tall.mp4").cautions
+    assert cautions["length"] == "it lasts 3.0 s, and the training videos 0.5 to 0.8 s"
+    assert cautions["shape"] == (
+        "its frames are 0.5 times as wide as high, and those of the training videos 1.3 times"
+    )
+    assert not {"length", "shape"} & avg.predict(runs / "clip-4.mp4").cautions.keys()
+
+
 def test_a_truncated_video_is_scored_on_what_there_is_and_says_so(runs, avg, tmp_path):
     write_video(tmp_path / "whole.mp4", clip(30, 9), fps=10)
     content = (tmp_path / "whole.mp4").read_bytes()

@@ -98,8 +98,8 @@ def features(videos, dim=12, seed=0):
     return generator.normal(size=(videos, dim)) @ mixing + 3
 
 
-def summary(train, dev, seconds=(2.0, 3.0), rates=(25.0,)):
-    return sum_up(train, dev, np.array(seconds), np.array(rates))
+def summary(train, dev, seconds=(2.0, 3.0), rates=(25.0,), aspects=(4 / 3, 16 / 9, 0.0)):
+    return sum_up(train, dev, np.array(seconds), np.array(rates), np.array(aspects))
 
 
 def test_distances_are_mahalanobis_where_every_direction_is_kept():
@@ -140,9 +140,9 @@ def test_one_in_a_hundred_familiar_videos_is_called_unfamiliar_and_all_far_ones(
     assert (known.distance(features(50, seed=3) + 30) > known.limit).all()
 
 
-def unusual(video, percentile=50.0, seconds=2.5, rate=25.0, known=None):
+def unusual(video, percentile=50.0, seconds=2.5, rate=25.0, size=(640, 360), known=None):
     known = known or summary(features(300), features(200, seed=1))
-    return Unusual.of(known, np.asarray(video), seconds, rate, percentile)
+    return Unusual.of(known, np.asarray(video), seconds, rate, percentile, frame_size=size)
 
 
 def test_a_typical_video_is_familiar_and_has_no_cautions():
@@ -168,17 +168,27 @@ def test_an_unfamiliar_video_is_named_and_marked_if_its_score_is_extreme(percent
         ({"seconds": 40.0}, ("length", "it lasts 40.0 s, and the training videos 2.0 to 3.0 s")),
         ({"seconds": 0.5}, ("length", "it lasts 0.5 s, and the training videos 2.0 to 3.0 s")),
         ({"rate": 60.0}, ("frame_rate", "it has 60.0 frames/s, and the training videos 25.0")),
+        (
+            {"size": (1080, 1920)},
+            (
+                "shape",
+                "its frames are 0.6 times as wide as high, and those of the training videos 1.3 to "
+                "1.8 times",
+            ),
+        ),
+        ({"size": (480, 480)}, None),
+        ({"size": (0, 0)}, None),
         ({"rate": 0.0}, None),
         ({"seconds": 5.9}, None),
     ],
 )
-def test_a_length_or_frame_rate_twice_beyond_the_range_is_named(changes, caution):
+def test_a_length_frame_rate_or_shape_twice_beyond_the_range_is_named(changes, caution):
     found = unusual(features(300).mean(0), **changes)
     assert found.cautions == (dict([caution]) if caution else {})
 
 
 def test_a_run_of_an_early_version_knows_of_no_familiarity():
-    assert Unusual.of(None, np.zeros(3), 2.0, 25.0, 50.0) == Unusual(None, {})
+    assert Unusual.of(None, np.zeros(3), 2.0, 25.0, 50.0, frame_size=(9, 16)) == Unusual(None, {})
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
@@ -220,6 +230,16 @@ def test_a_damaged_summary_is_refused(name, value, tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(RunError, match=r"familiar\.safetensors is damaged"):
         FamiliarVideos.read(tmp_path)
+
+
+def test_a_summary_from_before_frames_had_sizes_is_read_and_warns_of_no_shape(tmp_path):
+    summary(features(20, dim=5), features(5, dim=5)).write(tmp_path)
+    path = tmp_path / "familiar.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if k != "aspects"}, path)
+    found = FamiliarVideos.read(tmp_path)
+    assert found.aspects.tolist() == [0, 0]
+    mean = features(20, dim=5).mean(0)
+    assert Unusual.of(found, mean, 2.5, 25.0, 50.0, frame_size=(9, 160)).cautions == {}
 
 
 def test_no_row_of_a_training_video_is_in_the_summary():

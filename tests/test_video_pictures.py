@@ -56,6 +56,9 @@ def test_the_display_matrix_turns_and_mirrors(tmp_path, matrix, seen):
     assert pixels.shape == ((3, 64, 32, 3) if matrix[0] == 0 else (3, 32, 64, 3))
     assert [corners_of(picture) for picture in pixels] == [seen] * 3
     assert corners_of(read_frames(path, size=20).pixels[0]) == seen
+    with VideoReader(path, size=20) as reader:
+        list(reader)
+    assert reader.frame_size == pixels.shape[2:0:-1], "as it is shown, whatever it is resized to"
     with av.open(str(path)) as container:  # FFmpeg's own reading, in degrees counterclockwise
         frame = next(container.decode(video=0))
     if matrix[0] * matrix[3] - matrix[1] * matrix[2] > 0:

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from memfeat.cache.folder import Cache
-from memfeat.cache.npz_source import INDEX, PER_VIDEO
+from memfeat.cache.npz_source import FRAME_SIZE, INDEX, PER_VIDEO
 from memfeat.cache.table import FeatureTable
 from memfeat.errors import CacheError, ConfigError
 from memfeat.storage import Location, atomic_replace
@@ -68,6 +68,7 @@ def export_features(
     source_sha256      (videos,) text
     source_bytes       (videos,) i8
     frames_expected    (videos,) i8
+    frame_size         (videos, 2) i8
     spec               () text             what made them, as JSON
     made_by            () text             the same in a line
     =================  ==================  =====================================================
@@ -142,13 +143,14 @@ class _Export:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all but the features, by name, once `tables` has come to its end."""
         entries = [self.cache.entries[video_id] for video_id in self.ids]
+        of_videos = (*PER_VIDEO, FRAME_SIZE)
         return {
             **{name: np.concatenate(column) for name, column in self._columns.items()},
             "video_ids": np.array(self.ids),
             "offsets": self.offsets,
             "spec": np.array(self.spec.model_dump_json()),
             "made_by": np.array(self.spec.describe()),
-            **{name: np.array([getattr(e, name) for e in entries]) for name in PER_VIDEO},
+            **{name: np.array([getattr(e, name) for e in entries]) for name in of_videos},
         }
 
 

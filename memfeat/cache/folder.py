@@ -194,7 +194,8 @@ class Cache:
         frames = int(offsets[-1])
         values = np.empty((frames, self.spec.width), np.float16)
         pts_seconds, covers = np.empty(frames, np.float64), np.empty(frames, np.int32)
-        table = FeatureTable(values, pts_seconds, covers, offsets, ids, self.spec)
+        of_videos = offsets, ids, self.spec, self.frame_sizes_of(ids)
+        table = FeatureTable(values, pts_seconds, covers, *of_videos)
         self.fill(table)
         return table
 
@@ -229,6 +230,11 @@ class Cache:
             if entry.num_frames == 0:
                 raise CacheError(f"{self.folder}: video {entry.video_id!r} failed ({entry.reason})")
         return np.cumsum([0] + [entry.num_frames for entry in entries], dtype=np.int64)
+
+    def frame_sizes_of(self, video_ids: Sequence[str]) -> NDArray[np.int32]:
+        """Return width and height of each video's frames, (videos, 2); zeros where not known."""
+        sizes = [self.entries[video_id].frame_size for video_id in video_ids]
+        return np.array(sizes, np.int32).reshape(-1, 2)
 
     def fill(self, table: FeatureTable) -> None:
         """Read the features of `table`'s videos into its arrays.

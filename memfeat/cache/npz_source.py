@@ -27,6 +27,7 @@ PER_VIDEO = {
     **{"status": "U", "reason": "U", "source_sha256": "U"},
     **{"source_bytes": "i", "frames_expected": "i"},
 }
+FRAME_SIZE = "frame_size"  # of each video as well, but for earlier exports
 # What zipfile raises where a file is damaged, cut short, encrypted or of another kind.
 _NOT_A_ZIP = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
@@ -59,6 +60,9 @@ class NpzFile(FeatureSource):
             if names >= {"spec", "offsets", *PER_ROW, *PER_VIDEO}:
                 self.spec = self._exported_spec(self._whole(archive, "spec"))
                 columns = {name: self._whole(archive, name) for name in (*PER_ROW, *PER_VIDEO)}
+                columns[FRAME_SIZE] = np.zeros((ids.size, 2), np.int32)
+                if FRAME_SIZE in names:
+                    columns[FRAME_SIZE] = self._whole(archive, FRAME_SIZE)
             shape = self._shape(archive, offsets)
         if ids.ndim != 1 or ids.dtype.kind not in "USiu" or not len(ids):
             raise CacheError(
@@ -108,26 +112,32 @@ class NpzFile(FeatureSource):
     ) -> dict[str, dict[str, Any]]:
         """Check what an exported cache says of its videos, and return it by id."""
         bounds = np.cumsum([0, *self._counts]).tolist()
-        lengths = dict.fromkeys(PER_ROW, bounds[-1]) | dict.fromkeys(PER_VIDEO, len(ids))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(PER_ROW, (bounds[-1],))
+        shapes |= dict.fromkeys(PER_VIDEO, (len(ids),)) | {FRAME_SIZE: (len(ids), 2)}
         known = {}
         try:
-            for name, kind in (PER_ROW | PER_VIDEO).items():
+            for name, kind in (PER_ROW | PER_VIDEO | {FRAME_SIZE: "i"}).items():
                 column = columns[name]
-                if (column.dtype.kind, column.shape) != (kind, (lengths[name],)):
+                if (column.dtype.kind, column.shape) != (kind, shapes[name]):
                     raise ValueError(f"{name} is {column.dtype} {column.shape}")
             check_covers(columns["covers"])
             check_texts(ids, *(columns[name].tolist() for name in TEXTS[1:]))
-            for video_id, (start, stop), *said in zip(
-                ids, pairwise(bounds), *(columns[name].tolist() for name in PER_VIDEO), strict=True
+            sizes = list(map(tuple, columns[FRAME_SIZE].tolist()))
+            of_videos = (columns[name].tolist() for name in PER_VIDEO)
+            for video_id, (start, stop), size, *said in zip(
+                ids, pairwise(bounds), sizes, *of_videos, strict=True
             ):
                 status, reason, sha256, _, expected = said
                 entry = VideoEntry(
-                    *(video_id, status, reason, start, stop, 0, expected, sha256), shard=self._path
+                    *(video_id, status, reason, start, stop, 0, expected, sha256),
+                    shard=self._path,
+                    frame_size=size,
                 )
                 if entry.contradiction:
                     raise ValueError(f"{entry.contradiction}: {video_id!r}")
                 own = slice(start, stop)
                 known[video_id] = dict(zip(PER_VIDEO, said, strict=True)) | {
+                    FRAME_SIZE: size,
                     "pts_seconds": columns["pts_seconds"][own].astype(np.float64),
                     "covers": columns["covers"][own].astype(np.int32),
                 }

@@ -17,6 +17,9 @@ source_sha256      (videos,) UTF-8     hash of the video file
 frames_expected    (videos,) i8        what the container promises, -1 where it does not say
 attempt            (videos,) i8        how many entries of the video this one replaces, one after
                                         another; absent where all are 0
+frame_size         (videos, 2) i4       width and height of the video's frames, upright and
+                                        before they are resized; 0 where not known, and absent
+                                        where none is
 =================  ==================  ==========================================================
 
 Its attributes are `spec`, the `CacheSpec` as JSON, and `sha256`, over the spec and all datasets.
@@ -58,8 +61,9 @@ NUMBERS = {
     "source_bytes": h5py.h5t.STD_I64LE,
     "frames_expected": h5py.h5t.STD_I64LE,
     "attempt": h5py.h5t.STD_I64LE,
+    "frame_size": h5py.h5t.STD_I32LE,
 }
-OPTIONAL = {"attempt"}
+OPTIONAL = {"attempt", "frame_size"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Shard:
             )
             given = self.datasets.get("attempt")
             attempts = repeat(0) if given is None else given[()].tolist()
+            given = self.datasets.get("frame_size")
+            frames = repeat((0, 0)) if given is None else map(tuple, given[()].tolist())
             covers = np.cumsum(self.datasets["covers"][()], dtype=np.int64)
             covered = np.concatenate([[0], covers])[offsets]
             check_texts(video_ids, statuses, reasons, sources)
@@ -104,7 +110,7 @@ class Shard:
                     VideoEntry,
                     *(video_ids, statuses, reasons),
                     *(offsets[:-1], offsets[1:], np.diff(covered).tolist()),
-                    *(expected, sources, repeat(self.path), attempts, sizes),
+                    *(expected, sources, repeat(self.path), attempts, sizes, frames),
                 )
             )
             for entry in entries:
@@ -136,6 +142,7 @@ class Shard:
                 frames_expected=None if entry.frames_expected < 0 else entry.frames_expected,
                 covers=covers[entry.start : entry.stop],
                 attempt=entry.attempt,
+                frame_size=entry.frame_size,
             )
             for entry in self.entries()
         ]
@@ -230,6 +237,7 @@ def _checked(path: Path, file: h5py.File) -> Shard:
         "pts_seconds": (frames,),
         "covers": (frames,),
         "offsets": (videos + 1,),
+        "frame_size": (videos, 2),
     }
     for name, dataset in datasets.items():
         if dataset.shape != expected_shapes[name]:

@@ -27,7 +27,7 @@ class SharedTable:
 
     Attributes:
         path: the file; two of these are equal if it is the same.
-        offsets, video_ids: as in `FeatureTable`.
+        offsets, video_ids, frame_sizes: as in `FeatureTable`.
         spec: what made the features.
     """
 
@@ -35,6 +35,7 @@ class SharedTable:
     offsets: NDArray[np.int64] = field(compare=False)
     video_ids: tuple[str, ...] = field(compare=False)
     spec: CacheSpec = field(compare=False)
+    frame_sizes: NDArray[np.int32] = field(compare=False)
 
     def open(self) -> FeatureTable:
         """Map the table. All processes share the same memory.
@@ -70,7 +71,8 @@ class SharedTable:
         covers = np.frombuffer(memory, np.int32, frames, offset=8 * frames)
         values = np.frombuffer(memory, np.float16, frames * width, offset=12 * frames)
         values = values.reshape(frames, width)
-        return FeatureTable(values, pts_seconds, covers, self.offsets, self.video_ids, self.spec)
+        of_videos = self.offsets, self.video_ids, self.spec, self.frame_sizes
+        return FeatureTable(values, pts_seconds, covers, *of_videos)
 
 
 @contextmanager
@@ -97,7 +99,8 @@ def shared_table(cache: Cache, video_ids: Sequence[str], folder: Path) -> Iterat
             folder.mkdir(parents=True, exist_ok=True)
             remove_stale_parts(folder)
             file = stack.enter_context(locked_part(folder, "features"))
-            table = SharedTable(Path(file.name), offsets, ids, cache.spec)
+            sizes = cache.frame_sizes_of(ids)
+            table = SharedTable(Path(file.name), offsets, ids, cache.spec, sizes)
             _reserve(file, size)
         except OSError as error:
             raise CacheError(

@@ -34,6 +34,7 @@ class FeatureTable:
         offsets: int64 (videos + 1,); video i has the rows offsets[i]:offsets[i + 1].
         video_ids: (videos,).
         spec: what made them.
+        frame_sizes: int32 (videos, 2), width and height of each one's frames; zeros if not known.
     """
 
     values: NDArray[np.float16]
@@ -42,6 +43,7 @@ class FeatureTable:
     offsets: NDArray[np.int64]
     video_ids: tuple[str, ...]
     spec: CacheSpec
+    frame_sizes: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.video_ids)

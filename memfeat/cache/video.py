@@ -12,6 +12,7 @@ from typing_extensions import TypeVar  # with a default, which typing has from 3
 Status = Literal["ok", "partial", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 MOST_ATTEMPTS = 1 << 31
+MOST_PIXELS = 1 << 31  # a side
 
 
 class Rows(Protocol):
@@ -53,6 +54,8 @@ class EncodedVideo(Generic[R_co]):
         covers: int32 (frames,), how many decoded frames, or clips, each one stands for, itself
             included; None for one each.
         attempt: how many entries of the video this one replaces, one after another.
+        frame_size: width and height of the video's first frame in pixels, upright and before it is
+            resized; zeros where not known.
     """
 
     video_id: str
@@ -65,6 +68,7 @@ class EncodedVideo(Generic[R_co]):
     frames_expected: int | None = None
     covers: NDArray[np.int32] | None = None
     attempt: int = 0
+    frame_size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ class VideoEntry:
     """A video's entry in a cache.
 
     `start` and `stop` are rows of its shard, which cover `num_covered` decoded frames, or clips;
-    `frames_expected` is -1 where the container is silent, and `source_sha256` empty where the file
-    could not be read. Of several entries of a video, the one of the highest `attempt` counts.
+    `frames_expected` is -1 where the container is silent, `source_sha256` empty where the file
+    could not be read, and `frame_size` as in `EncodedVideo`. Of several entries of a video, the one
+    of the highest `attempt` counts.
     """
 
     video_id: str
@@ -87,6 +92,7 @@ class VideoEntry:
     shard: Path
     attempt: int = 0
     source_bytes: int = -1
+    frame_size: tuple[int, int] = (0, 0)
 
     @property
     def num_frames(self) -> int:
@@ -115,8 +121,15 @@ class VideoEntry:
             return f"a video is {self.status}, but has no frames"
         if (self.status == "ok") == bool(self.reason):
             return f"a video is {self.status}, and the reason is {self.reason!r}"
+        return self._odd_number()
+
+    def _odd_number(self) -> str:
         if self.frames_expected < -1:
             return f"{self.frames_expected} frames are expected of a video"
         if not 0 <= self.attempt < MOST_ATTEMPTS:
             return f"{self.attempt} attempts are counted of a video"
+        width, height = self.frame_size
+        known = width or height
+        if known and not (0 < width < MOST_PIXELS and 0 < height < MOST_PIXELS):
+            return f"a video has frames of {width} x {height} pixels"
         return ""

@@ -186,6 +186,7 @@ def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
     ]
     expected = [-1 if each.frames_expected is None else each.frames_expected for each in videos]
     attempts = [video.attempt for video in videos]
+    sizes = np.array([video.frame_size for video in videos], np.int32)
     return {
         "pts_seconds": np.concatenate([np.empty(0), *(video.pts_seconds for video in videos)]),
         "covers": np.concatenate([np.empty(0, np.int32), *covers]),
@@ -197,6 +198,7 @@ def _columns(videos: Sequence[EncodedVideo[Rows]]) -> dict[str, NDArray[Any]]:
         "source_sha256": _encoded([video.source_sha256 for video in videos]),
         "frames_expected": np.array(expected, np.int64),
         **({"attempt": np.array(attempts, np.int64)} if any(attempts) else {}),
+        **({"frame_size": sizes} if sizes.any() else {}),
     }
 
 

@@ -131,6 +131,7 @@ class DecodeResult(NamedTuple):
         frames_expected: what the container promises, if it does.
         frames_by_header: an estimate from the header, if that was asked for and says something.
         covers: how many frames each of those sent stands for.
+        frame_size: width and height of its frames, upright, as `VideoReader` says; or zeros.
     """
 
     status: Status = "ok"
@@ -141,6 +142,7 @@ class DecodeResult(NamedTuple):
     frames_expected: int | None = None
     frames_by_header: float | None = None
     covers: Sequence[int] = ()
+    frame_size: tuple[int, int] = (0, 0)
 
 
 DecoderMessage = Ready | Opened | ChunkFilled | Heartbeat | DecodeResult
@@ -279,6 +281,7 @@ def _decode(job: Job, cover: CoverCounter, worker: Worker) -> DecodeResult:
             message=reader.warning or "",
             source_bytes=sum(file.stat().st_size for file in files_of(path)),
             frames_expected=reader.frames_expected,
+            frame_size=reader.frame_size,
         )
         if reader.reason is not None:
             what = f"{str(path)!r}: {reader.reason}, {PARTIAL[reader.reason]}"

@@ -104,6 +104,7 @@ class DecodedRows:
             source_sha256=self.result.source_sha256,
             frames_expected=self.result.frames_expected,
             covers=self.covers,
+            frame_size=self.result.frame_size,
         )
 
 

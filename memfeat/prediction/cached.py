@@ -114,4 +114,5 @@ def _video(cache: Cache, table: FeatureTable, name: str) -> EncodedVideo:
         status=entry.status,
         reason=NO_TEXT if entry.shard == NOWHERE else entry.reason,
         covers=table.covers[rows],
+        frame_size=entry.frame_size,
     )

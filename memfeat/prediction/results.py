@@ -47,7 +47,7 @@ class VideoPrediction:
         familiarity: which share of familiar videos differs more from what the run was trained on:
             1 for the most typical, 0 beyond all of them. None if an early version trained the run.
         cautions: a line for each reason not to trust the score, by a stable code: `unfamiliar`,
-            `extreme`, `length`, `frame_rate`, `no_text`; of a ready scorer `images` and
+            `extreme`, `length`, `frame_rate`, `shape`, `no_text`; of a ready scorer `images` and
             `non_commercial`.
         run_scores: of several runs, each one's score, by its folder; empty for one run.
         num_frames: frames decoded and scored, with those that a kept frame stands for. With several

@@ -210,7 +210,9 @@ class Scorer:
             seconds = clip.duration_seconds
             frames = len(clip.frames[0]) * self.specs[0].clip_frames
             rate = frames / seconds if seconds else 0.0
-            found.append(Unusual.of(models.familiar, features, seconds, rate, percentile))
+            known = models.familiar
+            size = clip.encoded[0].frame_size
+            found.append(Unusual.of(known, features, seconds, rate, percentile, frame_size=size))
         shares = [each.familiarity for each in found if each.familiarity is not None]
         cautions = {code: line for each in found for code, line in each.cautions.items()}
         return Unusual(min(shares) if shares else None, cautions)

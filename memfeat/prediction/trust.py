@@ -20,7 +20,7 @@ class Unusual:
         familiarity: which share of familiar videos lies farther from what the run was trained on,
             from 1 for the most typical to 0; None if an early version trained the run.
         cautions: a line for each way in which the video differs, by a stable code: `unfamiliar`,
-            `extreme`, `length`, `frame_rate`.
+            `extreme`, `length`, `frame_rate`, `shape`.
     """
 
     familiarity: float | None
@@ -34,6 +34,8 @@ class Unusual:
         seconds: float,
         frames_per_second: float,
         percentile: float | None,
+        *,
+        frame_size: tuple[int, int],
     ) -> Self:
         """Compare a video with what a run was trained on.
 
@@ -43,6 +45,7 @@ class Unusual:
             seconds: how long it lasts.
             frames_per_second: its frame rate, or 0 if it has none.
             percentile: of its score among those that the run learned from.
+            frame_size: width and height of its frames; zeros where not known.
         """
         if familiar is None:
             return cls(None, {})
@@ -65,6 +68,12 @@ class Unusual:
         if frames_per_second and (known := _range_left(rates, frames_per_second)):
             own = f"{frames_per_second:.1f} frames/s"
             cautions["frame_rate"] = f"it has {own}, and the training videos {known}"
+        width, height = frame_size
+        if height and (known := _range_left(familiar.aspects, width / height)):
+            cautions["shape"] = (
+                f"its frames are {width / height:.1f} times as wide as high, and those of the "
+                f"training videos {known} times"
+            )
         return cls(familiar.share_beyond(distance), cautions)
 
 

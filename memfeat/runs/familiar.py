@@ -1,7 +1,7 @@
 """What the videos that a run learned from are like: `familiar.safetensors` in its folder.
 
 The mean and the main directions of their features, how far from these they lie, and the ranges of
-their lengths and frame rates. No video's own features are kept.
+their lengths, frame rates and shapes. No video's own features are kept.
 """
 
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ from memfeat.storage import write_atomically
 
 LEVELS = np.linspace(0, 1, 201)  # of the quantiles that are kept
 FEW = 0.01  # the share of familiar videos that lie beyond what still counts as one of them
-FACTOR = 2.0  # beyond the range of lengths or frame rates
+FACTOR = 2.0  # beyond the range of lengths, frame rates or shapes
 
 
 def shown_seconds(pts_seconds: NDArray[np.float64], covers: NDArray[np.int32]) -> float:
@@ -50,6 +50,7 @@ class FamiliarVideos:
         distances: (201,), quantiles of the distances from the mean of familiar videos.
         seconds: (2,), the shortest and the longest.
         frames_per_second: (2,), the slowest and the fastest; zero if nothing is known.
+        aspects: (2,), the narrowest and the widest frames, width over height; zero likewise.
     """
 
     mean: NDArray[np.float32]
@@ -59,6 +60,7 @@ class FamiliarVideos:
     distances: NDArray[np.float32]
     seconds: NDArray[np.float32]
     frames_per_second: NDArray[np.float32]
+    aspects: NDArray[np.float32]
 
     def distance(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far features (videos, dim) lie from the mean, (videos,).
@@ -97,6 +99,8 @@ class FamiliarVideos:
     def read(cls, folder: Path) -> Self | None:
         """Read a run folder's file; None if the run was made before there was one.
 
+        One made before frames had sizes says nothing of those.
+
         Raises:
             RunError: the file is damaged.
         """
@@ -104,7 +108,7 @@ class FamiliarVideos:
         if not path.is_file():
             return None
         try:
-            content = load(path.read_bytes())
+            content = {"aspects": np.zeros(2, np.float32)} | load(path.read_bytes())
             found = cls(**{field.name: content[field.name] for field in fields(cls)})
             found._check()
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -115,7 +119,7 @@ class FamiliarVideos:
         count, dim = len(self.variances), len(self.mean)
         shapes = {"mean": (dim,), "directions": (count, dim), "variances": (count,)}
         shapes |= {"residual": (1,), "distances": (len(LEVELS),)}
-        shapes |= {"seconds": (2,), "frames_per_second": (2,)}
+        shapes |= {"seconds": (2,), "frames_per_second": (2,), "aspects": (2,)}
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values.shape != shape or values.dtype != np.float32:

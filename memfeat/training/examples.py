@@ -113,7 +113,10 @@ class Examples:
         seconds, frames = np.array([self._length(video) for video in train.tolist()]).T
         frames *= self.specs[self._shown].clip_frames
         rates = np.divide(frames, seconds, out=np.zeros_like(frames), where=seconds > 0)
-        return sum_up(features[train], features[dev], seconds, rates)
+        sizes = self.tables[self._shown].frame_sizes[self.positions[self._shown][train]]
+        width, height = sizes.astype(np.float64).T
+        aspects = np.divide(width, height, out=np.zeros_like(width), where=height > 0)
+        return sum_up(features[train], features[dev], seconds, rates, aspects)
 
     @property
     def _shown(self) -> int:

@@ -22,6 +22,7 @@ def sum_up(
     dev: NDArray[np.float64],
     seconds: NDArray[np.float64],
     frames_per_second: NDArray[np.float64],
+    aspects: NDArray[np.float64],
 ) -> FamiliarVideos:
     """Sum up the videos of the train split.
 
@@ -33,6 +34,7 @@ def sum_up(
         dev: those of the dev split.
         seconds: how long the former last, (videos,).
         frames_per_second: their frame rates, (videos,); zero where not known.
+        aspects: their frames' width over height, (videos,); zero where not known.
     """
     known = _summary(train)
     distances = [known.distance(dev)]
@@ -45,6 +47,7 @@ def sum_up(
         distances=quantiles.astype(np.float32),
         seconds=_range(seconds),
         frames_per_second=_range(frames_per_second[frames_per_second > 0]),
+        aspects=_range(aspects[aspects > 0]),
     )
 
 
@@ -73,6 +76,7 @@ def _summary(features: NDArray[np.float64]) -> FamiliarVideos:
         distances=np.zeros(len(LEVELS), np.float32),
         seconds=np.zeros(2, np.float32),
         frames_per_second=np.zeros(2, np.float32),
+        aspects=np.zeros(2, np.float32),
     )
 
 

@@ -44,6 +44,7 @@ class FrameFolder:
     warning: str | None = None
     reason: str | None = None
     frames_decoded = 0
+    frame_size = (0, 0)
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class FrameFolder:
                 continue
             self.warning = self.warning or reader.warning
             self.reason = self.reason or ("packet_errors" if reader.reason else None)
+            if not self.frames_decoded:
+                self.frame_size = reader.frame_size
             self.frames_decoded += 1
             if self.frames_decoded > self._first_frame:
                 yield Frame(pixels, seconds)

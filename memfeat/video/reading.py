@@ -93,6 +93,7 @@ class VideoReader:
             several views, or transparent; or None.
         frames_decoded: how many came.
         frames_expected: how many the header counts, at most `max_frames`, or None.
+        frame_size: width and height of the first frame handed out, upright, before it is resized.
         reason: why the video is only partial, one of `PARTIAL`; None if it is whole.
 
     Raises:
@@ -138,6 +139,7 @@ class VideoReader:
         self._reformatter = VideoReformatter()
         self._completeness = Completeness(path, self._container, self._stream)
         self.frames_decoded = 0
+        self.frame_size = (0, 0)
         self._stopped_at: int | None = None
         is_reordered = self._decoder.codec.reorder
         self._has_decoding_times = is_reordered and self._container.format.name == "avi"
@@ -298,10 +300,12 @@ class VideoReader:
             raise VideoError("unreadable", f"{quoted(self._path)} {text}; convert it") from error
         self._largest_alpha = max(self._largest_alpha or 0, alpha)
         pixels = upright(cut_margins(pixels, self._side_data.crop), self._display_matrix(frame))
+        height, width = pixels.shape[:2]
+        if self.frame_size == (0, 0):
+            self.frame_size = width, height
         if self._size is None:
             return pixels
         if self._keep_shape:
-            height, width = pixels.shape[:2]
             scale = min(1.0, self._size / max(height, width))
             return squash(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
         return self._resize(pixels, self._size)
