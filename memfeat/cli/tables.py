@@ -18,9 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from memfeat.cli.options import say
+from memfeat.runs import IN_FOLDS, split_in_words
 
 WHOLE = 10_000  # columns: more than any table takes
-IN_FOLDS, BETWEEN_FOLDS = "folds", "between folds"
+BETWEEN_FOLDS = split_in_words(IN_FOLDS)
 NARROWEST_NAME = 16  # columns, below which other columns go rather than fold names
 CEILINGS = {"ceiling": "ceiling", "ceiling from people": "split_half"}
 
@@ -52,8 +53,7 @@ def print_metrics(
 def print_ablation(result: Mapping[str, Any]) -> None:
     """Print an ablation's rows, best first, with the ceiling, the notes and the sources."""
     between_folds = result["split"] == IN_FOLDS
-    where = BETWEEN_FOLDS if between_folds else f"{result['split']} split"
-    title = f"{result['title']}: {where}, {result['n']} videos"
+    title = f"{result['title']}: {split_in_words(result['split'])}, {result['n']} videos"
     with_paper = any(row["paper"] for row in result["rows"])
     sampled = any(row["frames_kept"] < 1 for row in result["rows"])
     reference = result["reference"]

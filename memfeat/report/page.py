@@ -15,11 +15,19 @@ from memfeat.manifest import Split
 from memfeat.report.choices import in_words
 from memfeat.report.exploring import Exploration, System, on_shared_videos
 from memfeat.report.results import PairRow, Pairs, Row, Table, of_split, read_result
-from memfeat.report.results import in_words as split_in_words
 from memfeat.report.scatter import Scatter
 from memfeat.report.showing import MOST_TIMELINES, Gallery, Shown, Timelines, explored
 from memfeat.report.videos import MOST_PICTURES, SHOWN
-from memfeat.runs import ABLATION, IN_FOLDS, PREDICTIONS, TRANSFER, Run, is_complete, pair_folder
+from memfeat.runs import (
+    ABLATION,
+    IN_FOLDS,
+    PREDICTIONS,
+    TRANSFER,
+    Run,
+    is_complete,
+    pair_folder,
+    split_in_words,
+)
 from memfeat.runs.files import table_path
 
 BEST_SYSTEMS = 3  # of a grid, whose predictions are drawn

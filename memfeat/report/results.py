@@ -10,11 +10,6 @@ from memfeat.runs import IN_FOLDS
 from memfeat.runs.files import read_checked
 
 
-def in_words(split: str) -> str:
-    """Return what a split of predictions is called: the folds' are those between folds."""
-    return "between folds" if split == IN_FOLDS else f"{split} split"
-
-
 def of_split(split: str) -> str:
     """Return a split's name to follow "the videos"."""
     return "of all folds" if split == IN_FOLDS else f"of the {split} split"

@@ -42,6 +42,7 @@ from memfeat.runs.predictions import (
     format_predictions,
     mean_over_seeds,
     read_predictions,
+    split_in_words,
     split_metrics,
 )
 from memfeat.runs.run import Run
@@ -75,6 +76,7 @@ __all__ = [
     "read_predictions",
     "seed_folder",
     "shown_seconds",
+    "split_in_words",
     "split_metrics",
     "write_pooled",
     "write_scores",

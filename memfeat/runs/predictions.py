@@ -20,6 +20,11 @@ IN_FOLDS = "folds"  # the split of videos that were predicted by a model of othe
 PREDICTED_SPLITS = (IN_FOLDS, *SPLITS)
 
 
+def split_in_words(split: str) -> str:
+    """Return what a split of predictions is called: the folds' are those between folds."""
+    return "between folds" if split == IN_FOLDS else f"{split} split"
+
+
 class Predictions(NamedTuple):
     """Columns of `predictions.csv`, one entry per video.
 
