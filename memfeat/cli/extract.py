@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memfeat.cache.spec import NO_TEXT
 from memfeat.cli.names import check_name
 from memfeat.cli.options import (
     CommandOfSwitches,
@@ -45,6 +44,8 @@ def extract_command(config: ExtractConfig, dry_run: bool, as_json: bool) -> int:
         plan = would_extract(config)
         print_json(plan) if as_json else print_figures(plan)
         return ExitCode.DONE
+    from memfeat.cache.spec import NO_TEXT
+
     summary = fill_cache(config)
     if as_json:
         print_json(summary.as_dict())
@@ -93,6 +94,8 @@ def fill_cache(config: ExtractConfig) -> "ExtractionSummary":
 
 def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
     """Print on stderr what extraction did, and what it could not do."""
+    from memfeat.cache.spec import NO_TEXT
+
     figures = summary.as_dict()
     what = "texts" if summary.spec.is_text else "frames"
     say(f"{config.cache}: {summary.spec.describe()}")
