@@ -67,6 +67,8 @@ def test_extract_tells_which_videos_are_to_be_done_and_where_the_weights_are(hom
     other = planned(home, "extract", *data(home), "--encoder", "ViT-L-14-336", "--limit", "3")
     assert other["weights"] == "openai, which is not on this machine and is fetched first"
     assert "the cache was made with --encoder efficientnet-lite0" in other["refused"]
+    clips = planned(home, "extract", *data(home)[:3], home / "clips", "--encoder", "i3d")
+    assert clips["weights"] == "none by a name: give --weights FILE, or random"
     elsewhere = ["--cache", home / "none", "--weights", "no.pt"]
     shown = ok("extract", "--manifest", home / "m.csv", *elsewhere, "--dry-run").stdout
     assert "there is no file no.pt" in shown

@@ -16,7 +16,7 @@ from memfeat.runs import FINETUNED
 from memfeat.storage import Location, shards_at
 from memfeat.storage.locations import name_below
 
-RECIPE_FLAGS = ("weights", "tokens", "layer", "resize", "sampler", "fps", "max_seconds")
+RECIPE_FLAGS = ("weights", "tokens", "layer", "resize", "sampler", "max_seconds")
 NO_SETTINGS: Mapping[str, Any] = {}
 
 

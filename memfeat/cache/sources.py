@@ -13,8 +13,8 @@ from memfeat.cache.feature_source import FeatureSource, SourceVideo, load_mapped
 from memfeat.cache.npz_source import INDEX, ExportedFolder, NpzFile
 from memfeat.errors import CacheError, ManifestError, short_repr
 from memfeat.storage import parse_number, read_rows
+from memfeat.storage.names import ID_COLUMNS
 
-ID_COLUMNS = ("video_id", "video", "id")
 # Names of columns that are no features: of ids, of the index that pandas and others write, and of
 # what is to be predicted.
 _NO_FEATURE = re.compile(

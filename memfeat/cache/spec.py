@@ -6,14 +6,21 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from memfeat.config import ExtractConfig, Printed, Resize, Settings, Tokens, count_tokens
+from memfeat.config import (
+    LAST_LAYER,
+    ExtractConfig,
+    Printed,
+    Resize,
+    Settings,
+    Tokens,
+    count_tokens,
+)
 from memfeat.errors import CacheError
 
 INTERPOLATION: dict[Resize, str] = {
     "squash": "antialiased bicubic, squashed",
     "crop": "antialiased bicubic, cropped to the middle",
 }
-LAST_LAYER = -1
 LATER = {"layer": LAST_LAYER, "fps": None}  # fields of later versions, not written where so
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"

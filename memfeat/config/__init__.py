@@ -7,6 +7,7 @@ field's description says "ours". A pipeline file is TOML with a table for each c
 
 from memfeat.config.extract import (
     EVERY_REASON,
+    LAST_LAYER,
     MAX_PIXELS,
     TEXT_PREFIXES,
     UNTAGGED_HD,
@@ -62,6 +63,7 @@ from memfeat.manifest import Split
 
 __all__ = [
     "EVERY_REASON",
+    "LAST_LAYER",
     "MAX_PIXELS",
     "READY",
     "TEXT_PREFIXES",

@@ -52,6 +52,7 @@ def _parse_reasons(value: Any) -> Any:
 
 EVERY_REASON = "all"
 MAX_PIXELS = 1 << 26  # of a frame; two of 8K
+LAST_LAYER = -1  # of a Vision Transformer
 UNTAGGED_HD = "BT.709"  # what players take untagged video of 720 lines or more for
 Reasons = Annotated[tuple[str, ...], BeforeValidator(_parse_reasons)]
 OnPartial = Literal["keep", "skip", "fail"]
@@ -89,7 +90,8 @@ class ExtractConfig(Settings):
         "cls", description="vectors a frame: cls, or cls+2x2 with a grid of patches too (ours)"
     )
     layer: int = Field(
-        -1, description="block after which a Vision Transformer ends, from 0; -1: the last (ours)"
+        LAST_LAYER,
+        description="block after which a Vision Transformer ends, from 0; -1: the last (ours)",
     )
     resize: Resize = Field(
         "squash", description="to a square: squash all of a frame, or crop its middle (ours)"

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from memfeat.config.extract import Resize, Tokens
+from memfeat.config.extract import LAST_LAYER, Resize, Tokens
 from memfeat.config.settings import LocalPath, Seeds, Settings
 from memfeat.config.train import Locations, Names, aggregator_names, for_each_cache
 from memfeat.manifest import Split
@@ -55,7 +55,7 @@ class CacheRecipe(Settings):
     encoder: str
     weights: str | None = None
     tokens: Tokens = "cls"
-    layer: int = -1
+    layer: int = LAST_LAYER
     resize: Resize = "squash"
     sampler: str = "every"
     max_seconds: float | None = None

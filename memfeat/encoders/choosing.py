@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from memfeat.config import Tokens
+from memfeat.config import LAST_LAYER, Tokens
 from memfeat.devices import resolve_device
 from memfeat.encoders.checkpoints import means_file, weights_path
 from memfeat.encoders.encoder import FrameEncoder, choose_precision
 from memfeat.encoders.family import ACTIVATIONS, ENCODERS, RANDOM, EncoderFamily, Tower, VectorShape
-from memfeat.encoders.layers import LAST, end_after
+from memfeat.encoders.layers import end_after
 from memfeat.encoders.texts import text_family_of
 from memfeat.registry import unknown_name
 
@@ -23,7 +23,7 @@ def create_encoder(
     *,
     activation: str = "auto",
     tokens: Tokens = "cls",
-    layer: int = LAST,
+    layer: int = LAST_LAYER,
     precision: str = "auto",
     device: str = "cpu",
     compiled: bool = False,
@@ -62,7 +62,7 @@ def build_tower(
     *,
     activation: str = "auto",
     tokens: Tokens = "cls",
-    layer: int = LAST,
+    layer: int = LAST_LAYER,
     seed: int = 0,
 ) -> Tower:
     """Build an encoder's model alone; arguments and errors are those of `create_encoder`."""
@@ -117,8 +117,10 @@ def weights_at_hand(name: str, weights: str | None = None) -> str:
     """
     family = text_family_of(name) or _family_of(name)
     wanted = weights or family.default_weights
+    if not wanted:
+        return f"none by a name: give --weights FILE, or {RANDOM}"
     if wanted == RANDOM:
-        return "random"
+        return RANDOM
     if means_file(wanted):
         return wanted if weights_path(wanted).exists() else f"there is no file {wanted}"
     found = family.locate(name, wanted)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from memfeat.config import Tokens
+from memfeat.config import LAST_LAYER, Tokens
 from memfeat.errors import ConfigError, EncoderError
 from memfeat.registry import Registry
 
@@ -65,7 +65,7 @@ class Tower:
     module: nn.Module
     tokens: Tokens = "cls"
     clip_frames: int = 1
-    layer: int = -1
+    layer: int = LAST_LAYER
     half_precision: str = "bfloat16"
     projection: nn.Module | None = None
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from memfeat.config import LAST_LAYER
 from memfeat.encoders.family import Tower
 from memfeat.errors import ConfigError
 
-LAST = -1
 TRANSFORMERS = {"VisionTransformer", "Eva"}  # open_clip's and timm's, and what derives from them
 
 
@@ -27,7 +27,7 @@ def end_after(tower: Tower, layer: int) -> Tower:
     Raises:
         ConfigError: it has no such block, or no blocks.
     """
-    if layer == LAST:
+    if layer == LAST_LAYER:
         return tower
     owner, name = _blocks_of(tower)
     blocks = getattr(owner, name)

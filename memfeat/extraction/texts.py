@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from memfeat.errors import ConfigError, VideoError
 from memfeat.manifest import CAPTIONS, TEXT_COLUMNS, VideoRecord
 from memfeat.storage import Location, location_of, read_rows
-from memfeat.storage.names import stem_key
+from memfeat.storage.names import ID_COLUMNS, stem_key
 
-ID_COLUMNS = ("video_id", "video", "id")
 SUFFIXES = (".srt", ".vtt", ".txt")  # of several files of a video the first counts
 MOST_BYTES = 1 << 22  # of a file; a day of speech
 TABLE = re.compile(r"(.+\.(?:csv|tsv|jsonl))(?::([^/\\]+))?", re.IGNORECASE)

@@ -10,6 +10,8 @@ VIDEO_SUFFIXES = {
     *(".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"),
 }
 
+ID_COLUMNS = ("video_id", "video", "id")  # of other people's tables
+
 PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
