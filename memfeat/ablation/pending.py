@@ -13,8 +13,7 @@ from memfeat.config import AblationConfig, TrainConfig
 from memfeat.errors import RunError
 from memfeat.manifest import Split, VideoRecord
 from memfeat.runs import ABLATION, is_complete
-from memfeat.runs.files import table_path
-from memfeat.runs.folds import fold_folder
+from memfeat.runs.files import fold_folders, table_path
 from memfeat.training import differences_in_settings, resolve_options
 
 
@@ -71,8 +70,6 @@ def _videos(splits: Mapping[Split, int], folds: int) -> dict[str, int]:
 
 def _models(cell: Cell) -> dict[str, int]:
     """Count a row's models: one a seed and fold, or those of a baseline."""
-    numbers = range(1, cell.config.folds + 1)
-    of_folds = [fold_folder(each, n) for each in model_folders(cell) for n in numbers]
-    folders = of_folds or model_folders(cell)
+    folders = [part for each in model_folders(cell) for part in fold_folders(each, cell.config)]
     finished = sum(map(is_complete, folders))
     return {"models_finished": finished, "models_to_train": len(folders) - finished}

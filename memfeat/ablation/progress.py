@@ -7,7 +7,7 @@ from pathlib import Path
 from memfeat.ablation.grid import Cell
 from memfeat.config import TrainConfig
 from memfeat.models import AGGREGATORS
-from memfeat.runs import seed_folder
+from memfeat.runs import seed_folders
 from memfeat.training import EpochReport
 
 
@@ -89,7 +89,5 @@ def cost(config: TrainConfig) -> int:
 
 def model_folders(cell: Cell) -> list[Path]:
     """Return the run folders of a cell's models: of each seed, or of the baseline."""
-    config = cell.config
-    if cell.kind == "baseline":
-        return [config.run]
-    return [seed_folder(config.run, config, seed) for seed in config.seeds]
+    own = cell.config
+    return [own.run] if cell.kind == "baseline" else seed_folders(own.run, own)

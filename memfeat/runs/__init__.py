@@ -33,7 +33,7 @@ from memfeat.runs.files import (
     is_complete,
     pair_folder,
     read_object,
-    seed_folder,
+    seed_folders,
 )
 from memfeat.runs.folds import Folds, pooled, read_folds
 from memfeat.runs.predictions import (
@@ -74,7 +74,7 @@ __all__ = [
     "read_folds",
     "read_object",
     "read_predictions",
-    "seed_folder",
+    "seed_folders",
     "shown_seconds",
     "split_in_words",
     "split_metrics",

@@ -25,8 +25,10 @@ from memfeat.runs.files import (
     PREDICTIONS,
     PROVENANCE,
     SUMS,
+    fold_folders,
     read_object,
     read_text,
+    seed_folders,
 )
 from memfeat.storage import (
     Location,
@@ -127,27 +129,27 @@ def _version(location: Location) -> str:
 
 
 def _fetch_folder(url: Url, target: Path) -> None:
-    def get(folders: Iterable[str]) -> None:
+    def get(folders: Iterable[Path]) -> None:
         wanted = []
         for folder in folders:
-            found = list_files(Url(f"{url}/{folder}".rstrip("/")))
+            found = list_files(Url(f"{url}/{folder.as_posix()}") if folder.parts else url)
             sizes = [found[name].size or 0 for name in NAMES if name in found]
             _require_size(sum(sizes), url)
-            wanted += [f"{folder}{name}" for name in NAMES if name in found]
+            wanted += [(folder / name).as_posix() for name in NAMES if name in found]
             (target / folder).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch") as pool:
             list(pool.map(lambda name: fetch(Url(f"{url}/{name}"), target / name), wanted))
 
-    get([""])
+    top = Path()
+    get([top])
     try:
         config = build(TrainConfig, read_object(target / CONFIG), f"{url}/{CONFIG}")
     except ConfigError as error:
         raise RunError(str(error)) from error
     baseline = read_object(target / PROVENANCE).get("baseline")
-    several = len(config.seeds) > 1 and not baseline
-    seeds = [f"seed-{seed}/" for seed in config.seeds] if several else [""]
-    folds = [f"{seed}fold-{number + 1}/" for seed in seeds for number in range(config.folds)]
-    get([*filter(None, seeds), *folds])
+    members = [top] if baseline else seed_folders(top, config)
+    parts = [part for member in members for part in fold_folders(member, config)]
+    get(folder for folder in dict.fromkeys([*members, *parts]) if folder != top)
 
 
 def _unpack(archive: Path, target: Path, location: Location) -> None:

@@ -33,9 +33,14 @@ STREAMS = "streams"  # key of SPEC's list, where there are several caches
 RECOVER = "restore it, or delete the run folder and train again"
 
 
-def seed_folder(folder: Path, config: TrainConfig, seed: int) -> Path:
-    """Return the folder of one seed of a run: the run folder itself if there is no other seed."""
-    return folder if len(config.seeds) == 1 else folder / f"seed-{seed}"
+def seed_folders(folder: Path, config: TrainConfig) -> list[Path]:
+    """Return the folder of each seed of a run: the run folder itself if there is only one."""
+    return [folder / f"seed-{seed}" for seed in config.seeds] if config.seeds[1:] else [folder]
+
+
+def fold_folders(folder: Path, config: TrainConfig) -> list[Path]:
+    """Return the folder of each fold's model, in one of a seed: that itself without folds."""
+    return [folder / f"fold-{number + 1}" for number in range(config.folds)] or [folder]
 
 
 def pair_folder(folder: Path, trained_on: str, evaluated_on: str) -> Path:

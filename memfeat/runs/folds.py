@@ -53,11 +53,6 @@ class Folds(NamedTuple):
         return count if count < len(self.group) else None
 
 
-def fold_folder(folder: Path, number: int) -> Path:
-    """Return the folder of the model that did not see a fold, counted from 1."""
-    return folder / f"fold-{number}"
-
-
 def format_folds(folds: Folds) -> bytes:
     """Return the content of a `folds.csv`."""
     text = io.StringIO(newline="")

@@ -27,13 +27,13 @@ from memfeat.runs.files import (
     RECOVER,
     SPEC,
     STREAMS,
+    fold_folders,
     is_complete,
     read_checked,
     read_history,
     read_object,
-    seed_folder,
+    seed_folders,
 )
-from memfeat.runs.folds import fold_folder
 from memfeat.runs.predictions import Predictions, read_predictions
 from memfeat.storage import AnyLocation, location_of
 
@@ -75,11 +75,9 @@ class Run:
         self.metrics = read_checked(folder / METRICS)
         self.provenance = read_checked(folder / PROVENANCE)
         self.baseline: str | None = self.provenance.get("baseline")
-        seeds = tuple(seed_folder(folder, self.config, s) for s in self.config.seeds)
-        self.members = (folder,) if self.baseline else seeds
-        numbers = range(1, self.config.folds + 1)
-        of_folds = (fold_folder(member, number) for member in self.members for number in numbers)
-        self.parts = tuple(of_folds) or self.members
+        own = self.config
+        self.members = (folder,) if self.baseline else tuple(seed_folders(folder, own))
+        self.parts = tuple(part for member in self.members for part in fold_folders(member, own))
 
     def __repr__(self) -> str:
         what = self.baseline or f"{self.config.system} of seeds {list(self.config.seeds)}"

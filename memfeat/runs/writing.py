@@ -19,12 +19,12 @@ from memfeat.runs.files import (
     PROVENANCE,
     SPEC,
     STREAMS,
+    fold_folders,
     read_object,
-    seed_folder,
+    seed_folders,
 )
 from memfeat.runs.folds import (
     Folds,
-    fold_folder,
     fold_metrics,
     format_folds,
     pooled,
@@ -129,7 +129,7 @@ def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
         OSError: a file cannot be written; the run stays incomplete.
     """
     folder = config.run
-    members = [seed_folder(folder, config, seed) for seed in config.seeds]
+    members = seed_folders(folder, config)
     predictions = [read_predictions(member / PREDICTIONS) for member in members]
     provenance = [read_object(member / PROVENANCE) for member in members]
     folds = read_folds(members[0]) if config.folds else None
@@ -153,7 +153,7 @@ def write_pooled(config: TrainConfig, folds: Folds, facts: Mapping[str, Any]) ->
         OSError: a file cannot be written; the run stays incomplete.
     """
     folder = config.run
-    parts = [fold_folder(folder, number) for number in range(1, config.folds + 1)]
+    parts = fold_folders(folder, config)
     predictions = pooled([read_predictions(part / PREDICTIONS) for part in parts], folds)
     provenance = _of_all([read_object(part / PROVENANCE) for part in parts])
     write_json(folder / PROVENANCE, {**provenance, **facts})

@@ -13,7 +13,7 @@ from memfeat.config import TrainConfig
 from memfeat.errors import TrainingError
 from memfeat.manifest import VideoRecord
 from memfeat.runs import IN_FOLDS, Folds, begin_run, write_pooled
-from memfeat.runs.folds import fold_folder
+from memfeat.runs.files import fold_folders
 from memfeat.training.examples import Examples
 from memfeat.training.reading import scores_of
 
@@ -93,12 +93,11 @@ def train_folds(
     """
     folds = draw_folds(examples.listed, config)
     begin_run(config, examples.specs)
-    for number in range(1, config.folds + 1):
+    for number, folder in enumerate(fold_folders(config.run, config), 1):
         own = fold_examples(examples, folds, number)
         own.require_splits()
-        where = {"folds": 0, "run": fold_folder(config.run, number)}
         own.facts["fold"] = number
-        train_one(own, config.model_copy(update=where))
+        train_one(own, config.model_copy(update={"folds": 0, "run": folder}))
         if number == 1:
             own.familiar.write(config.run)
     write_pooled(config, folds, {**examples.facts, **identity})

@@ -28,7 +28,7 @@ from memfeat.runs import (
     begin_run,
     finish_seed,
     is_complete,
-    seed_folder,
+    seed_folders,
 )
 from memfeat.runs.files import FAMILIAR, require_same_run
 from memfeat.runs.writing import rewrite_scores, write_summary
@@ -138,8 +138,8 @@ def differences_in_settings(config: TrainConfig) -> str:
 def _alone(config: TrainConfig) -> list[TrainConfig]:
     """Return each seed's run as a configuration of its own."""
     return [
-        config.model_copy(update={"seeds": (seed,), "run": seed_folder(config.run, config, seed)})
-        for seed in config.seeds
+        config.model_copy(update={"seeds": (seed,), "run": folder})
+        for seed, folder in zip(config.seeds, seed_folders(config.run, config), strict=True)
     ]
 
 
