@@ -43,6 +43,15 @@ class Input(NamedTuple):
         return self.video_id if self.path is None else str(self.path)
 
 
+def inputs_of(videos: Iterable[AnyLocation | Input]) -> list[Input]:
+    """Take videos by their paths or URLs, but for those that are inputs already.
+
+    Raises:
+        ConfigError: what is given names no file.
+    """
+    return [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
+
+
 def find_videos(names: Iterable[AnyLocation], *, allow_images: bool = False) -> tuple[Input, ...]:
     """Find the videos that are named, each once, in order.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from memfeat.errors import ConfigError
-from memfeat.prediction.tables import SCORES, ScoresTable, scored_in
+from memfeat.prediction.tables import SCORES, ScoresTable
 from memfeat.storage import atomic_replace, format_rows, read_rows, write_atomically
 from memfeat.storage.parquet import arrow
 
@@ -56,15 +56,18 @@ def scores_table(path: Path, model_id: str, *, retry_failed: bool) -> ScoresTabl
 def scored_before(path: Path, *, retry_failed: bool) -> set[str]:
     """Return the names of the videos that a table of scores holds; nothing is written.
 
+    There need not be one. With `retry_failed` videos that failed do not count.
+
     Raises:
         ConfigError, ManifestError: it cannot be read.
     """
-    growing = _growing(path)
-    if path.suffix.lower() != PARQUET or growing.exists() or not path.exists():
-        path = growing if path.suffix.lower() == PARQUET else path
-        return scored_in(path, retry_failed=retry_failed)
-    rows = _read(path)
-    return {r["video"] for r in rows if not (retry_failed and r["status"] == "failed")}
+    is_parquet = path.suffix.lower() == PARQUET
+    if is_parquet and path.exists() and not _growing(path).exists():
+        rows = _read(path)
+    else:
+        path = _growing(path) if is_parquet else path
+        rows = [row for _, row in read_rows(path, SCORES, ())] if path.exists() else []
+    return {str(r["video"]) for r in rows if not (retry_failed and r["status"] == "failed")}
 
 
 def _growing(path: Path) -> Path:

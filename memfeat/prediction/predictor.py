@@ -12,11 +12,11 @@ from memfeat.errors import VideoError
 from memfeat.extraction import encode_text, encode_videos, usual_decoders
 from memfeat.extraction.encoding import OnFrames
 from memfeat.prediction.encoders import build_encoders
-from memfeat.prediction.inputs import Input
+from memfeat.prediction.inputs import Input, inputs_of
 from memfeat.prediction.results import VideoPrediction
 from memfeat.prediction.scorer import AnyRun, Scorer
 from memfeat.prediction.videos import VideoPredictor
-from memfeat.storage import AnyLocation, location_of
+from memfeat.storage import AnyLocation
 
 
 class Predictor(Scorer, VideoPredictor):
@@ -78,7 +78,7 @@ class Predictor(Scorer, VideoPredictor):
         on_frames: OnFrames | None = None,
     ) -> Iterator[VideoPrediction]:
         """Yield each prediction; see `VideoPredictor.predict_each`."""
-        inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
+        inputs = inputs_of(videos)
         if not inputs:
             return
         decoders = min(len(inputs), usual_decoders(self.encoders[0].device))

@@ -28,14 +28,14 @@ from memfeat.extraction import usual_decoders
 from memfeat.extraction.encoding import OnFrames
 from memfeat.manifest import VideoRecord
 from memfeat.prediction.effects import FrameEffects
-from memfeat.prediction.inputs import Input
+from memfeat.prediction.inputs import Input, inputs_of
 from memfeat.prediction.predictor import Predictor
 from memfeat.prediction.results import VideoPrediction
 from memfeat.prediction.scorer import AnyRun
 from memfeat.prediction.videos import VideoPredictor
 from memfeat.registry import Registry
 from memfeat.runs import Calibration
-from memfeat.storage import AnyLocation, location_of
+from memfeat.storage import AnyLocation
 
 BATCH = 16  # frames of one video, padded with black to so many
 
@@ -175,7 +175,7 @@ class RatingPredictor(VideoPredictor):
         on_frames: OnFrames | None = None,
     ) -> Iterator[VideoPrediction]:
         """Yield each prediction; see `VideoPredictor.predict_each`."""
-        inputs = [own if isinstance(own, Input) else Input.of(location_of(own)) for own in videos]
+        inputs = inputs_of(videos)
         records = [
             VideoRecord(video_id="video", path=own.path, score=None, split="test")
             for own in inputs

@@ -193,20 +193,6 @@ class EffectsTable(GrowingTable):
         )
 
 
-def scored_in(path: Path, *, retry_failed: bool = False) -> set[str]:
-    """Return the names of the videos that a table of scores holds, without opening it to write.
-
-    Args:
-        path: the file; there need not be one.
-        retry_failed: whether videos that failed do not count.
-
-    Raises:
-        ManifestError: it cannot be read.
-    """
-    rows = (row for _, row in read_rows(path, SCORES, ())) if path.exists() else ()
-    return {str(r["video"]) for r in rows if not (retry_failed and r["status"] == "failed")}
-
-
 def score_row(prediction: VideoPrediction, model: str) -> dict[str, Any]:
     """Return a video's row, with the columns `SCORES`; `model` names what scored it."""
     low, high = prediction.interval or (None, None)

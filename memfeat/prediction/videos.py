@@ -7,11 +7,11 @@ from typing import overload
 from memfeat.errors import ConfigError
 from memfeat.extraction.encoding import OnFrames
 from memfeat.prediction.comparison import Comparison
-from memfeat.prediction.inputs import Input
+from memfeat.prediction.inputs import Input, inputs_of
 from memfeat.prediction.results import VideoPrediction
 from memfeat.prediction.texts import texts_of
 from memfeat.runs import Calibration
-from memfeat.storage import AnyLocation, is_one, location_of
+from memfeat.storage import AnyLocation, is_one
 
 
 class VideoPredictor(ABC):
@@ -92,11 +92,8 @@ class VideoPredictor(ABC):
             ConfigError: what is given names no file; or of texts as for `with_texts`.
             RemoteError: nothing of a storage can be had.
         """
-        several = [videos] if is_one(videos) else videos
-        inputs = self.with_texts(
-            [Input.of(location_of(own)) for own in several],
-            [text] if isinstance(text, str) else text,
-        )
+        several = inputs_of([videos] if is_one(videos) else videos)
+        inputs = self.with_texts(several, [text] if isinstance(text, str) else text)
         found = list(self.predict_each(inputs, allow_images=allow_images))
         return found[0] if is_one(videos) else found
 
