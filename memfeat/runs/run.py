@@ -189,14 +189,13 @@ class Run:
     def _fitted(self, part: Path) -> "FittedRegressor":
         from memfeat.models import FittedRegressor  # noqa: PLC0415
 
-        path, dim = part / MODEL, sum(spec.dim for spec in self.specs)
-        weights = _read_weights(path, read_checked(part / PROVENANCE).get("model_sha256"))
+        weights, dim = _read_weights(part), sum(spec.dim for spec in self.specs)
         try:
             return FittedRegressor.of(weights, dim).eval()
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise RunError(
-                f"{path} does not hold the {self.baseline} baseline on {dim}-d features; "
+                f"{part / MODEL} does not hold the {self.baseline} baseline on {dim}-d features; "
                 f"{RECOVER}. {reason}"
             ) from error
 
@@ -206,8 +205,7 @@ class Run:
         from memfeat.devices import seeded  # noqa: PLC0415
         from memfeat.models import regressor_of  # noqa: PLC0415
 
-        path, dims = part / MODEL, [spec.dim for spec in self.specs]
-        weights = _read_weights(path, read_checked(part / PROVENANCE).get("model_sha256"))
+        weights, dims = _read_weights(part), [spec.dim for spec in self.specs]
         try:
             # First without memory: a config of a hundred bytes can name a model of a terabyte.
             with torch.device("meta"):
@@ -218,8 +216,8 @@ class Run:
         except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
             reason, widths = " ".join(str(error).split()), " and ".join(f"{dim}-d" for dim in dims)
             raise RunError(
-                f"{path} does not hold the weights of {self.config.system} on {widths} features, "
-                f"which {CONFIG} and {SPEC} beside it name; {RECOVER}. {reason}"
+                f"{part / MODEL} does not hold the weights of {self.config.system} on {widths} "
+                f"features, which {CONFIG} and {SPEC} beside it name; {RECOVER}. {reason}"
             ) from error
         return regressor.eval()
 
@@ -268,10 +266,11 @@ def _best_of(folder: Path) -> str:
     return f", such as {folder / best}, the best on {table['split']}"
 
 
-def _read_weights(path: Path, sha256: str | None) -> "dict[str, Tensor]":
-    """Read a checkpoint and check its hash; early runs have none."""
+def _read_weights(part: Path) -> "dict[str, Tensor]":
+    """Read a folder's checkpoint and check its hash; early runs have none."""
     from safetensors.torch import load  # noqa: PLC0415
 
+    path, sha256 = part / MODEL, read_checked(part / PROVENANCE).get("model_sha256")
     try:
         content = path.read_bytes()
         if sha256 and hashlib.sha256(content).hexdigest() != sha256:

@@ -135,12 +135,9 @@ def write_summary(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     folds = read_folds(members[0]) if config.folds else None
     begin_run(config, specs)
     write_json(folder / PROVENANCE, _of_all(provenance))
-    if folds:
-        write_atomically(folder / FOLDS, format_folds(folds))
-    write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(predictions)))
-    metrics = _metrics(predictions, folds, config.bootstrap)
-    seeds = {"seeds": list(config.seeds)}
-    write_json(folder / METRICS, {split: values | seeds for split, values in metrics.items()})
+    write_scores(
+        folder, *predictions, bootstrap=config.bootstrap, folds=folds, numbers=config.seeds
+    )
 
 
 def write_pooled(config: TrainConfig, folds: Folds, facts: Mapping[str, Any]) -> None:
@@ -157,9 +154,7 @@ def write_pooled(config: TrainConfig, folds: Folds, facts: Mapping[str, Any]) ->
     predictions = pooled([read_predictions(part / PREDICTIONS) for part in parts], folds)
     provenance = _of_all([read_object(part / PROVENANCE) for part in parts])
     write_json(folder / PROVENANCE, {**provenance, **facts})
-    write_atomically(folder / FOLDS, format_folds(folds))
-    write_atomically(folder / PREDICTIONS, format_predictions(predictions))
-    write_json(folder / METRICS, _metrics([predictions], folds, config.bootstrap))
+    write_scores(folder, predictions, bootstrap=config.bootstrap, folds=folds)
 
 
 def _of_all(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,20 +172,26 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _metrics(
-    seeds: Sequence[Predictions], folds: Folds | None, bootstrap: int
-) -> dict[str, dict[str, Any]]:
-    if folds:
-        return fold_metrics(seeds, folds, bootstrap=bootstrap)
-    return {split: m.as_dict() for split, m in split_metrics(seeds, bootstrap=bootstrap).items()}
+def write_scores(
+    folder: Path,
+    *seeds: Predictions,
+    bootstrap: int,
+    folds: Folds | None = None,
+    numbers: Sequence[int] = (),
+) -> None:
+    """Write `predictions.csv`, the mean over seeds, and, last, `metrics.json`.
 
-
-def write_scores(folder: Path, predictions: Predictions, *, bootstrap: int) -> None:
-    """Write `predictions.csv` and, last, `metrics.json`.
+    With folds also `folds.csv`. `numbers` are the seeds' own, where there are several.
 
     Raises:
         OSError: a file cannot be written.
     """
-    metrics = _metrics([predictions], None, bootstrap)
-    write_atomically(folder / PREDICTIONS, format_predictions(predictions))
-    write_json(folder / METRICS, metrics)
+    if folds:
+        metrics = fold_metrics(seeds, folds, bootstrap=bootstrap)
+        write_atomically(folder / FOLDS, format_folds(folds))
+    else:
+        found = split_metrics(seeds, bootstrap=bootstrap)
+        metrics = {split: values.as_dict() for split, values in found.items()}
+    write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(seeds)))
+    named = {"seeds": list(numbers)} if numbers else {}
+    write_json(folder / METRICS, {split: values | named for split, values in metrics.items()})
