@@ -32,6 +32,8 @@ BESIDE_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposi
 # FFmpeg's own decoders of these two drop the alpha channel.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 BI_RGB = ("\0\0\0\0", "WRAW")  # as FourCC
+RAW_PADDING = 32  # bytes at the end of a row of pixels, at most
+PALETTE = 1024  # bytes that may follow the pixels
 WEBP, ANIMATED = "webp_anim", 2  # its demuxer, and its flag in the file's header
 MORE_PIXELS = 1 << 20
 MOST_PIXELS = (1 << 31) - 1  # FFmpeg decodes no larger frame, and takes no larger limit
@@ -78,6 +80,26 @@ def has_unused_byte(stream: VideoStream) -> bool:
         return stream.codec_context.codec_tag in BI_RGB
     except UnicodeDecodeError:
         return False
+
+
+def require_raw_frame(path: Path, decoder: VideoCodecContext, size: int) -> None:
+    """Refuse an uncompressed frame of so many bytes if its pixels cannot be what they are called.
+
+    FFmpeg calls pixels for which a container has no name by another's name when it writes them.
+
+    Raises:
+        VideoError: `unreadable`.
+    """
+    layout, width, height = decoder.format, decoder.width, decoder.height
+    if decoder.name != "rawvideo" or layout is None:
+        return
+    wanted = width * height * layout.padded_bits_per_pixel // 8
+    if size - wanted >= RAW_PADDING * height + PALETTE * layout.has_palette:
+        text = (
+            f"calls its uncompressed pixels {layout.name}, of which {width} x {height} are "
+            f"{wanted} bytes, but has {size} for each frame; convert the original to H.264"
+        )
+        raise VideoError("unreadable", f"{quoted(path)} {text}")
 
 
 def require_size(path: Path, size: tuple[int, int] | None, max_pixels: int | None) -> None:

@@ -41,6 +41,8 @@ UNKNOWN_MATRICES = {
     17: "YCgCo-Ro",
 }
 FLOAT_GREY = ("grayf", "yaf")  # of which FFmpeg's scaler makes other greys, or crashes
+SWAPPED = ("rgb555be", "rgb565be", "bgr555be", "bgr565be")  # whose bytes it takes in reverse
+FOUR_BITS = ("rgb444", "bgr444")  # of which it makes 0 to 240
 # What full range is for each grey level of limited range, which swscale takes for full.
 FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
@@ -64,10 +66,12 @@ def to_rgb(
     Raises:
         av.FFmpegError, ValueError: the pixel format cannot be turned into RGB.
     """
-    if frame.format.name.startswith(FLOAT_GREY):
+    name, components = frame.format.name, frame.format.components
+    if name.startswith(FLOAT_GREY):
         return _float_grey(frame), 255
-    components = frame.format.components
     has_alpha = use_alpha and (frame.format.has_palette or any(c.is_alpha for c in components))
+    if name in SWAPPED:
+        frame = reformatter.reformat(frame, format=name.replace("be", "le"), threads=1)
     matrix = None
     if frame.colorspace in SILENT_MATRICES:
         is_709 = untagged_hd == "BT.709" and frame.height >= HD_LINES
@@ -79,13 +83,15 @@ def to_rgb(
         )
     except av.FFmpegError as error:
         if frame.colorspace in UNKNOWN_MATRICES:
-            name = UNKNOWN_MATRICES[frame.colorspace]
-            raise ValueError(f"their matrix is tagged {name}") from error
+            tag = UNKNOWN_MATRICES[frame.colorspace]
+            raise ValueError(f"their matrix is tagged {tag}") from error
         raise
     pixels = cast(Pixels, image.to_ndarray())
     alpha = 255
-    if frame.color_range == ColorRange.MPEG and frame.format.name.startswith(("gray", "ya")):
+    if frame.color_range == ColorRange.MPEG and name.startswith(("gray", "ya")):
         pixels[..., :3] = FULL_RANGE[pixels[..., :3]]
+    elif name.startswith(FOUR_BITS):
+        pixels |= pixels >> 4
     if has_alpha:
         opacity = pixels[..., 3:] / np.float32(255)
         alpha = int(pixels[..., 3].max())

@@ -24,6 +24,7 @@ from memfeat.video.opening import (
     has_unused_byte,
     open_video,
     quoted,
+    require_raw_frame,
     require_size,
     too_large,
 )
@@ -244,6 +245,8 @@ class VideoReader:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         for packet in self._demux():
+            if packet is not None:
+                require_raw_frame(self._path, self._decoder, packet.size)
             try:
                 frames = self._decoder.decode(packet)
             except av.FFmpegError as error:
