@@ -1,6 +1,7 @@
-"""What a container says beside its packets: which track, cropping, Dolby Vision, animations."""
+"""What a container says beside its packets: track, cropping, colours, animations, repetitions."""
 
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -130,6 +131,70 @@ def test_of_several_tracks_the_first_default_one_is_read(tmp_path, suffix, dispo
     assert reader.reason is None
 
 
+# Theora
+
+# Red, blue, blue, blue, red, red and blue, 32 x 720 pixels at 25 frames a second, turned into 4:4:4
+# by BT.601 with numpy, and into this by `ffmpeg -c:v libtheora -q:v 10`.
+STILL = Path(__file__).parent / "data" / "still.ogv"
+SHOWN = "RBBBRRB"
+COLOURS = {"R": (200, 60, 40), "B": (20, 40, 220)}
+LINES, COLOUR_SPACE = 17, 36  # bytes from the beginning of Theora's first header, 6.2
+
+
+def ogg_checksum(page: bytes) -> int:
+    """Return the checksum of a page whose own is zero, by RFC 3533, 6."""
+    remainder = 0
+    for byte in page:
+        remainder ^= byte << 24
+        for _ in range(8):
+            remainder = (remainder << 1) ^ (0x104C11DB7 if remainder >> 31 else 0)
+    return remainder
+
+
+def theora(path, lines: int, colour_space: int):
+    """Write the clip with so many lines, and another colour space, in its header."""
+    content = bytearray(STILL.read_bytes())
+    header, end = content.index(b"\x80theora"), content.index(b"OggS", 4)
+    content[header + LINES : header + LINES + 3] = lines.to_bytes(3, "big")
+    content[header + COLOUR_SPACE] = colour_space
+    content[22:26] = bytes(4)
+    content[22:26] = ogg_checksum(content[:end]).to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
+def test_an_empty_packet_of_theora_shows_the_last_picture_again(tmp_path):
+    with av.open(str(STILL)) as container:
+        sizes = [packet.size for packet in container.demux(video=0)]
+    assert [size > 0 for size in sizes[:7]] == [True, True, False, False, True, False, True]
+    with VideoReader(theora(tmp_path / "a.ogv", 718, 0)) as reader:
+        frames = list(reader)
+    assert (reader.frames_decoded, reader.reason, reader.warning) == (7, None, None)
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(7) / 25)
+    for frame, name in zip(frames, SHOWN, strict=True):
+        assert np.abs(frame.pixels.astype(int) - COLOURS[name]).max() <= 3
+
+
+def test_what_is_shown_again_counts_as_a_frame_where_only_some_are_wanted():
+    reader, _ = read(STILL, max_frames=3)
+    assert (reader.frames_decoded, reader.reason) == (3, None)
+    with VideoReader(STILL, first_frame=2) as reader:
+        assert [frame.pts_seconds for frame in reader] == pytest.approx(np.arange(2, 7) / 25)
+
+
+@pytest.mark.parametrize(
+    ("lines", "colour_space", "is_601"),
+    [(718, 0, True), (718, 1, True), (720, 0, False), (720, 1, True), (720, 2, True)],
+)
+def test_theora_is_bt_601_unless_it_is_hd_of_no_colour_space(tmp_path, lines, colour_space, is_601):
+    path = theora(tmp_path / "a.ogv", lines, colour_space)
+    with VideoReader(path, max_frames=1) as reader:
+        (frame,) = reader
+    assert frame.pixels.shape == (lines, 32, 3)
+    off = np.abs(frame.pixels.astype(int) - COLOURS["R"]).max()
+    assert off <= 3 if is_601 else off > 9
+
+
 # Animations
 
 
@@ -144,6 +209,17 @@ def test_an_animated_avif_is_a_video_of_all_its_pictures(tmp_path, mode, allow_i
     assert numbers_in(frame.pixels for frame in frames) == list(range(7))
     assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(7) / 25)
     assert (reader.frames_expected, reader.reason) == (7, None)
+    assert (reader.warning is not None) is (mode == "RGBA")
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_transparency_of_avif_is_not_applied_and_warned_of(tmp_path, pictures):
+    path, clear = tmp_path / "a.avif", Image.new("RGBA", (64, 48), (250, 9, 9, 0))
+    animated = {"save_all": True, "append_images": [clear] * (pictures - 1)} if pictures > 1 else {}
+    clear.save(path, **animated)
+    with VideoReader(path, allow_images=True) as reader:
+        assert len(list(reader)) == pictures
+    assert "has its transparency in a track of its own, which is not applied" in reader.warning
 
 
 @pytest.mark.skipif("webp_anim" in av.formats_available, reason="this FFmpeg reads them")

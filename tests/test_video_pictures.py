@@ -231,6 +231,28 @@ def test_several_views_in_a_picture_are_read_with_a_warning(tmp_path, stereo_mod
     assert reader.warning is None if warning is None else warning in reader.warning
 
 
+@pytest.mark.parametrize(
+    ("packing", "layout"),  # of ITU-T H.264, table D-8
+    [
+        (0, "checkerboard"),
+        (1, "interleaved columns"),
+        (2, "interleaved lines"),
+        (3, "side by side"),
+        (4, "top and bottom"),
+        (5, "frame alternate"),
+        (6, None),  # plain
+        (-1, None),
+    ],
+)
+def test_several_views_that_h264_itself_tells_of_are_read_with_a_warning(tmp_path, packing, layout):
+    options = {"x264-params": f"frame-packing={packing}"}
+    path = numbered_clip(tmp_path / "clip.mp4", 3, options=options)
+    for arguments in ({}, {"first_frame": 2}, {"max_frames": 2}):
+        reader, _ = read(path, **arguments)
+        assert reader.frames_decoded == arguments.get("max_frames", 3)
+        assert reader.warning is None if layout is None else f"({layout})" in reader.warning
+
+
 @pytest.mark.parametrize("shape", [(64, 160), (161, 63), (90, 121), (32, 32)])
 def test_cropping_takes_what_torchvision_takes(shape):
     generator = np.random.default_rng(0)

@@ -82,6 +82,19 @@ def has_unused_byte(stream: VideoStream) -> bool:
         return False
 
 
+def has_alpha_track(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether the alpha channel of an image or animation is a grey stream beside it."""
+
+    def shape(other: VideoStream) -> tuple[int, int, int]:
+        return other.frames, other.codec_context.width, other.codec_context.height
+
+    return container.metadata.get("major_brand") in IMAGE_BRANDS and any(
+        (other.codec_context.pix_fmt or "").startswith("gray") and shape(other) == shape(stream)
+        for other in container.streams.video
+        if other is not stream and other.codec_context is not None
+    )
+
+
 def require_raw_frame(path: Path, decoder: VideoCodecContext, size: int) -> None:
     """Refuse an uncompressed frame of so many bytes if its pixels cannot be what they are called.
 

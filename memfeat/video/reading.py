@@ -21,6 +21,7 @@ from memfeat.errors import ConfigError, VideoError
 from memfeat.video.completeness import Completeness
 from memfeat.video.opening import (
     create_decoder,
+    has_alpha_track,
     has_unused_byte,
     open_video,
     quoted,
@@ -40,7 +41,7 @@ from memfeat.video.pictures import (
     to_rgb,
     upright,
 )
-from memfeat.video.side_data import read_side_data
+from memfeat.video.side_data import read_side_data, views_in
 
 HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
@@ -91,7 +92,7 @@ class VideoReader:
 
     Attributes, those on frames final once the last one has come:
         warning: what the user should know about the pictures: that they are HDR, interlaced,
-            several views, or transparent; or None.
+            several views, transparent, or lack their transparency; or None.
         frames_decoded: how many came.
         frames_expected: how many the header counts, at most `max_frames`, or None.
         frame_size: width and height of the first frame handed out, upright, before it is resized.
@@ -142,6 +143,8 @@ class VideoReader:
         self.frames_decoded = 0
         self.frame_size = (0, 0)
         self._stopped_at: int | None = None
+        # By its specification; elsewhere, an empty packet fills up a gap between two frames.
+        self._repeats_at_empty = self._decoder.name == "theora"
         is_reordered = self._decoder.codec.reorder
         self._has_decoding_times = is_reordered and self._container.format.name == "avi"
         self._decoding_times: deque[int | None] = deque()
@@ -149,6 +152,8 @@ class VideoReader:
         self._pts_seconds: float | None = None
         self._turn: tuple[float, Matrix] | None = None
         self._side_data = read_side_data(self._container, self._stream)
+        self._layout = self._side_data.layout
+        self._has_alpha_track = has_alpha_track(self._container, self._stream)
         self._use_alpha = not has_unused_byte(self._stream)
         self._largest_alpha: int | None = None
         self._interlaced = 0
@@ -180,6 +185,8 @@ class VideoReader:
             if self.frames_decoded and seconds - first > self._max_seconds - SAME_TIME:
                 return self._end(early=True)
             require_size(self._path, (decoded.width, decoded.height), self._max_pixels)
+            if not self.frames_decoded:
+                self._layout = self._layout or views_in(decoded)
             self._interlaced += decoded.interlaced_frame
             self.frames_decoded += 1
             if self.frames_decoded > self._first_frame:
@@ -200,11 +207,17 @@ class VideoReader:
             self.reason = self._completeness.reason(
                 self.frames_decoded, end, self._longest_gap, fields
             )
-        if self._side_data.layout:
+        if self._layout:
             self._warn(
                 f"{quoted(self._path)} shows several views, or a whole sphere, in each picture "
-                f"({self._side_data.layout}), which is read as it is stored; convert it to one "
-                "plain view first if that matters"
+                f"({self._layout}), which is read as it is stored; convert it to one plain view "
+                "first if that matters"
+            )
+        if self._has_alpha_track:
+            self._warn(
+                f"{quoted(self._path)} has its transparency in a track of its own, which is not "
+                "applied, so that what should not be seen is; put it on a background first if that "
+                "matters"
             )
         if self._interlaced:
             self._warn(
@@ -244,7 +257,13 @@ class VideoReader:
             raise too_large(self._path, "frames of more than", self._max_pixels) from error
 
     def _decode(self) -> Iterator[av.VideoFrame]:
+        last: av.VideoFrame | None = None
         for packet in self._demux():
+            if packet is not None and not packet.size:
+                if last is not None:
+                    last.pts = packet.pts
+                    yield last
+                continue
             if packet is not None:
                 require_raw_frame(self._path, self._decoder, packet.size)
             try:
@@ -256,15 +275,18 @@ class VideoReader:
             for frame in frames:
                 if frame.is_corrupt:
                     self._completeness.note_damage()
+                last = frame if self._repeats_at_empty else None
                 yield frame
 
     def _demux(self) -> Iterator["Packet[VideoStream] | None"]:
-        """Yield the packets with data, then None, at which the decoder hands out the rest."""
+        """Yield the packets that show something, then None, at which the decoder gives the rest."""
         try:
             for packet in self._container.demux():
                 if not packet.size and packet.dts is None:
                     continue  # PyAV's own flush, after the last packet
-                if self._completeness.note(packet):
+                has_data = self._completeness.note(packet)
+                is_own = packet.stream_index == self._stream.index
+                if has_data or (is_own and self._repeats_at_empty):
                     if self._has_decoding_times:
                         self._decoding_times.append(packet.dts)
                     yield cast("Packet[VideoStream]", packet)

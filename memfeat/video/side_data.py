@@ -1,6 +1,8 @@
 """What a container says of a stream beside its packets: cropping, Dolby Vision, several views."""
 
 import re
+import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import av
@@ -15,6 +17,16 @@ LAYOUT = re.compile(
     r"|interleaved|equirectangular|tiled equi|half equi|cubemap|fisheye)[^,\n]*)",
     re.IGNORECASE,
 )
+# FFmpeg's AVStereo3DType.
+VIEWS = {
+    1: "side by side",
+    2: "top and bottom",
+    3: "frame alternate",
+    4: "checkerboard",
+    5: "side by side (quincunx subsampling)",
+    6: "interleaved lines",
+    7: "interleaved columns",
+}
 
 
 class SideData(NamedTuple):
@@ -49,3 +61,15 @@ def read_side_data(container: InputContainer, stream: VideoStream) -> SideData:
         dolby is not None and dolby[1] in DOLBY_PROFILES,
         layout[1] if layout else "",
     )
+
+
+def views_in(frame: av.VideoFrame) -> str:
+    """Return how several views are laid out by the frame itself, as H.264's SEI says; else empty.
+
+    Look at few frames, as `memfeat.video.pictures.display_matrix` says.
+    """
+    try:
+        found = cast(Mapping[str, Any], frame.side_data).get("STEREO3D")
+    except ValueError:  # beside a kind that PyAV does not know
+        return ""
+    return "" if found is None else VIEWS.get(int.from_bytes(bytes(found)[:4], sys.byteorder), "")
