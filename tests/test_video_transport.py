@@ -192,10 +192,46 @@ def test_two_videos_beside_each_other_in_one_stream_are_whole(tmp_path):
     assert reader.reason is None
 
 
-def test_padding_behind_a_transport_stream_is_fine(tmp_path):
-    path = numbered(tmp_path / "a.ts", 0)
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("size", [188, 5000, 200_000])
+def test_padding_behind_a_transport_stream_is_fine(tmp_path, codec, size):
+    path = numbered(tmp_path / "a.ts", 0, codec=codec, **CODECS[codec])
     null = bytes([0x47, 0x1F, 0xFF, 0x10]) + b"\xff" * 184
     whole = path.read_bytes()
-    for padding in (null * 20, bytes(5000)):
+    for padding in (null * (size // PACKET), bytes(size)):
         path.write_bytes(whole + padding)
-        assert read(path)[0].reason is None
+        reader, numbers = read(path)
+        assert (numbers, reader.reason) == (list(range(20)), None)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("size", [100, 500, 70_000])
+def test_bytes_that_are_no_packets_behind_a_transport_stream_are_told_of(tmp_path, codec, size):
+    path = numbered(tmp_path / "a.ts", 0, codec=codec, **CODECS[codec])
+    whole = path.read_bytes()
+    for content in (b"PK\3\4" + np.random.default_rng(0).bytes(size), b"hello\n" * (size // 6)):
+        path.write_bytes(whole + content)
+        reader, numbers = read(path)
+        assert (numbers, reader.reason) == (list(range(20)), "trailing_data")
+        assert read(path, max_frames=20)[0].reason is None
+        path.write_bytes(whole + bytes(size) + content)
+        assert read(path)[0].reason == "trailing_data"
+
+
+def test_bytes_behind_a_stream_of_blu_ray_are_told_of(tmp_path):
+    path = numbered(tmp_path / "a.m2ts", 0, muxer={"mpegts_m2ts_mode": "1"})
+    whole = path.read_bytes()
+    assert len(whole) % 192 == 0
+    for content, reason in ((b"", None), (bytes(999), None), (b"hello\n" * 99, "trailing_data")):
+        path.write_bytes(whole + content)
+        assert read(path)[0].reason == reason
+
+
+def test_a_stream_that_goes_on_behind_zeros_is_read_on_and_is_damaged(tmp_path):
+    path = numbered(tmp_path / "a.ts", 0)
+    packets, own = packets_of(path)
+    start = own[starts_of(packets, own)[10]]
+    path.write_bytes(b"".join(packets[:start]) + bytes(200_000) + b"".join(packets[start:]))
+    reader, numbers = read(path)
+    assert numbers[-1] == 19
+    assert reader.reason == "packet_errors"

@@ -126,4 +126,4 @@ class Completeness:
             return goes_on(self._path, self._container.format.name, self._last)
         last = self._transport.position or 0
         known = [s.id for s in self._container.streams if self._starts.get(s.index, last) < last]
-        return self._transport.has_second_video([self._stream.id, *known])
+        return self._transport.goes_on([self._stream.id, *known], self._last)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import av
 import numpy as np
@@ -46,6 +46,7 @@ from memfeat.video.side_data import read_side_data, views_in
 HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
 SAME_TIME = 1e-6  # seconds: less than that is rounding
+SEARCHED = 1 << 16  # bytes of a transport stream through which FFmpeg searches in one go
 VISIBLE = 128  # of an alpha of 0 to 255
 
 
@@ -281,7 +282,7 @@ class VideoReader:
     def _demux(self) -> Iterator["Packet[VideoStream] | None"]:
         """Yield the packets that show something, then None, at which the decoder gives the rest."""
         try:
-            for packet in self._container.demux():
+            for packet in self._packets():
                 if not packet.size and packet.dts is None:
                     continue  # PyAV's own flush, after the last packet
                 has_data = self._completeness.note(packet)
@@ -295,6 +296,16 @@ class VideoReader:
         except (av.FFmpegError, OSError):
             self._completeness.note_damage()
         yield None
+
+    def _packets(self) -> Iterator["Packet[Any]"]:
+        """Yield the packets of all streams, where FFmpeg stops searching for the next one, too."""
+        for tries in range(self._path.stat().st_size // SEARCHED, -1, -1):
+            try:
+                yield from self._container.demux()
+                return
+            except BlockingIOError:
+                if not tries:
+                    raise
 
     def _time(self, frame: av.VideoFrame) -> float:
         pts, base, last = frame.pts, self._stream.time_base, self._pts_seconds

@@ -1,4 +1,4 @@
-"""MPEG transport streams: whether packets were lost, or a second video follows on other PIDs.
+"""MPEG transport streams: whether packets were lost, and whether something else follows the video.
 
 A transport stream is a row of packets of 188 bytes, each of one PID, which it counts modulo 16. A
 frame's first packet is marked, and its last one is padded. FFmpeg notes where a counter jumps, but
@@ -80,13 +80,20 @@ class TransportStream:
         own = packets[_pids(packets) == self._pid]
         return bool((packets[:, 0] != SYNC).any() or _counters(own)[0].any())
 
-    def has_second_video(self, known: Collection[int]) -> bool:
-        """Return whether frames with a PID that is not `known` follow the last frame."""
+    def goes_on(self, known: Collection[int], last: int) -> bool:
+        """Return whether frames with a PID that is not `known`, or no packets but bytes, follow.
+
+        Args:
+            known: PIDs of streams that were there before the video's last frame.
+            last: where the last frame of any stream begins that FFmpeg found.
+        """
+        if self.position is None:
+            return False
         step = BLOCK * self._spacing
-        for start in count(self.position or 0, step):
+        for start in count(self.position, step):
             packets = self._packets(start, start + step)
             if not len(packets):
-                return False
+                return self._ends_otherwise(last)
             is_start = (packets[:, 1] & 0x40 > 0) & (packets[:, 3] & 0x10 > 0)
             is_other = (packets[:, 0] == SYNC) & ~np.isin(_pids(packets), list(known))
             for packet in packets[is_start & is_other]:
@@ -94,6 +101,19 @@ class TransportStream:
                 code = packet[payload : payload + 4].tobytes()
                 if code[:3] == b"\0\0\1" and code[3] & 0xF0 == 0xE0:  # ISO 13818-1, table 2-22
                     return True
+        return False
+
+    def _ends_otherwise(self, last: int) -> bool:
+        """Return whether bytes follow the packet at `last` that are neither packets nor zeros."""
+        step = BLOCK * self._spacing
+        for start in count(last, step):
+            packets = self._packets(start, start + step)
+            if packets[packets[:, 0] != SYNC].any():
+                return True
+            if len(packets) < BLOCK:
+                rest = self._read(start + self._spacing * len(packets), start + step)
+                rest = rest[self._spacing - PACKET :]
+                return bool(rest.any() and rest[0] != SYNC)
         return False
 
     def _find_spacing(self, position: int) -> int:
