@@ -296,6 +296,33 @@ def test_a_column_that_counts_the_rows_is_refused_by_name(numbers, tmp_path):
     assert "remove it, or give the features as a .npz" in message
 
 
+@pytest.mark.parametrize("numbers", [(0,), (1,), (0, 1), (1, 2)])
+@pytest.mark.parametrize("header", ["count,id,x,y", "id,x,count,y", "id,x,y,count"])
+def test_of_one_or_two_rows_the_only_column_of_whole_numbers_may_not_count_them(
+    numbers, header, tmp_path
+):
+    source, rows = tmp_path / "f.csv", []
+    for n, number in enumerate(numbers):
+        cells = {"count": f"{number}", "id": f"v{n}", "x": f"{n}.0", "y": "-0.25"}
+        rows.append(",".join(cells[name] for name in header.split(",")))
+    source.write_text("\n".join([header, *rows]) + "\n")
+    message = refusal(source, tmp_path / "cache", normalise="none")
+    begin = ", ".join(map(str, numbers))
+    assert message.startswith(f"{source}: the column 'count' counts the rows ({begin}, ...)")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [["0.5,0.0"], ["0,1"], ["0.5,2"], ["0.5,0", "0.5,2"], ["0,1", "1,2"], ["1.5,1", "0.2,0"]],
+)
+def test_of_one_or_two_rows_other_numbers_are_features(rows, tmp_path):
+    source = tmp_path / "f.csv"
+    lines = [f"v{n},{row}" for n, row in enumerate(rows)]
+    source.write_text("\n".join(["id,x,y", *lines]) + "\n")
+    imported(source, tmp_path / "cache", normalise="none")
+    assert len(held(tmp_path / "cache")) == len(rows)
+
+
 def test_numbers_that_only_look_like_a_count_are_features(tmp_path):
     columns = {
         "hybrid": [0, 1, 3, 2],

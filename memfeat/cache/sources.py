@@ -91,6 +91,7 @@ class CsvFile(FeatureSource):
 
     def _read(self) -> Iterator[SourceVideo]:
         id_column, columns, values = None, [], []
+        is_written_whole: Any = True
         try:
             for line, row in read_rows(self._path, (), None):
                 id_column = id_column or self._id_column(list(row))
@@ -98,11 +99,17 @@ class CsvFile(FeatureSource):
                 video_id = row.pop(id_column).strip()
                 columns = list(row)
                 values.append(_values(where, row))
+                if len(values) < FEWEST_COUNTED:
+                    is_written_whole &= np.array([cell.strip().isdigit() for cell in row.values()])
                 yield SourceVideo(video_id, where, values[-1])
         except ManifestError as error:
             raise CacheError(str(error)) from error
         if len(values) >= FEWEST_COUNTED:
             self._refuse_counts(columns, np.stack(values))
+        elif values and is_written_whole.sum() == 1 < len(columns):
+            alone = np.stack(values)[:, is_written_whole]
+            if alone[0] in (0, 1):  # beside decimals
+                self._refuse_counts([columns[is_written_whole.argmax()]], alone)
 
     def _id_column(self, columns: Sequence[str]) -> str:
         """Return the column of the ids, of which there must be one, and nothing like another."""
