@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import timm
 import torch
 from clips import write_clip
 from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise
@@ -164,6 +166,26 @@ def test_a_cache_made_before_untagged_hd_was_bt_709_opens_and_is_not_continued(
     assert Cache.open(tmp_path).spec == earlier
     with pytest.raises(CacheError, match=r"untagged_hd is 'BT\.709', not 'BT\.601'"):
         extract(manifest(clips), config(tmp_path))
+
+
+def test_a_cache_of_another_state_dict_than_timm_loads_says_how_it_is_continued(clips, tmp_path):
+    """The way that the message names does continue it."""
+    dicts = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        dicts.append(timm.create_model("test_vit").state_dict())
+    several, one = tmp_path / "ck.pth", tmp_path / "one" / "ck.pth"
+    one.parent.mkdir()
+    torch.save({"state_dict": dicts[0]}, several)
+    extract(manifest(clips, "v2"), config(tmp_path / "cache", weights=str(several)))
+    torch.save({"state_dict": dicts[0], "state_dict_ema": dicts[1]}, several)
+    with pytest.raises(CacheError) as caught:
+        extract(manifest(clips, "v2", "v6"), config(tmp_path / "cache", weights=str(several)))
+    advice = re.search(r"as by (torch\.save\(.*\)), and give that as weights", str(caught.value))[1]
+    assert advice == "torch.save(torch.load('ck.pth')['state_dict'], 'one/ck.pth')"
+    torch.save(torch.load(several)["state_dict"], one)
+    extract(manifest(clips, "v2", "v6"), config(tmp_path / "cache", weights=str(one)))
+    assert Cache.open(tmp_path / "cache").entries.keys() == {"v2", "v6"}
 
 
 def test_an_encoder_that_cannot_be_had_is_told_from_the_caches_own(clips, whole):

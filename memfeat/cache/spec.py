@@ -24,6 +24,7 @@ INTERPOLATION: dict[Resize, str] = {
 LATER = {"layer": LAST_LAYER, "fps": None}  # fields of later versions, not written where so
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"
+FILE = "file:"  # what `weights` begins with where they came from a file, before its name
 TEXT = "text: "  # what `sampling` begins with where texts were encoded, not frames
 NO_TEXT = "no_text"  # why a video has no rows in a cache of texts
 ROUNDING = {"batch_size"}  # fields that change last bits at most, which no model can tell
@@ -43,7 +44,9 @@ class CacheSpec(Settings):
         clip_frames: consecutive frames that one vector is made of.
         layer: block of a Vision Transformer after which it ends; -1 for the last.
         untagged_hd: the matrix with which untagged video of 720 lines or more is turned into RGB:
-            `BT.709`, and `BT.601` in caches made before this was recorded.
+            `BT.709`, and `BT.601` in caches made before this was recorded. In those, pixels of some
+            rare formats (floating-point or limited-range grey, raw RGB of 12 or 16 bits) may have
+            other colours, and what Theora repeats is missing; so it stands for these changes, too.
         fps: at which folders of numbered frames are read, where that was said.
         sampling: which frames are kept; see `memfeat.decoding.sampling`. `as given` for features
             made elsewhere: a row for each step there was. Of texts `text: ` and which.
@@ -158,12 +161,23 @@ class CacheSpec(Settings):
         """Refuse `other` unless it equals this spec in all fields but those `ignored`.
 
         Raises:
-            CacheError: `message`, then every field that differs with both values.
+            CacheError: `message`, then every field that differs with both values, and of a
+                checkpoint that now gives other weights what to do.
         """
-        differences = [
-            f"{name} is {getattr(other, name)!r}, not {getattr(self, name)!r}"
+        differing = [
+            name
             for name in type(self).model_fields
             if name not in ignored and getattr(self, name) != getattr(other, name)
         ]
+        differences = [
+            f"{name} is {getattr(other, name)!r}, not {getattr(self, name)!r}" for name in differing
+        ]
+        if differing == ["weights_sha256"] and self.weights.startswith(FILE):
+            file = self.weights.removeprefix(FILE)
+            differences.append(
+                f"if {file} holds several state dicts, such as a model's and its moving average's "
+                f"(EMA), save the one that is wanted as {file} in another folder, as by torch.save("
+                f"torch.load({file!r})['state_dict'], {'one/' + file!r}), and give that as weights"
+            )
         if differences:
             raise CacheError(f"{message}: {'; '.join(differences)}")
