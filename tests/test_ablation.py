@@ -26,7 +26,7 @@ from memfeat.errors import ConfigError, RunError, TrainingError, UnknownNameErro
 from memfeat.manifest import read_manifest, write_manifest
 from memfeat.metrics import evaluate, paired_difference, split_half_ceiling
 from memfeat.report import write_report
-from memfeat.runs import Run, format_predictions, read_folds, read_predictions
+from memfeat.runs import Run, read_folds, read_predictions, write_predictions
 from memfeat.training import EpochReport, train, training_device
 
 DIM = 6
@@ -323,7 +323,7 @@ def test_predictions_that_are_all_but_constant_are_noted(home):
     folder = home / "grid" / "cells" / "avg+linear" / "seed-0"
     flat = read_predictions(folder / "predictions.csv")
     flat = flat._replace(prediction=0.5 + 1e-4 * flat.prediction)
-    (folder / "predictions.csv").write_bytes(format_predictions(flat))
+    write_predictions(folder / "predictions.csv", flat)
     (warning,) = Run.load(folder).warnings()
     assert warning.startswith("its predictions hardly differ from video to video")
 

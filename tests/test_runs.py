@@ -21,7 +21,7 @@ from memfeat.runs import (
     split_metrics,
     write_scores,
 )
-from memfeat.runs.predictions import format_predictions
+from memfeat.runs.predictions import write_predictions
 from memfeat.training import resolve_options, score, train
 
 SPLITS = ("train",) * 3 + ("dev",) * 4 + ("test",) * 2
@@ -74,7 +74,7 @@ def test_predictions_read_back_exactly(tmp_path_factory, rows):
     ids, split, truth, predicted = zip(*rows, strict=True)
     scores = np.array([np.nan if value is None else value for value in truth])
     path = tmp_path_factory.getbasetemp() / "predictions.csv"
-    path.write_bytes(format_predictions(Predictions(ids, split, scores, np.array(predicted))))
+    write_predictions(path, Predictions(ids, split, scores, np.array(predicted)))
     found = read_predictions(path)
     assert (found.video_id, found.split) == (ids, split)
     np.testing.assert_array_equal(found.score, scores)

@@ -20,12 +20,12 @@ from memfeat.runs import (
     PROVENANCE,
     Folds,
     Predictions,
-    format_predictions,
     read_folds,
     read_object,
     read_predictions,
+    write_predictions,
 )
-from memfeat.storage import Location, write_atomically
+from memfeat.storage import Location
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -56,13 +56,11 @@ class CellResult:
         provenance: Mapping[str, Any] = NOTHING,
     ) -> Self:
         """Take the scored videos of a split from each seed's predictions, of the same videos."""
-        chosen = seeds[0].scored(split)
-        kept = tuple(np.array(seeds[0].video_id, dtype=object)[chosen])
-        predicted = np.stack([each.prediction[chosen] for each in seeds])
-        own = folds and folds.of(kept)
-        return cls(
-            cell, specs, frames_kept, kept, seeds[0].score[chosen], predicted, provenance, own
-        )
+        own = [each.of_split(split) for each in seeds]
+        ids, _, truth, _ = own[0]
+        predicted = np.stack([each.prediction for each in own])
+        of_these = folds and folds.of(ids)
+        return cls(cell, specs, frames_kept, ids, truth, predicted, provenance, of_these)
 
     def of(self, video_ids: Sequence[str]) -> "CellResult":
         """Return the result for these videos, in this order."""
@@ -124,7 +122,7 @@ def average_cells(
         weights = fitted / fitted.sum() if fitted.sum() else weights
     predictions = every[0]._replace(prediction=weights @ stacked)
     run = members[0].cell.config.model_copy(update={"run": cell_folder(config, ensemble.name)})
-    write_atomically(run.run / PREDICTIONS, format_predictions(predictions))
+    write_predictions(run.run / PREDICTIONS, predictions)
     shares = dict(zip(ensemble.members, weights.round(3).tolist(), strict=True))
     return CellResult.of_predictions(
         Cell(ensemble.name, "ensemble", run),

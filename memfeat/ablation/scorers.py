@@ -10,9 +10,9 @@ from memfeat.ablation.cell_results import CellResult, predictions_of
 from memfeat.ablation.grid import Cell, cell_folder
 from memfeat.config import AblationConfig
 from memfeat.errors import RunError
-from memfeat.runs import PREDICTIONS, format_predictions
+from memfeat.runs import PREDICTIONS, write_predictions
 from memfeat.runs.predictions import finite
-from memfeat.storage import Location, read_rows, write_atomically
+from memfeat.storage import Location, read_rows
 
 
 def scores_path(config: AblationConfig, name: str) -> Path:
@@ -62,7 +62,7 @@ def scorer_result(
     own = every.of([name for name in every.video_id if scores[name] is not None])
     predicted = own._replace(prediction=np.array([scores[name] for name in own.video_id], float))
     run = first.cell.config.model_copy(update={"run": cell_folder(config, name)})
-    write_atomically(run.run / PREDICTIONS, format_predictions(predicted))
+    write_predictions(run.run / PREDICTIONS, predicted)
     return CellResult.of_predictions(Cell(name, "scorer", run), split, [predicted], first.folds)
 
 

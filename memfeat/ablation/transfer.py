@@ -22,12 +22,12 @@ from memfeat.runs import (
     PREDICTIONS,
     TRANSFER,
     Run,
-    format_predictions,
     mean_over_seeds,
     pair_folder,
+    write_predictions,
 )
 from memfeat.runs.files import path_for_table
-from memfeat.storage import write_atomically, write_json
+from memfeat.storage import write_json
 from memfeat.training import Features, predict_run, read_features, resolve_options
 
 SET_BY_TRANSFER = {"manifest", "cache", "seeds", "run", "folds"}
@@ -182,7 +182,7 @@ def _rows(
     """
     seeds = predict_run(run, target.features.tables, target.features.records)
     path = pair_folder(config.run, pair["trained_on"], pair["evaluated_on"]) / PREDICTIONS
-    write_atomically(path, format_predictions(mean_over_seeds(seeds)))
+    write_predictions(path, mean_over_seeds(seeds))
     bootstrap = run.config.bootstrap
     train = seeds[0].scored("train")
     lines = [fit_line(s.prediction[train], s.score[train]) for s in seeds] if train.any() else []

@@ -48,9 +48,8 @@ class System:
     ) -> "System":
         """Read the predictions of a split; of several seeds the first folder has their mean."""
         every = read_predictions(folders[0] / PREDICTIONS)
-        chosen = np.array(every.video_id, dtype=object)[every.scored(split)]
         margin = Calibration.of([every]).margin
-        return cls(name, videos, every.of(list(chosen)), margin, tuple(folders[1:]), run)
+        return cls(name, videos, every.of_split(split), margin, tuple(folders[1:]), run)
 
     def of_videos(self, ids: Sequence[str]) -> "System":
         """Return its predictions of these videos alone."""

@@ -39,11 +39,11 @@ from memfeat.runs.folds import Folds, pooled, read_folds
 from memfeat.runs.predictions import (
     IN_FOLDS,
     Predictions,
-    format_predictions,
     mean_over_seeds,
     read_predictions,
     split_in_words,
     split_metrics,
+    write_predictions,
 )
 from memfeat.runs.run import Run
 from memfeat.runs.writing import begin_run, finish_seed, write_pooled, write_scores
@@ -66,7 +66,6 @@ __all__ = [
     "Run",
     "begin_run",
     "finish_seed",
-    "format_predictions",
     "is_complete",
     "mean_over_seeds",
     "pair_folder",
@@ -79,5 +78,6 @@ __all__ = [
     "split_in_words",
     "split_metrics",
     "write_pooled",
+    "write_predictions",
     "write_scores",
 ]

@@ -106,7 +106,6 @@ def _rank(count: int) -> int:
 
 def _scored(predictions: Predictions, split: str) -> dict[str, tuple[float, float]]:
     """Return the truth and the prediction of a split's scored videos, by id."""
-    chosen = np.flatnonzero(predictions.scored(split))
-    columns = predictions.score[chosen].tolist(), predictions.prediction[chosen].tolist()
-    ids = [predictions.video_id[index] for index in chosen.tolist()]
-    return dict(zip(ids, zip(*columns, strict=True), strict=True))
+    own = predictions.of_split(split)
+    pairs = zip(own.score.tolist(), own.prediction.tolist(), strict=True)
+    return dict(zip(own.video_id, pairs, strict=True))

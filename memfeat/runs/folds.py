@@ -18,6 +18,7 @@ from memfeat.errors import RunError
 from memfeat.metrics import evaluate, group_indices
 from memfeat.runs.files import FOLDS, RECOVER, read_text
 from memfeat.runs.predictions import IN_FOLDS, Predictions, split_metrics
+from memfeat.storage import format_rows, write_atomically
 
 
 class Folds(NamedTuple):
@@ -53,16 +54,15 @@ class Folds(NamedTuple):
         return count if count < len(self.group) else None
 
 
-def format_folds(folds: Folds) -> bytes:
-    """Return the content of a `folds.csv`."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Folds._fields)
-    for video_id, number, group in zip(
-        folds.video_id, folds.fold.tolist(), folds.group, strict=True
-    ):
-        writer.writerow([video_id, number or "", group])
-    return text.getvalue().encode()
+def write_folds(folder: Path, folds: Folds) -> None:
+    """Write the `folds.csv` of a run folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    columns = (folds.video_id, [number or None for number in folds.fold.tolist()], folds.group)
+    rows = (dict(zip(Folds._fields, row, strict=True)) for row in zip(*columns, strict=True))
+    write_atomically(folder / FOLDS, format_rows(folder / FOLDS, Folds._fields, rows))
 
 
 def read_folds(folder: Path) -> Folds:

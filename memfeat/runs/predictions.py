@@ -14,7 +14,7 @@ from memfeat.errors import RunError, short_repr
 from memfeat.manifest import SPLITS, check_id
 from memfeat.metrics import Metrics, evaluate
 from memfeat.runs.files import RECOVER, read_text
-from memfeat.storage import parse_number
+from memfeat.storage import format_rows, parse_number, write_atomically
 
 IN_FOLDS = "folds"  # the split of videos that were predicted by a model of other folds
 PREDICTED_SPLITS = (IN_FOLDS, *SPLITS)
@@ -47,6 +47,10 @@ class Predictions(NamedTuple):
         return Predictions(
             tuple(video_ids), tuple(self.split[i] for i in at), self.score[at], self.prediction[at]
         )
+
+    def of_split(self, split: str) -> "Predictions":
+        """Return the rows of a split's videos with a score."""
+        return self.of([self.video_id[at] for at in np.flatnonzero(self.scored(split))])
 
     def scored(self, split: str) -> NDArray[np.bool_]:
         """Return which videos are of a split and have a score, bool (videos,)."""
@@ -117,15 +121,17 @@ def _check_columns(found: Predictions) -> None:
         raise ValueError("a score is not in [0, 1]")
 
 
-def format_predictions(predictions: Predictions) -> bytes:
-    """Return the content of a `predictions.csv`; numbers are read back exactly."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Predictions._fields)
-    for video_id, split, score, prediction in zip(*predictions, strict=True):
-        truth = "" if np.isnan(score) else repr(float(score))
-        writer.writerow([video_id, split, truth, repr(float(prediction))])
-    return text.getvalue().encode()
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write a `predictions.csv`, from which numbers are read back exactly.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    scores = [None if np.isnan(score) else score for score in predictions.score.tolist()]
+    columns = (*predictions[:2], scores, predictions.prediction.tolist())
+    names = Predictions._fields
+    rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+    write_atomically(path, format_rows(path, names, rows))
 
 
 def split_metrics(

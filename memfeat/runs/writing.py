@@ -11,7 +11,6 @@ from memfeat.config import FinetuneConfig, TrainConfig
 from memfeat.errors import RunError
 from memfeat.runs.files import (
     CONFIG,
-    FOLDS,
     HISTORY,
     METRICS,
     MODEL,
@@ -26,16 +25,16 @@ from memfeat.runs.files import (
 from memfeat.runs.folds import (
     Folds,
     fold_metrics,
-    format_folds,
     pooled,
     read_folds,
+    write_folds,
 )
 from memfeat.runs.predictions import (
     Predictions,
-    format_predictions,
     mean_over_seeds,
     read_predictions,
     split_metrics,
+    write_predictions,
 )
 from memfeat.storage import remove_stale_parts, write_atomically, write_json
 
@@ -188,10 +187,10 @@ def write_scores(
     """
     if folds:
         metrics = fold_metrics(seeds, folds, bootstrap=bootstrap)
-        write_atomically(folder / FOLDS, format_folds(folds))
+        write_folds(folder, folds)
     else:
         found = split_metrics(seeds, bootstrap=bootstrap)
         metrics = {split: values.as_dict() for split, values in found.items()}
-    write_atomically(folder / PREDICTIONS, format_predictions(mean_over_seeds(seeds)))
+    write_predictions(folder / PREDICTIONS, mean_over_seeds(seeds))
     named = {"seeds": list(numbers)} if numbers else {}
     write_json(folder / METRICS, {split: values | named for split, values in metrics.items()})
