@@ -26,8 +26,7 @@ from memfeat.runs import (
     write_predictions,
 )
 from memfeat.storage import Location
-
-NOTHING: Mapping[str, Any] = {}
+from memfeat.training.folds import NOTHING
 
 
 @dataclass(frozen=True)

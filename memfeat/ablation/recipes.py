@@ -15,9 +15,9 @@ from memfeat.registry import unknown_name
 from memfeat.runs import FINETUNED
 from memfeat.storage import Location, shards_at
 from memfeat.storage.locations import name_below
+from memfeat.training.folds import NOTHING
 
 RECIPE_FLAGS = ("weights", "tokens", "layer", "resize", "sampler", "max_seconds")
-NO_SETTINGS: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def missing_caches(requests: Iterable[CacheRequest]) -> str:
 
 
 def caches_of(
-    config: AblationConfig, cells: Sequence[Cell], shared: Mapping[str, Any] = NO_SETTINGS
+    config: AblationConfig, cells: Sequence[Cell], shared: Mapping[str, Any] = NOTHING
 ) -> dict[Location, CacheRequest]:
     """Return the caches that `cells` need, by folder, in the order of the cells.
 

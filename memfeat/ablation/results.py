@@ -22,15 +22,14 @@ from memfeat.runs import (
     NO_SOURCE,
 )
 from memfeat.training import select_records
-
-NONE: Mapping[Any, str] = {}
+from memfeat.training.folds import NOTHING
 
 
 def table_of(
     config: AblationConfig,
     cells: Sequence[Cell],
     errors: Mapping[str, str],
-    without_cache: Mapping[str, str] = NONE,
+    without_cache: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
     """Return the content of `ablation.json`, from the cells' run folders.
 

@@ -6,7 +6,7 @@ from typing import Any
 from memfeat.ablation.grid import Cell, reported_split
 from memfeat.ablation.progress import OnProgress, ProgressCounter, model_folders
 from memfeat.ablation.recipes import caches_of, missing_caches
-from memfeat.ablation.results import NONE, table_of
+from memfeat.ablation.results import table_of
 from memfeat.ablation.scheduler import train_cells
 from memfeat.ablation.scorers import missing_scores
 from memfeat.config import AblationConfig, TrainConfig
@@ -16,13 +16,14 @@ from memfeat.runs import ABLATION, IN_FOLDS, Run
 from memfeat.runs.files import path_for_table
 from memfeat.storage import Location, write_json
 from memfeat.training import differences_in_settings, read_features, resolve_options, train
+from memfeat.training.folds import NOTHING
 
 
 def run_ablation(
     config: AblationConfig,
     cells: Sequence[Cell],
     *,
-    broken: Mapping[Location, str] = NONE,
+    broken: Mapping[Location, str] = NOTHING,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Train every cell that is not finished yet, and write and return the table.

@@ -85,14 +85,14 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
             f"cannot write {output}: name a file that ends in {', '.join(SUFFIXES)}"
         )
     folder = Folder(source)
-    labels = _read(name, form, folder, target, config)
+    labels = _read(name, form, folder, target)
     if not labels.videos:
         raise ManifestError(f"{labels.files[0]} lists no videos")
     inputs = (*labels.files, *filter(None, [config.splits]))
     if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
         raise ManifestError(f"{output} is a file of the dataset's own; name another for --output")
     _refuse_duplicates(labels.videos)
-    videos, origin, split_notes = with_splits(name, form, labels, config)
+    videos, origin, split_notes = with_splits(name, form, labels)
     video_folder = folder if config.videos is None else Folder(config.videos)
     paths = _find(videos, video_folder)
     of_frames = sum(path.is_dir() for path in paths.values())
@@ -121,10 +121,10 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     )
 
 
-def _read(name: str, form: Format, folder: Folder, target: str, config: ConvertConfig) -> Labels:
+def _read(name: str, form: Format, folder: Folder, target: str) -> Labels:
     takers = {setting: other for other in FORMATS for setting in FORMATS.get(other).takes}
     for setting, other in takers.items():
-        if setting not in form.takes and (given := getattr(config, setting)) is not None:
+        if setting not in form.takes and (given := getattr(form.config, setting)) is not None:
             raise ConfigError(
                 f"{setting} = {given!r} has no use: format {other!r} takes it, {name!r} does not"
             )

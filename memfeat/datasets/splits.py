@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from memfeat.config import ConvertConfig, Split
+from memfeat.config import Split
 from memfeat.datasets.formats import Format, Labels, ListedVideo, csv_rows
 from memfeat.errors import ConfigError, ManifestError
 from memfeat.manifest import SPLITS
@@ -53,7 +53,7 @@ def seeded_split(
 
 
 def with_splits(
-    name: str, form: Format, labels: Labels, config: ConvertConfig
+    name: str, form: Format, labels: Labels
 ) -> tuple[list[ListedVideo], str, list[str]]:
     """Give every video its split.
 
@@ -65,7 +65,7 @@ def with_splits(
         ConfigError: a seed where none is needed.
         ManifestError: a list of splits that is malformed, or of other videos.
     """
-    videos = labels.videos
+    videos, config = labels.videos, form.config
     if config.seed is not None and (form.has_splits or config.splits):
         source = str(config.splits) if config.splits else f"format {name!r}"
         raise ConfigError(

@@ -18,7 +18,7 @@ from memfeat.training.examples import Examples
 from memfeat.training.reading import scores_of
 
 SCORE_LEVELS = 5  # between which folds are balanced
-NOTHING: Mapping[str, Any] = {}
+NOTHING: Mapping[Any, Any] = {}
 
 TrainOne = Callable[[Examples, TrainConfig], Any]
 

@@ -112,7 +112,6 @@ def unfinished(
         RunError: the folder holds a run of other settings or data, or a damaged one.
     """
     _require_tokens(config, specs)
-    _require_class_tokens(config)
     _find(config, specs, facts)
     return [own for own in _alone(config) if _find(own, specs, facts) != "done"]
 
@@ -291,21 +290,19 @@ def _require_settings(found: Run, config: TrainConfig, *others: str) -> None:
 
 def _require_tokens(config: TrainConfig, specs: Sequence[CacheSpec]) -> None:
     for name, cache, spec in zip(config.aggregator, config.cache, specs, strict=True):
-        if AGGREGATORS.get(name).of_tokens and spec.num_tokens == 1:
+        if not AGGREGATORS.get(name).of_tokens:
+            continue
+        if config.standardise:
+            raise ConfigError(
+                f"standardise is for class tokens alone, and aggregator {name!r} attends over "
+                "others too; leave it out, or choose another aggregator"
+            )
+        if spec.num_tokens == 1:
             raise ConfigError(
                 f"aggregator {name!r} attends over a frame's tokens, and {cache} holds its class "
                 f"token alone (tokens {spec.tokens!r}); make a cache with `memfeat extract "
                 f"--encoder {spec.encoder} --tokens cls+2x2`, or choose another aggregator"
             )
-
-
-def _require_class_tokens(config: TrainConfig) -> None:
-    of_tokens = [name for name in config.aggregator if AGGREGATORS.get(name).of_tokens]
-    if config.standardise and of_tokens:
-        raise ConfigError(
-            f"standardise is for class tokens alone, and aggregator {of_tokens[0]!r} attends over "
-            "others too; leave it out, or choose another aggregator"
-        )
 
 
 def versions() -> dict[str, str]:
