@@ -212,8 +212,6 @@ def score_row(prediction: VideoPrediction, model: str) -> dict[str, Any]:
         "reason": prediction.reason,
         "model": model,
     }
-    return texts | {name: _rounded(number) for name, number in numbers.items()}
-
-
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number, DIGITS)
+    return texts | {
+        k: None if value is None else round(value, DIGITS) for k, value in numbers.items()
+    }
