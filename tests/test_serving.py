@@ -327,6 +327,36 @@ def test_a_full_queue_says_so_and_videos_can_be_cancelled_at_any_time(
         assert list((tmp_path / "up").iterdir()) == []
 
 
+def test_a_video_that_is_cancelled_with_its_last_byte_is_deleted(studied, tmp_path):
+    queue = ScoringQueue(tmp_path, {"mine": lambda: memfeat.load(studied / "run")}, ServeConfig())
+    job = queue.begin("a.mp4", "mine")
+    job.path.write_bytes(b"all of it")
+    queue.remove(job.id)
+    queue.submit(job)
+    assert queue.job(job.id).state == "cancelled"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_sees_a_prediction_before_its_video_is_done(studied, tmp_path):
+    seen = set()
+
+    class Watched(threading.Condition):
+        def __exit__(self, *error):
+            for each in queue._jobs.values():
+                seen.add((each.state, each.prediction is not None, each.timeline != b""))
+            super().__exit__(*error)
+
+    scorers = {"mine": lambda: memfeat.load(studied / "run", device="cpu")}
+    queue = ScoringQueue(tmp_path, scorers, ServeConfig())
+    queue._changed = Watched()
+    with queue:
+        job = queue.begin("a.mp4", "mine")
+        job.path.write_bytes((studied / "v2.mp4").read_bytes())
+        queue.submit(job)
+        assert eventually(lambda: queue.job(job.id).has_ended)
+    assert {each for each in seen if each[1] or each[2]} == {("done", True, True)}
+
+
 @pytest.mark.extras
 def test_a_decoder_that_is_killed_costs_nothing(studied, tmp_path, monkeypatch):
     write_video(tmp_path / "long.mp4", np.zeros((160, 48, 64, 3), np.uint8), fps=25)

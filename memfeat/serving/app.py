@@ -202,7 +202,7 @@ def _results(
     @router.get("/scores.json")
     def get_scores() -> list[dict[str, Any]]:
         """Give all predictions, as `memfeat predict --json` prints them."""
-        return [job.prediction.as_dict() for job in queue.jobs() if job.prediction is not None]
+        return [prediction.as_dict() for prediction, _ in queue.predictions()]
 
     @router.get(
         "/scores.csv",
@@ -211,11 +211,7 @@ def _results(
     )
     def get_table() -> Response:
         """Give all scores as a table, as `memfeat predict --output` writes it."""
-        rows = [
-            score_row(job.prediction, job.scorer)
-            for job in queue.jobs()
-            if job.prediction is not None
-        ]
+        rows = [score_row(*each) for each in queue.predictions()]
         content = format_rows(Path("scores.csv"), SCORES, rows)
         return Response(content, media_type="text/csv; charset=utf-8")
 

@@ -108,6 +108,11 @@ class ScoringQueue:
         with self._changed:
             return replace(self._jobs[job_id])
 
+    def predictions(self) -> list[tuple[VideoPrediction, str]]:
+        """Return all predictions, and what scored each, in the order of the uploads."""
+        jobs = self.jobs()
+        return [(job.prediction, job.scorer) for job in jobs if job.prediction is not None]
+
     def begin(self, name: str, scorer: str) -> Job:
         """Take a place in the queue, before anything is uploaded.
 
@@ -157,10 +162,9 @@ class ScoringQueue:
             job = self._jobs[job_id]
             if job.has_ended:
                 del self._jobs[job_id]
-            elif job.state == "waiting":
-                job.path.unlink(missing_ok=True)
-            if not job.has_ended:
+            else:
                 job.state, job.message = "cancelled", "cancelled"
+                job.path.unlink(missing_ok=True)  # whoever has it open stops soon
             return replace(job)
 
     def margin(self, scorer: str) -> float | None:
@@ -212,17 +216,23 @@ class ScoringQueue:
         picture = BytesIO()
         if found.score is not None:
             found.draw(picture, title=job.name)
-        with self._changed:
-            job.prediction = _without_video(found, job)
-            job.timeline = picture.getvalue()
-        self._end(job, "failed" if found.score is None else "done", job.prediction.message)
+        state: State = "failed" if found.score is None else "done"
+        kept = _without_video(found, job)
+        self._end(job, state, kept.message, kept, picture.getvalue())
 
-    def _end(self, job: Job, state: State, message: str) -> None:
+    def _end(
+        self,
+        job: Job,
+        state: State,
+        message: str,
+        prediction: VideoPrediction | None = None,
+        timeline: bytes = b"",
+    ) -> None:
+        """Note what became of a video, all at once, unless it was cancelled meanwhile."""
         with self._changed:
             if job.state != "cancelled":
                 job.state, job.message = state, message
-            elif not self._closing:
-                job.prediction, job.timeline = None, b""
+                job.prediction, job.timeline = prediction, timeline
 
     def _predictor(self, scorer: str) -> AnyPredictor:
         if scorer not in self._loaded:
