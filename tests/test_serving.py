@@ -4,14 +4,15 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from commands import told
+from commands import run, told
 from fastapi.testclient import TestClient
 from processes import descendants, eventually, exists, start, struck
 
@@ -23,6 +24,9 @@ from memfeat.serving import LOOPBACK, Guard, ScoringQueue, create_app
 from memfeat.video import write_video
 
 HOST = "http://127.0.0.1:8765"
+HAS_IPV6 = False
+with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+    HAS_IPV6 = True
 
 
 @contextmanager
@@ -151,29 +155,42 @@ def test_what_is_not_taken_is_refused_before_it_is_decoded(
         assert list((tmp_path / "up").iterdir()) == []
 
 
-def serve(arguments: list[str], environment: dict[str, str]) -> None:
-    """Run the command: for a process of its own."""
+def test_a_package_of_the_extra_that_is_missing_is_told(studied, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi_offline", None)
+    done = run("serve", studied / "run")
+    assert done.exit_code == ExitCode.USAGE
+    assert "memfeat serve needs more packages: pip install 'memfeat[serve]'" in done.stderr
+
+
+def serve(arguments: list[str], environment: dict[str, str], said: Path) -> None:
+    """Run the command, which writes to a file what it prints: for a process of its own."""
     os.environ.update(environment)
-    main(arguments)
+    with said.open("w") as file, redirect_stdout(file):
+        main(arguments)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_command_in_the_midst_of_work_and_leaves_nothing(studied, tmp_path, blow):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+@pytest.mark.parametrize(
+    ("blow", "host", "shown"),
+    [
+        (signal.SIGINT, "127.0.0.1", "127.0.0.1"),
+        pytest.param(
+            *(signal.SIGTERM, "::1", "[::1]"),
+            marks=pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6"),
+        ),
+    ],
+)
+def test_a_signal_ends_the_command_in_the_midst_of_work_and_leaves_nothing(
+    studied, tmp_path, blow, host, shown
+):
     write_video(tmp_path / "long.mp4", np.zeros((2000, 48, 64, 3), np.uint8), fps=25)
-    arguments = ["serve", str(studied / "run"), "--port", str(port), "--device", "cpu"]
+    said, scratch = tmp_path / "said", tmp_path / "user/memfeat/remote/scratch"
+    arguments = ["serve", str(studied / "run"), "--host", host, "--port", "0", "--device", "cpu"]
     before = set(descendants())
-    process = start(serve, arguments, {"XDG_CACHE_HOME": str(tmp_path / "user")})
-    scratch = tmp_path / "user/memfeat/remote/scratch"
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-
-        def answers() -> bool:
-            with suppress(httpx.TransportError):
-                return client.get("/api/server").status_code == 200
-            return False
-
-        assert eventually(answers, 60)
+    process = start(serve, arguments, {"XDG_CACHE_HOME": str(tmp_path / "user")}, said)
+    assert eventually(lambda: said.exists() and said.read_text().endswith("\n"), 60)
+    address = said.read_text().strip()
+    assert address.startswith(f"http://{shown}:")
+    with httpx.Client(base_url=address, timeout=60) as client:
         video = send(client, (tmp_path / "long.mp4").read_bytes()).json()["id"]
         path = f"/api/videos/{video}"
         assert eventually(lambda: client.get(path).json()["decoded_seconds"] > 0, 60)
@@ -230,6 +247,7 @@ def test_hostile_uploads_fail_by_themselves_and_leave_nothing(client, studied):
         ({"Origin": "http://evil.example"}, "other web pages are refused"),
         ({"Origin": "http://127.0.0.1:9999"}, "other web pages are refused"),
         ({"Origin": "null"}, "other web pages are refused"),
+        ({"Origin": "http://["}, "other web pages are refused"),
     ],
 )
 def test_other_web_pages_are_refused(client, headers, words):

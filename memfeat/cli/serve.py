@@ -36,7 +36,7 @@ def serve_command(run_folder: "Location", config: ServeConfig, open_browser: boo
     otherwise: then its address holds a secret, which is to be shared with those who may use it.
     """
     runs = runs_of(run_folder, config)
-    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+    if None in map(find_spec, ("fastapi", "fastapi_offline", "uvicorn")):
         raise ConfigError("memfeat serve needs more packages: pip install 'memfeat[serve]'")
     from memfeat.workers import prepare_workers
 
@@ -65,9 +65,9 @@ def serve_command(run_folder: "Location", config: ServeConfig, open_browser: boo
         ScoringQueue(folder, scorers, config) as queue,
         _listening(config) as listener,
     ):
-        port = listener.getsockname()[1]
-        name = "127.0.0.1" if is_local else socket.gethostname()
-        address = f"http://{name}:{port}/{secret}"
+        own = "[::1]" if listener.family == socket.AF_INET6 else "127.0.0.1"
+        name = own if is_local else socket.gethostname()
+        address = f"http://{name}:{listener.getsockname()[1]}/{secret}"
         app = Guard(
             create_app(queue, config, notes, secret), frozenset(LOOPBACK) if is_local else None
         )
