@@ -111,6 +111,41 @@ def test_what_cannot_be_scored_is_told_beside_its_name(address, tmp_path, show):
     row.get_by_role("button", name="Remove").click()
 
 
+def test_a_row_stays_while_its_video_is_decoded(address, tmp_path, show):
+    write_video(tmp_path / "long.mp4", np.zeros((6000, 48, 64, 3), np.uint8), fps=25)
+    page = show(address)
+    page.evaluate(
+        "() => { window.revoked = 0; URL.revokeObjectURL = () => { window.revoked += 1; }; }"
+    )
+    page.wait_for_selector("#taken:not(:empty)")
+    page.set_input_files("#files", [tmp_path / "long.mp4"])
+    row = page.locator("#rows tr")
+    text = row.locator("td[colspan]", has_text="decoded")
+    text.wait_for()
+    bar, before = row.locator("progress").element_handle(), text.inner_text()
+    page.wait_for_function(
+        "([bar, before]) => bar.parentNode.innerText !== before", arg=[bar, before]
+    )
+    assert bar.evaluate("each => each.isConnected")
+    assert page.evaluate("window.revoked") == 1  # whether or not this browser plays H.264
+    row.get_by_role("button", name="Cancel").click()
+    row.get_by_role("button", name="Remove").click()
+    page.locator("#videos").wait_for(state="hidden")
+    assert page.evaluate("sent.size") == 0
+
+
+def test_a_score_that_does_not_arrive_is_told_in_its_row(address, clips, show):
+    page = show(address)
+    page.route("**/api/videos/*", lambda route: route.fulfill(body="cut off"))
+    page.wait_for_selector("#taken:not(:empty)")
+    page.set_input_files("#files", clips[1:])
+    row = page.locator("#rows tr")
+    row.get_by_text("JSON").wait_for()
+    page.unroute("**/api/videos/*")
+    row.get_by_role("button", name="Remove").click()
+    page.locator("#videos").wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_can_be_read_at_every_width_and_in_the_dark(address, clips, show, axe, width, dark):

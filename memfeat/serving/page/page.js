@@ -86,37 +86,35 @@ async function watch() {
   }
 }
 
-const rows = new Map(); // each video's row, and what it was made from, by id
+const rows = new Map(); // each video's row, by id
 
 function list(videos) {
   find("videos").hidden = videos.length === 0;
   const ids = new Set(videos.map((video) => video.id));
-  for (const [id, { row }] of rows) {
-    if (!ids.has(id)) {
-      row.remove();
-      rows.delete(id);
-      chosen.delete(id);
-    }
+  for (const [id, row] of rows) {
+    if (ids.has(id)) continue;
+    row.remove();
+    for (const kept of [rows, chosen, sent]) kept.delete(id);
   }
   for (const video of videos) {
-    const made = JSON.stringify(video), old = rows.get(video.id);
-    if (old?.made === made) continue;
-    const row = make("tr");
-    if (old) old.row.replaceWith(row);
-    else find("rows").append(row);
-    rows.set(video.id, { made, row });
-    draw(row, video);
+    if (!rows.has(video.id)) rows.set(video.id, find("rows").appendChild(make("tr")));
+    const row = rows.get(video.id);
+    if (row.dataset.state !== video.state) {
+      row.dataset.state = video.state;
+      draw(row, video).catch(({ message }) => draw(row, { ...video, state: "failed", message }));
+    }
+    progress(row, video);
   }
   count();
 }
 
 async function draw(row, video) {
+  const prediction = video.state === "done" && (await ask(`api/videos/${video.id}`)).prediction;
   const name = make("th", video.name, { scope: "row" });
   name.append(make("small", video.scorer));
   const actions = make("td");
-  row.append(make("td"), name);
-  if (video.state === "done") {
-    const { prediction } = await ask(`api/videos/${video.id}`);
+  row.replaceChildren(make("td"), name);
+  if (prediction) {
     const box = make("input", null, { type: "checkbox", checked: chosen.has(video.id) });
     box.setAttribute("aria-label", `compare ${video.name}`);
     box.addEventListener("change", () => {
@@ -139,12 +137,9 @@ async function draw(row, video) {
   } else {
     const state = make("td", null, { colSpan: 4 });
     if (video.state === "scoring") {
-      const file = sent.get(video.id);
       const bar = make("progress");
       bar.setAttribute("aria-label", `scoring ${video.name}`);
-      if (file?.seconds) bar.value = Math.min(1, video.decoded_seconds / file.seconds);
-      else if (file && file.seconds === undefined) measure(file);
-      state.append(bar, ` ${fixed(video.decoded_seconds, 1)} s decoded`);
+      state.append(bar, "");
     } else {
       state.textContent = video.message || video.state;
     }
@@ -153,6 +148,14 @@ async function draw(row, video) {
   const word = ENDED.includes(video.state) ? "Remove" : "Cancel";
   actions.append(button(word, video.name, () => remove(video.id)));
   row.append(actions);
+}
+
+function progress(row, video) {
+  const bar = row.querySelector("progress"), file = sent.get(video.id);
+  if (!bar) return;
+  bar.nextSibling.data = ` ${fixed(video.decoded_seconds, 1)} s decoded`;
+  if (file?.seconds) bar.value = Math.min(1, video.decoded_seconds / file.seconds);
+  else if (file && file.seconds === undefined) measure(file);
 }
 
 function cell(label, text) {
@@ -164,17 +167,21 @@ function cell(label, text) {
 function button(word, name, act) {
   const made = make("button", word, { type: "button" });
   made.setAttribute("aria-label", `${word} ${name}`);
-  made.addEventListener("click", act);
+  made.addEventListener("click", () =>
+    act().catch((error) => say(`${name}: ${error.message}`, true)),
+  );
   return made;
 }
 
 function measure(file) {
   file.seconds = 0; // not known, and perhaps never: the browser may not play what FFmpeg does
   const probe = make("video", null, { preload: "metadata", src: URL.createObjectURL(file) });
-  probe.addEventListener("loadedmetadata", () => {
-    file.seconds = Number.isFinite(probe.duration) ? probe.duration : 0;
-    URL.revokeObjectURL(probe.src);
-  });
+  for (const kind of ["loadedmetadata", "error"]) {
+    probe.addEventListener(kind, () => {
+      file.seconds = Number.isFinite(probe.duration) ? probe.duration : 0;
+      URL.revokeObjectURL(probe.src);
+    });
+  }
 }
 
 async function remove(id) {
