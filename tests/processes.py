@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -127,7 +127,17 @@ def resident(pid: int | None = None) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def proportional(pid: int | None = None) -> int:
-    """Bytes of memory that a process, or this one, has; of what it shares, its share."""
-    lines = Path(f"/proc/{pid or os.getpid()}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+def memory(pids: Iterable[int]) -> int:
+    """Bytes of memory that processes hold together; what they share is counted once.
+
+    Of files, such as libraries, what the process has that has most of them.
+    """
+    own, files = 0, [0]
+    for pid in pids:
+        with suppress(OSError):  # it has just ended
+            texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("smaps_rollup", "status")]
+            fields = [line.split() for text in texts for line in text.splitlines()]
+            kilobytes = {each[0]: int(each[1]) for each in fields if each[-1] == "kB"}
+            own += kilobytes["Pss_Anon:"] + kilobytes["Pss_Shmem:"] << 10
+            files.append(kilobytes["RssFile:"] << 10)
+    return own + max(files)
