@@ -24,6 +24,7 @@ INTERPOLATION: dict[Resize, str] = {
 LATER = {"layer": LAST_LAYER, "fps": None}  # fields of later versions, not written where so
 SCHEMA_VERSION: Literal[2] = 2
 IMPORTED = "imported"
+CHOOSABLE = ("gelu", "quickgelu")  # activations that a checkpoint may leave open
 FILE = "file:"  # what `weights` begins with where they came from a file, before its name
 TEXT = "text: "  # what `sampling` begins with where texts were encoded, not frames
 NO_TEXT = "no_text"  # why a video has no rows in a cache of texts
@@ -90,6 +91,16 @@ class CacheSpec(Settings):
     def is_random(self) -> bool:
         """Whether the encoder's weights were never trained."""
         return self.weights == "random"
+
+    @property
+    def file(self) -> str:
+        """The name of the checkpoint file that the weights came from; empty if from none."""
+        return self.weights.removeprefix(FILE) if self.weights.startswith(FILE) else ""
+
+    @property
+    def asked_activation(self) -> str:
+        """What to build the encoder with: its activation where a file leaves that open."""
+        return self.activation if self.file and self.activation in CHOOSABLE else "auto"
 
     @property
     def is_imported(self) -> bool:
@@ -172,8 +183,7 @@ class CacheSpec(Settings):
         differences = [
             f"{name} is {getattr(other, name)!r}, not {getattr(self, name)!r}" for name in differing
         ]
-        if differing == ["weights_sha256"] and self.weights.startswith(FILE):
-            file = self.weights.removeprefix(FILE)
+        if differing == ["weights_sha256"] and (file := self.file):
             differences.append(
                 f"if {file} holds several state dicts, such as a model's and its moving average's "
                 f"(EMA), save the one that is wanted as {file} in another folder, as by torch.save("

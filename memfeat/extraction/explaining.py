@@ -8,7 +8,6 @@ import numpy as np
 
 from memfeat.cache import Cache, CacheSpec, FeatureDifference, FeatureFile
 from memfeat.cache.comparing import ALIGNED, BETTER, SAME
-from memfeat.cache.spec import FILE
 from memfeat.config import CacheCompareConfig
 from memfeat.encoders import Tower, build_tower
 from memfeat.errors import CacheError, ConfigError
@@ -208,17 +207,15 @@ def _encodable(ours: FeatureFile) -> Cache:
 
 
 def _tower(spec: CacheSpec, config: CacheCompareConfig) -> Tower:
-    chosen = spec.activation if spec.activation in ("gelu", "quickgelu") else "auto"
-    from_file = spec.weights.startswith(FILE)
-    if from_file and config.weights is None:
+    if spec.file and config.weights is None:
         raise ConfigError(
-            f"the cache was made with the checkpoint file {spec.weights.removeprefix('file:')!r}; "
-            "give its path with --weights"
+            f"the cache was made with the checkpoint file {spec.file!r}; give its path with "
+            "--weights"
         )
     tower = build_tower(
         spec.encoder,
         config.weights or spec.weights,
-        activation=chosen if from_file else "auto",
+        activation=spec.asked_activation,
         tokens=spec.tokens,
         layer=spec.layer,
     )

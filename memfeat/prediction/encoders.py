@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memfeat.cache import CacheSpec
-from memfeat.cache.spec import FILE, TEXT
+from memfeat.cache.spec import TEXT
 from memfeat.encoders import FrameEncoder, TextEncoder, create_encoder, create_text_encoder
 from memfeat.errors import CacheError, RunError
 from memfeat.runs import Run
-
-_CHOOSABLE = ("gelu", "quickgelu")  # what a checkpoint may leave open
 
 
 def build_encoders(
@@ -48,14 +46,14 @@ def encoders_of(
                 f"({spec.trained_on}), and memfeat cannot make them for another video; import that "
                 "video's features, and score them with --cache"
             )
-    from_file = [spec for spec in wanted if spec.weights.startswith(FILE)]
+    from_file = [spec for spec in wanted if spec.file]
     # A single encoder may be given any weights: other ones are refused below, with both values.
     given = dict(zip(from_file or wanted, weights, strict=False))
     for spec in from_file:
         if spec not in given:
             raise RunError(
                 f"{wanted[spec].name} was trained on {spec.encoder} with the checkpoint file "
-                f"{spec.weights.removeprefix(FILE)!r}; give its path with --weights"
+                f"{spec.file!r}; give its path with --weights"
             )
     if len(weights) > len(given):
         names = " with ".join(run.name for run in runs)
@@ -70,9 +68,8 @@ def _build_encoder(
     run: Run, spec: CacheSpec, device: str, weights: str | Path | None
 ) -> FrameEncoder | TextEncoder:
     encoder: FrameEncoder | TextEncoder
-    from_file = spec.weights.startswith(FILE)
     given = spec.weights if weights is None else str(weights)
-    activation = spec.activation if from_file and spec.activation in _CHOOSABLE else "auto"
+    activation = spec.asked_activation
     precision, batch_size = spec.precision or "auto", spec.batch_size or 1
     if spec.is_text:
         encoder = create_text_encoder(
