@@ -30,7 +30,7 @@ with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6)
 
 
 @contextmanager
-def served(run: Path, folder: Path, *, secret: str = "", hosts=frozenset(LOOPBACK), **limits):
+def served(run: Path, folder: Path, *, secret: str = "", hosts=LOOPBACK, **limits):
     """A client of a server of its own, whose uploads lie in `folder`."""
     config = ServeConfig(device="cpu", **limits)
     folder.mkdir(exist_ok=True)
@@ -347,10 +347,9 @@ def test_a_full_queue_says_so_and_videos_can_be_cancelled_at_any_time(
 
 def test_a_video_that_is_cancelled_with_its_last_byte_is_deleted(studied, tmp_path):
     queue = ScoringQueue(tmp_path, {"mine": lambda: memfeat.load(studied / "run")}, ServeConfig())
-    job = queue.begin("a.mp4", "mine")
-    job.path.write_bytes(b"all of it")
-    queue.remove(job.id)
-    queue.submit(job)
+    with queue.upload("a.mp4", "mine") as job:
+        job.path.write_bytes(b"all of it")
+        queue.remove(job.id)
     assert queue.job(job.id).state == "cancelled"
     assert list(tmp_path.iterdir()) == []
 
@@ -368,9 +367,8 @@ def test_nobody_sees_a_prediction_before_its_video_is_done(studied, tmp_path):
     queue = ScoringQueue(tmp_path, scorers, ServeConfig())
     queue._changed = Watched()
     with queue:
-        job = queue.begin("a.mp4", "mine")
-        job.path.write_bytes((studied / "v2.mp4").read_bytes())
-        queue.submit(job)
+        with queue.upload("a.mp4", "mine") as job:
+            job.path.write_bytes((studied / "v2.mp4").read_bytes())
         assert eventually(lambda: queue.job(job.id).has_ended)
     assert {each for each in seen if each[1] or each[2]} == {("done", True, True)}
 

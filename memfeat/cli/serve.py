@@ -58,7 +58,7 @@ def serve_command(run_folder: "Location", config: ServeConfig, open_browser: boo
             return list(RATERS.get(scorer).cautions.values())
         return [*main.notes(), *main.sources]
 
-    is_local = config.host in (*LOOPBACK, "::1")
+    is_local = config.host in LOOPBACK | {"::1"}
     secret = "" if is_local else secrets.token_urlsafe(16)
     with (
         scratch_folder() as folder,
@@ -68,9 +68,7 @@ def serve_command(run_folder: "Location", config: ServeConfig, open_browser: boo
         own = "[::1]" if listener.family == socket.AF_INET6 else "127.0.0.1"
         name = own if is_local else socket.gethostname()
         address = f"http://{name}:{listener.getsockname()[1]}/{secret}"
-        app = Guard(
-            create_app(queue, config, notes, secret), frozenset(LOOPBACK) if is_local else None
-        )
+        app = Guard(create_app(queue, config, notes, secret), LOOPBACK if is_local else None)
         click.echo(address)
         say("stop with Ctrl-C")
         if open_browser:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,7 +150,7 @@ def _videos(queue: ScoringQueue, config: ServeConfig) -> APIRouter:
     @router.get("/videos/{video_id}", responses=_problems(404))
     def get_video(video_id: str) -> Video:
         """Show one video, with its prediction once it is done."""
-        return _video(_found(queue, video_id), whole=True)
+        return _video(_found(queue.job, video_id), whole=True)
 
     @router.get(
         "/videos/{video_id}/timeline.png",
@@ -160,15 +159,13 @@ def _videos(queue: ScoringQueue, config: ServeConfig) -> APIRouter:
     )
     def get_timeline(video_id: str) -> Response:
         """Draw a video's frames, and what each does to its score."""
-        return Response(_scored(queue, video_id).timeline, media_type="image/png")
+        job, _ = _scored(queue, video_id)
+        return Response(job.timeline, media_type="image/png")
 
     @router.delete("/videos/{video_id}", responses=_problems(404))
     def delete_video(video_id: str) -> Video:
         """Cancel a video, or forget its result if it has ended."""
-        try:
-            return _video(queue.remove(video_id), whole=False)
-        except KeyError:
-            raise _unknown() from None
+        return _video(_found(queue.remove, video_id), whole=False)
 
     return router
 
@@ -192,10 +189,11 @@ def _results(
     @router.post("/comparison", responses=_problems(404, 409))
     def compare(compared: Compared) -> dict[str, Any]:
         """Tell which of several videos is more memorable, as `memfeat compare --json` does."""
-        jobs = [_scored(queue, video_id) for video_id in dict.fromkeys(compared.videos)]
-        if len({job.scorer for job in jobs}) > 1 or len(jobs) < 2:
+        scored = [_scored(queue, video_id) for video_id in dict.fromkeys(compared.videos)]
+        first, *others = {job.scorer for job, _ in scored}
+        if others or len(scored) < 2:
             raise HTTPException(409, "name two videos or more that one scorer scored")
-        found = Comparison.of(map(_prediction, jobs), queue.margin(jobs[0].scorer))
+        found = Comparison.of((prediction for _, prediction in scored), queue.margin(first))
         lines = [*found.lines(), *found.frame_lines()]
         return found.as_dict() | {"lines": lines}
 
@@ -228,28 +226,24 @@ async def _take(
     size = request.headers.get("content-length", "")
     if size.isdecimal() and int(size) > config.most_bytes:
         raise HTTPException(413, _too_large(config))
+    if scorer is None:
+        scorer = queue.scorers[0]
+    if scorer not in queue.scorers:
+        raise HTTPException(404, f"no such scorer; there are {', '.join(queue.scorers)}")
     try:
-        job = queue.begin(name, queue.scorers[0] if scorer is None else scorer)
-    except KeyError:
-        known = ", ".join(queue.scorers)
-        raise HTTPException(404, f"no such scorer; there are {known}") from None
+        with queue.upload(name, scorer) as job:
+            async with asyncio.timeout(60 * config.most_minutes):
+                await _receive(request, job, config)
     except QueueFullError as error:
         raise HTTPException(429, str(error), {"Retry-After": "10"}) from None
-    try:
-        async with asyncio.timeout(60 * config.most_minutes):
-            await _receive(request, queue, job, config)
-    except BaseException as error:
-        queue.abandon(job)
-        if isinstance(error, ClientDisconnect):
-            raise HTTPException(400, "the upload broke off") from error
-        if isinstance(error, TimeoutError):
-            raise HTTPException(408, "the upload took too long") from error
-        raise
-    queue.submit(job)
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the upload broke off") from error
+    except TimeoutError as error:
+        raise HTTPException(408, "the upload took too long") from error
     return job
 
 
-async def _receive(request: Request, queue: ScoringQueue, job: Job, config: ServeConfig) -> None:
+async def _receive(request: Request, job: Job, config: ServeConfig) -> None:
     """Write a request's body to a job's file."""
     try:
         with job.path.open("xb") as file:
@@ -259,7 +253,7 @@ async def _receive(request: Request, queue: ScoringQueue, job: Job, config: Serv
                 if job.state == "cancelled":
                     raise HTTPException(409, "the video was cancelled")
                 await run_in_threadpool(file.write, block)
-                queue.received(job, job.received + len(block))
+                job.received += len(block)
     except OSError as error:
         why = f"the server cannot keep the video: {error.strerror}"
         raise HTTPException(507, why) from error
@@ -287,27 +281,18 @@ def _facts(name: str, notes: list[str]) -> ScorerFacts:
     return ScorerFacts(name=name, notes=notes, warnings=list(filter(is_warning, notes)))
 
 
-def _found(queue: ScoringQueue, video_id: str) -> Job:
-    with suppress(KeyError):
-        return queue.job(video_id)
-    raise _unknown()
+def _found(find: Callable[[str], Job], video_id: str) -> Job:
+    try:
+        return find(video_id)
+    except KeyError:
+        raise HTTPException(404, "no such video; it may have been forgotten") from None
 
 
-def _scored(queue: ScoringQueue, video_id: str) -> Job:
-    job = _found(queue, video_id)
-    if job.state != "done":
+def _scored(queue: ScoringQueue, video_id: str) -> tuple[Job, VideoPrediction]:
+    job = _found(queue.job, video_id)
+    if job.state != "done" or job.prediction is None:
         raise HTTPException(409, f"{job.name} has no score: it is {job.state}")
-    return job
-
-
-def _prediction(job: Job) -> VideoPrediction:
-    if job.prediction is None:
-        raise HTTPException(409, f"{job.name} has no score")
-    return job.prediction
-
-
-def _unknown() -> HTTPException:
-    return HTTPException(404, "no such video; it may have been forgotten")
+    return job, job.prediction
 
 
 def _too_large(config: ServeConfig) -> str:

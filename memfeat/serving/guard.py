@@ -4,12 +4,18 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+_PROTECTION = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 # The page of the API's documentation, which is the library's, holds a script.
 _DOCS_POLICY = _PAGE_POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'")
 _DOCS_POLICY = _DOCS_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
@@ -40,12 +46,8 @@ class Guard:
 
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = MutableHeaders(scope=message)
-                own["Content-Security-Policy"] = policy
-                own["X-Content-Type-Options"] = "nosniff"
-                own["Referrer-Policy"] = "no-referrer"
-                own["Cross-Origin-Resource-Policy"] = "same-origin"
-                own["Cache-Control"] = "no-store"
+                own = _PROTECTION | {"Content-Security-Policy": policy}
+                MutableHeaders(scope=message).update(own)
             await send(message)
 
         refusal = self._refusal(headers.getlist("host"), headers.getlist("origin"))

@@ -4,7 +4,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -113,15 +114,30 @@ class ScoringQueue:
         jobs = self.jobs()
         return [(job.prediction, job.scorer) for job in jobs if job.prediction is not None]
 
-    def begin(self, name: str, scorer: str) -> Job:
-        """Take a place in the queue, before anything is uploaded.
+    @contextmanager
+    def upload(self, name: str, scorer: str) -> Iterator[Job]:
+        """Take a place in the queue for a video, whose file is written within the `with` block.
+
+        Then it waits for its turn, unless it was cancelled meanwhile; it is forgotten if the block
+        raises something.
 
         Raises:
-            KeyError: no such scorer.
             QueueFullError: as many videos wait as may.
         """
-        if scorer not in self._scorers:
-            raise KeyError(scorer)
+        job = self._begin(name, scorer)
+        try:
+            yield job
+        except BaseException:
+            with self._changed:
+                self._jobs.pop(job.id, None)
+            job.path.unlink(missing_ok=True)
+            raise
+        with self._changed:
+            if job.state == "uploading":
+                job.state = "waiting"
+            self._changed.notify_all()
+
+    def _begin(self, name: str, scorer: str) -> Job:
         job_id = secrets.token_urlsafe(9)
         job = Job(name, scorer, self._folder / job_id, job_id)
         with self._changed:
@@ -137,24 +153,6 @@ class ScoringQueue:
                 del self._jobs[each.id]  # the oldest result
             self._jobs[job.id] = job
         return job
-
-    def received(self, job: Job, size: int) -> None:
-        """Note how much of a video has been uploaded."""
-        with self._changed:
-            job.received = size
-
-    def submit(self, job: Job) -> None:
-        """Let an uploaded video wait for its turn, unless it was cancelled meanwhile."""
-        with self._changed:
-            if job.state == "uploading":
-                job.state = "waiting"
-            self._changed.notify_all()
-
-    def abandon(self, job: Job) -> None:
-        """Forget a video whose upload failed."""
-        with self._changed:
-            self._jobs.pop(job.id, None)
-        job.path.unlink(missing_ok=True)
 
     def remove(self, job_id: str) -> Job:
         """Cancel a video, or forget its result if it has ended; raises KeyError."""
@@ -182,16 +180,14 @@ class ScoringQueue:
             except Exception:  # one video's fault must not end the server
                 _LOG.exception("scoring an upload failed")
                 self._end(job, "failed", "an error inside memfeat; the server's log has it")
-            finally:
-                job.path.unlink(missing_ok=True)
 
     def _next(self) -> Job | None:
         with self._changed:
             while not self._closing:
-                waiting = [job for job in self._jobs.values() if job.state == "waiting"]
-                if waiting:
-                    waiting[0].state = "scoring"
-                    return waiting[0]
+                for job in self._jobs.values():
+                    if job.state == "waiting":
+                        job.state = "scoring"
+                        return job
                 self._changed.wait()
             return None
 
@@ -199,8 +195,7 @@ class ScoringQueue:
         started = time.monotonic()
 
         def watch(_: int, seconds: float) -> None:
-            with self._changed:
-                job.seconds = max(job.seconds, seconds)
+            job.seconds = max(job.seconds, seconds)
             if self._closing or job.state == "cancelled":
                 raise _StoppedError("cancelled")
             if time.monotonic() - started > 60 * self._config.most_minutes:
@@ -228,7 +223,8 @@ class ScoringQueue:
         prediction: VideoPrediction | None = None,
         timeline: bytes = b"",
     ) -> None:
-        """Note what became of a video, all at once, unless it was cancelled meanwhile."""
+        """Delete an upload; then note what became of it, all at once, unless it was cancelled."""
+        job.path.unlink(missing_ok=True)
         with self._changed:
             if job.state != "cancelled":
                 job.state, job.message = state, message

@@ -24,7 +24,7 @@ def app(studied, tmp_path_factory):
     config = ServeConfig(most_megabytes=2)
     notes = ["features: a tiny encoder, RANDOM WEIGHTS", "scores: made up, not from people"]
     with ScoringQueue(folder, scorers, config) as queue:
-        yield Guard(create_app(queue, config, lambda _: notes), frozenset(LOOPBACK))
+        yield Guard(create_app(queue, config, lambda _: notes), LOOPBACK)
     assert list(folder.iterdir()) == []
 
 
