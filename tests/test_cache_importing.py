@@ -339,6 +339,15 @@ def test_numbers_that_only_look_like_a_count_are_features(tmp_path):
     assert held(tmp_path / "cache").keys() == {"v0", "v1", "v2", "v3"}
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_the_bits_of_bfloat16_are_not_taken_for_numbers(kind, tmp_path):
+    bits = (draw(2, DIM).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(kind)
+    source = save_npz(tmp_path / "f.npz", video_ids=["a", "b"], features=bits)
+    message = refusal(source, tmp_path / "cache")
+    assert f"features of type {bits.dtype} that look like the bits of bfloat16" in message
+    assert "give them as float32" in message
+
+
 @pytest.mark.parametrize("normalise", ["l2", "none"])
 @pytest.mark.parametrize("filling", [0, -0.0, np.nan])
 @pytest.mark.parametrize("at", [slice(2, None), slice(0, 3)])

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import stat
 import struct
+import unicodedata
 from fractions import Fraction
 from pathlib import Path
 
@@ -233,3 +234,14 @@ def test_latin_1_metadata_does_not_stop_a_video(tmp_path):
     software = content.index(b"Lavf")
     path.write_bytes(content[:software] + b"\xe9\xe8\xfc!" + content[software + 4 :])
     assert read(path)[1] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_file_whose_name_is_spelt_in_another_unicode_form_is_told_of(tmp_path, there, wanted):
+    """As macOS, and tools on it, decompose what others do not."""
+    name = "caf\u00e9.mp4"
+    numbered_clip(tmp_path / unicodedata.normalize(there, name), 2)
+    error = refusal(tmp_path / unicodedata.normalize(wanted, name))
+    assert error.reason == "missing"
+    assert "has its accents in another Unicode form, so rename one of both" in str(error)
+    assert "accents" not in str(refusal(tmp_path / "other.mp4"))

@@ -195,6 +195,32 @@ def test_theora_is_bt_601_unless_it_is_hd_of_no_colour_space(tmp_path, lines, co
     assert off <= 3 if is_601 else off > 9
 
 
+def test_theora_that_was_joined_is_whole(tmp_path):
+    """The headers of the second file are packets of the stream."""
+    path = tmp_path / "a.ogv"
+    path.write_bytes(STILL.read_bytes() + theora(tmp_path / "b.ogv", 720, 1).read_bytes())
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    assert reader.reason is None
+    shown = ["R" if frame.pixels[0, 0, 0] > 128 else "B" for frame in frames]
+    assert "".join(shown) == SHOWN * 2
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(14) / 25)
+
+
+# Encryption
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_an_encrypted_mp4_is_called_so(tmp_path, codec):
+    key = {"encryption_key": "76a6c65c5ea762046bd749a2e632ccbb", "encryption_kid": "a7" * 16}
+    muxer = {"encryption_scheme": "cenc-aes-ctr", **key}
+    options = X265 if codec == "libx265" else {}
+    path = numbered_clip(tmp_path / "a.mp4", 3, codec=codec, options=options, muxer=muxer)
+    error = refusal(path)
+    assert error.reason == "unreadable"
+    assert "is encrypted (DRM); give a copy that is not" in str(error)
+
+
 # Animations
 
 
@@ -239,3 +265,76 @@ def test_a_still_webp_with_transparency_is_an_image(tmp_path):
     Image.fromarray(np.full((8, 8, 4), 99, np.uint8)).save(path)
     assert path.read_bytes()[12:16] in (b"VP8X", b"VP8L")
     assert refusal(path).reason == "image"
+
+
+# Images of several tiles
+
+
+def box(kind: str, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(content), kind.encode()) + content
+
+
+def full_box(kind: str, version: int, *parts: bytes) -> bytes:
+    return box(kind, bytes([version, 0, 0, 0]), *parts)
+
+
+def boxes_of(content: bytes) -> dict[str, bytes]:
+    found, start = {}, 0
+    while start < len(content):
+        size, kind = struct.unpack_from(">I4s", content, start)
+        found[kind.decode()] = content[start + 8 : start + size]
+        start += size
+    return found
+
+
+def write_tiles(path, tiles) -> None:
+    """Write an AVIF of tiles side by side, as ISO/IEC 23008-12, 6.6.2.3, and phones do."""
+    data, properties = [], {}
+    for tile in tiles:
+        Image.fromarray(tile).save(path, "AVIF", quality=100, subsampling="4:4:4")
+        parts = boxes_of(path.read_bytes())
+        properties = boxes_of(boxes_of(boxes_of(parts["meta"][4:])["iprp"])["ipco"])
+        data.append(parts["mdat"])
+    (height, width), count = tiles[0].shape[:2], len(tiles)
+    data.insert(0, struct.pack(">BBBBHH", 0, 0, 0, count - 1, width * count, height))
+    items = range(2, 2 + count)
+    names = [struct.pack(">HH4sx", 1, 0, b"grid")]
+    names += [struct.pack(">HH4sx", item, 0, b"av01") for item in items]
+    described = box(
+        "ipco",
+        full_box("ispe", 0, struct.pack(">II", width * count, height)),
+        full_box("ispe", 0, struct.pack(">II", width, height)),
+        box("av1C", properties["av1C"]),
+    )
+    owned = [struct.pack(">HBB", 1, 1, 1), *(struct.pack(">HBBB", n, 2, 2, 0x83) for n in items)]
+    type_box, meta = box("ftyp", b"avif", bytes(4), b"avifmif1miaf"), b""
+    for _ in range(2):  # the second time it is known how long it is
+        start, places = len(type_box) + len(meta) + 8, []
+        for item, each in enumerate(data, 1):
+            places.append(struct.pack(">HHHII", item, 0, 1, start, len(each)))
+            start += len(each)
+        meta = full_box(
+            "meta",
+            0,
+            full_box("hdlr", 0, bytes(4), b"pict", bytes(13)),
+            full_box("pitm", 0, struct.pack(">H", 1)),
+            full_box("iloc", 0, struct.pack(">BBH", 0x44, 0, len(data)), *places),
+            full_box(
+                "iinf", 0, struct.pack(">H", len(names)), *(full_box("infe", 2, n) for n in names)
+            ),
+            full_box("iref", 0, box("dimg", struct.pack(f">HH{count}H", 1, count, *items))),
+            box("iprp", described, full_box("ipma", 0, struct.pack(">I", len(owned)), *owned)),
+        )
+    path.write_bytes(type_box + meta + box("mdat", *data))
+
+
+def test_an_image_of_several_tiles_is_refused_and_not_taken_for_its_first(tmp_path):
+    path = tmp_path / "a.avif"
+    write_tiles(path, [np.full((64, 96, 3), color, np.uint8) for color in COLOURS.values()])
+    with Image.open(path) as image:
+        assert image.size == (192, 64)
+    assert refusal(path).reason == "image"
+    error = refusal(path, allow_images=True)
+    assert error.reason == "unreadable"
+    assert "is an image of several tiles, which memfeat does not put together" in str(error)

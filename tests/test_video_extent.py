@@ -6,15 +6,15 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from bad_videos import FASTSTART
+from bad_videos import FASTSTART, noise
 from clips import number_picture, numbered_clip, read, write_clip
 
 from memfeat.errors import VideoError
-from memfeat.video import PARTIAL
+from memfeat.video import PARTIAL, VideoReader
 
 FRAMES, TICKS = 20, 25
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-PIX_FMTS = {"gif": "rgb8"}
+PIX_FMTS = {"gif": "rgb8", "apng": "rgb24"}
 # Suffix, codecs of pictures and sound, and options of the container.
 KINDS = [
     ("mp4", "libx264", "aac", {}),
@@ -169,6 +169,7 @@ JOINED = [
     ("flv", "flv1", {}),
     ("flv", "libx264", {"flvflags": "no_duration_filesize"}),
     ("wmv", "wmv2", {}),
+    ("apng", "apng", {}),
 ]
 READ_ON = [
     ("mkv", "libx264", {}),
@@ -207,11 +208,11 @@ def test_a_second_file_that_is_read_too_is_no_matter(tmp_path, suffix, codec, mu
     assert reader.reason is None
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "flv"])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "flv", "gif", "apng"])
 def test_other_bytes_behind_the_end_are_told_of_and_padding_is_not(tmp_path, suffix):
-    path = numbered_clip(
-        tmp_path / f"a.{suffix}", 20, codec="mpeg4" if suffix == "avi" else "libx264"
-    )
+    codec = {"avi": "mpeg4", "gif": "gif", "apng": "apng"}.get(suffix, "libx264")
+    how = {"codec": codec, "pix_fmt": PIX_FMTS.get(codec, "yuv420p")}
+    path = numbered_clip(tmp_path / f"a.{suffix}", 20, **how)
     whole = path.read_bytes()
     assert read(path)[0].reason is None
     path.write_bytes(whole + bytes(70_000))
@@ -253,3 +254,38 @@ def test_a_fragmented_mp4_that_ends_within_a_box_is_truncated(tmp_path, kept):
     box = content.index(b"moof", len(content) // 2) - 4
     path.write_bytes(content[: box + kept])
     assert read(path)[0].reason == "truncated"
+
+
+@pytest.mark.parametrize("codec", ["gif", "apng"])
+def test_an_animation_that_ends_within_a_picture_is_truncated(tmp_path, codec):
+    path = tmp_path / f"a.{codec}"
+    write_clip(path, noise(6), codec=codec, pix_fmt=PIX_FMTS[codec])
+    content = path.read_bytes()
+    for kept in range(len(content) // 2, len(content) * 9 // 10, len(content) // 40):
+        path.write_bytes(content[:kept])
+        with VideoReader(path) as reader:
+            assert 1 < len(list(reader)) < 7
+        assert reader.reason == "truncated", kept
+
+
+def test_a_gif_without_a_trailer_is_whole(tmp_path):
+    path = write_clip(tmp_path / "a.gif", noise(4), codec="gif", pix_fmt="rgb8")
+    content = path.read_bytes()
+    assert content[-1:] == b";"
+    path.write_bytes(content[:-1])
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == 4
+    assert reader.reason is None
+
+
+def test_dv_that_ends_within_a_frame_is_truncated(tmp_path):
+    """FFmpeg fills the rest of the frame up, without a word."""
+    pictures = [np.full((576, 720, 3), level, np.uint8) for level in (50, 90, 200)]
+    path = write_clip(tmp_path / "a.dv", pictures, codec="dvvideo", ticks=25)
+    content = path.read_bytes()
+    assert len(content) == 3 * 144_000
+    for kept, reason in ((432_000, None), (288_000, None), (360_000, "truncated")):
+        path.write_bytes(content[:kept])
+        with VideoReader(path) as reader:
+            list(reader)
+        assert reader.reason == reason

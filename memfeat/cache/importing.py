@@ -26,6 +26,7 @@ from memfeat.storage.names import stem_key
 VIDEOS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
 LARGEST = float(np.finfo(np.float16).max)
+BFLOAT16 = 0x3000, 0x4300  # as whole numbers, the sign left out: 5e-10 to 128
 UNIT = 1e-3  # a vector whose length is 1 up to this stays as it is, to the last bit
 
 
@@ -240,6 +241,13 @@ def as_steps(video: SourceVideo) -> NDArray[Any]:
     features = video.features
     if features.dtype.kind not in "fiu":
         raise CacheError(f"{video.where}: features of type {features.dtype}; give numbers")
+    if features.dtype.kind in "iu" and features.dtype.itemsize == 2:
+        sizes = features[features != 0].astype(np.int32) & 0x7FFF  # without the sign
+        if sizes.size and np.mean((sizes >= BFLOAT16[0]) & (sizes < BFLOAT16[1])) > 0.9:
+            raise CacheError(
+                f"{video.where}: features of type {features.dtype} that look like the bits of "
+                "bfloat16, which are other numbers; give them as float32"
+            )
     if features.ndim not in (1, 2) or not features.size:
         raise CacheError(
             f"{video.where}: features of shape {features.shape}; give (time, dim), or (dim,) for "

@@ -67,6 +67,9 @@ class Completeness:
             seconds = float(packet.dts * packet.time_base)
             is_damaged = self._transport.lost_before(packet.pos, seconds, is_key=packet.is_keyframe)
         self._is_doubted = packet.is_corrupt
+        if self._container.format.name == "dv" and packet.pos is not None:
+            # FFmpeg fills up a last frame that is cut.
+            is_damaged |= packet.pos + packet.size > self._path.stat().st_size
         if is_damaged:
             self.note_damage()
         if packet.is_discard or not packet.size:  # hidden by an edit list, or an empty sample
@@ -106,6 +109,8 @@ class Completeness:
 
     def _ends_early(self, end: float, slack: float) -> bool:
         name = self._container.format.name
+        if name in ("gif", "apng") and is_cut(self._path, name):
+            return True
         if self._announced:
             return self._announced - self.packets > HEADER_SLACK
         own, whole = promised_ends(self._container, self._stream)

@@ -61,14 +61,18 @@ def declared_size(file: BinaryIO, format_name: str) -> int | None:
         file: at its beginning.
         format_name: FFmpeg's name of its format.
     """
+    ends: dict[str, Callable[[BinaryIO], int | None]] = {
+        "mov": _end_of_boxes,
+        "matroska": _end_of_segment,
+        "avi": _end_of_riffs,
+        "gif": _end_of_gif,
+        "apng": _end_of_png,
+    }
+    end = ends.get(format_name.partition(",")[0])
     head = file.read(BLOCK)
     try:
-        if format_name.startswith("mov"):
-            return _end_of_boxes(file)
-        if format_name.startswith("matroska"):
-            return _end_of_segment(file)
-        if format_name == "avi":
-            return _end_of_riffs(file)
+        if end:
+            return end(file)
         if format_name == "flv" and (said := re.search(rb"\0\x08filesize\0(.{8})", head, re.S)):
             file.seek(13)
             return int(struct.unpack(">d", said[1])[0]) or None
@@ -181,3 +185,43 @@ def _end_of_riffs(file: BinaryIO) -> int | None:
             file.seek(12)
             return end or None
         end += 8 + size + size % 2
+
+
+def _end_of_gif(file: BinaryIO) -> int | None:
+    """Return where a GIF ends, a byte behind the file if that ends within a block, or None.
+
+    Its last block should be a trailer, but some writers leave that out.
+    """
+    length = os.fstat(file.fileno()).st_size
+    try:
+        file.seek(10)
+        file.seek(13 + _color_table(file.read(1)[0]))
+        while kind := file.read(1):
+            if kind == b";":
+                return file.tell()
+            if kind not in b",!":
+                return None
+            # Before the data stands a label, or a picture's place, colours and width of codes.
+            file.seek(_color_table(file.read(9)[8]) + 1 if kind == b"," else 1, 1)
+            while size := file.read(1)[0]:
+                file.seek(size, 1)
+    except IndexError:
+        return length + 1
+    return max(length, file.tell())
+
+
+def _color_table(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _end_of_png(file: BinaryIO) -> int:
+    """Return where the chunk `IEND` ends, or a byte behind the file if that is missing."""
+    file.seek(8)
+    name = b""
+    while name != b"IEND":
+        header = file.read(8)
+        if len(header) < 8:
+            return os.fstat(file.fileno()).st_size + 1
+        size, name = struct.unpack(">I4s", header)
+        file.seek(size + 4, 1)
+    return file.tell()

@@ -2,10 +2,11 @@
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 import av
 from av.container import InputContainer
@@ -15,6 +16,7 @@ from av.video.stream import VideoStream
 
 from memfeat.errors import VideoError
 from memfeat.storage import stand_in
+from memfeat.video.side_data import describe
 
 VIDEO_FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,nut,mxf,gxf,dv,rm,wtv,ivf,gif,apng,"
@@ -176,9 +178,16 @@ def _open_file(path: Path) -> BinaryIO:
         raise VideoError("permission", f"{quoted(path)} {text}") from error
     except (OSError, ValueError) as error:
         hint = ", and separate folders by /" if "\\" in str(path) else ""
+        if any(_is_there(path, form) for form in ("NFC", "NFD")):
+            hint = "; what is there has its accents in another Unicode form, so rename one of both"
         raise VideoError(
             "missing", f"{quoted(path)} is not there ({error}); check it{hint}"
         ) from error
+
+
+def _is_there(path: Path, form: Literal["NFC", "NFD"]) -> bool:
+    name = unicodedata.normalize(form, str(path))
+    return os.path.exists(name)  # noqa: PTH110 (false, and no error, of what cannot be a name)
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:
@@ -228,6 +237,9 @@ def _first_video(container: InputContainer, path: Path, allow_images: bool) -> V
             f"{quoted(path)} is an image ({brand or name}), not a video; --allow-images takes it "
             "as a video of one frame",
         )
+    if one_frame and is_picture and "Tile Grid" in describe(container):
+        text = "is an image of several tiles, which memfeat does not put together; convert it"
+        raise VideoError("unreadable", f"{quoted(path)} {text} to JPEG or PNG")
     if streams[0].codec_context is None:
         text = "is in a codec that this FFmpeg cannot decode; convert it to H.264"
         raise VideoError("unreadable", f"{quoted(path)} {text}")

@@ -47,6 +47,7 @@ HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
 SAME_TIME = 1e-6  # seconds: less than that is rounding
 SEARCHED = 1 << 16  # bytes of a transport stream through which FFmpeg searches in one go
+COMMENT = b"\x81"  # what Theora's header of comments begins with
 VISIBLE = 128  # of an alpha of 0 to 255
 
 
@@ -144,8 +145,8 @@ class VideoReader:
         self.frames_decoded = 0
         self.frame_size = (0, 0)
         self._stopped_at: int | None = None
-        # By its specification; elsewhere, an empty packet fills up a gap between two frames.
-        self._repeats_at_empty = self._decoder.name == "theora"
+        # Whose empty packets repeat a picture; elsewhere, they fill up a gap between two frames.
+        self._is_theora = self._decoder.name == "theora"
         is_reordered = self._decoder.codec.reorder
         self._has_decoding_times = is_reordered and self._container.format.name == "avi"
         self._decoding_times: deque[int | None] = deque()
@@ -265,8 +266,10 @@ class VideoReader:
                     last.pts = packet.pts
                     yield last
                 continue
+            if self._is_theora and packet is not None and bytes(packet)[:1] == COMMENT:
+                continue  # of a second file that follows
             if packet is not None:
-                require_raw_frame(self._path, self._decoder, packet.size)
+                self._require_readable(packet)
             try:
                 frames = self._decoder.decode(packet)
             except av.FFmpegError as error:
@@ -276,8 +279,14 @@ class VideoReader:
             for frame in frames:
                 if frame.is_corrupt:
                     self._completeness.note_damage()
-                last = frame if self._repeats_at_empty else None
+                last = frame if self._is_theora else None
                 yield frame
+
+    def _require_readable(self, packet: "Packet[Any]") -> None:
+        if packet.has_sidedata("encryption_info"):
+            text = "is encrypted (DRM); give a copy that is not"
+            raise VideoError("unreadable", f"{quoted(self._path)} {text}")
+        require_raw_frame(self._path, self._decoder, packet.size)
 
     def _demux(self) -> Iterator["Packet[VideoStream] | None"]:
         """Yield the packets that show something, then None, at which the decoder gives the rest."""
@@ -287,7 +296,7 @@ class VideoReader:
                     continue  # PyAV's own flush, after the last packet
                 has_data = self._completeness.note(packet)
                 is_own = packet.stream_index == self._stream.index
-                if has_data or (is_own and self._repeats_at_empty):
+                if has_data or (is_own and self._is_theora):
                     if self._has_decoding_times:
                         self._decoding_times.append(packet.dts)
                     yield cast("Packet[VideoStream]", packet)

@@ -43,14 +43,20 @@ class SideData(NamedTuple):
     layout: str
 
 
-def read_side_data(container: InputContainer, stream: VideoStream) -> SideData:
-    """Read a stream's side data in FFmpeg's description of the file: PyAV shows it nowhere else."""
+def describe(container: InputContainer) -> str:
+    """Return FFmpeg's description of a file, with what PyAV shows nowhere else."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
         text: str = cast(Any, container).dumps_format()
     finally:
         av.logging.set_level(level)
+    return text
+
+
+def read_side_data(container: InputContainer, stream: VideoStream) -> SideData:
+    """Read a stream's side data in the description of the file."""
+    text = describe(container)
     of_stream = re.search(rf"  Stream #0:{stream.index}\D.*?(?=  Stream #0:|\Z)", text, re.DOTALL)
     own = of_stream.group() if of_stream else ""
     crop = re.search(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)", own, re.IGNORECASE)
