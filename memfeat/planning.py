@@ -16,7 +16,9 @@ from memfeat.manifest import Manifest, read_manifest
 
 # Bytes as `memfeat.cache.shard` lays them out; a test compares with shards that it wrote.
 ROW_BYTES = 8 + 4  # pts_seconds, covers
-VIDEO_BYTES = 8 + 8 + 8 + 64 + 2 + 1  # offset, size, expected frames, hash, `ok`, no reason
+VIDEO_BYTES = (
+    8 + 8 + 8 + 8 + 64 + 2 + 1
+)  # offset, size, expected and frame size, hash, `ok`, no reason
 SHARD_BYTES = 6_600  # HDF5's headers, the spec and the checksum
 RATE_FIELDS = ("frames_per_second", "frames_per_second_360p")  # of extraction, and a benchmark
 Figures = dict[str, Any]  # by name, ready for JSON

@@ -1,6 +1,7 @@
 """Plans: arithmetic done by hand, and shards and videos that are really there."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def encoded(number: int, frames: int, width: int) -> EncodedVideo:
     rows = np.full((frames, width), width**-0.5, np.float16)
     times = np.arange(frames) / 25
     return EncodedVideo(
-        f"video{number:07d}", rows, times, "ok", "", 123_456, "a" * 64, frames, None
+        f"video{number:07d}", rows, times, "ok", "", 123_456, "a" * 64, frames, None, 0, (640, 360)
     )
 
 
@@ -110,6 +111,18 @@ def test_a_manifests_headers_tell_how_long_its_videos_are(tmp_path):
     assert (headers["looked_at"], headers["shortest"], headers["longest"]) == (4, 6, 21)
     assert headers["median"] == 10.5
     assert made["frames_error_95"] == 0
+
+
+def test_figures_are_printed_with_their_units():
+    lines = dict(
+        line.split(maxsplit=1)
+        for line in run(*TEN_THOUSAND, "--rate", 1000, "--price", 2).splitlines()
+    )
+    assert lines["rate"] == "1,000.00 frames/s"
+    assert lines["row_bytes"] == "2,060 bytes"
+    assert re.fullmatch(r"[\d.]+ h", lines["hours"])
+    assert re.fullmatch(r"[\d.]+ in the currency of --price", lines["cost"])
+    assert re.fullmatch(r"[\d.]+ kB/s", lines["write_bytes_per_second"])
 
 
 def test_some_headers_stand_for_all_and_the_spread_is_told(tmp_path):

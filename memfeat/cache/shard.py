@@ -101,7 +101,9 @@ class Shard:
             given = self.datasets.get("attempt")
             attempts = repeat(0) if given is None else given[()].tolist()
             given = self.datasets.get("frame_size")
-            frames = repeat((0, 0)) if given is None else map(tuple, given[()].tolist())
+            known: dict[Any, Any] = {}  # few differ, and each is kept in memory once
+            pairs = repeat((0, 0)) if given is None else map(tuple, given[()].tolist())
+            frames = (known.setdefault(pair, pair) for pair in pairs)
             covers = np.cumsum(self.datasets["covers"][()], dtype=np.int64)
             covered = np.concatenate([[0], covers])[offsets]
             check_texts(video_ids, statuses, reasons, sources)

@@ -204,6 +204,15 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
+UNITS = {  # of figures whose names do not say them
+    **dict.fromkeys(("rate", "decode_needed"), "frames/s"),
+    **dict.fromkeys(("shortest", "median", "longest"), "frames"),
+    **dict.fromkeys(("hours", "gpu_hours"), "h"),
+    "frames_error_95": "of the frames",
+    "cost": "in the currency of --price",
+}
+
+
 def print_figures(figures: Mapping[str, Any]) -> None:
     """Print figures on stdout, one a line, but for those with nothing to say."""
     for name, value in figures.items():
@@ -218,9 +227,11 @@ def _text(name: str, value: Any) -> str:
         return some([f"{key} ({value[key]})" if isinstance(value, dict) else key for key in value])
     if isinstance(value, str):
         return value
-    if "bytes" in name and value >= 10_000:
-        return decimal(value, precision=2)
-    return f"{value:,.2f}" if isinstance(value, float) and value >= 1 else f"{value:,}"
+    if "bytes" in name:
+        size = decimal(value, precision=2) if value >= 10_000 else f"{value:,} bytes"
+        return f"{size}/s" if name.endswith("_per_second") else size
+    number = f"{value:,.2f}" if isinstance(value, float) and value >= 1 else f"{value:,}"
+    return f"{number} {UNITS.get(name, '')}".rstrip()
 
 
 def _plain(value: Any) -> Any:
