@@ -54,6 +54,10 @@
       const { name, predictions } = data.systems[this.system];
       this.x = truth.map((value) => left + share(value) * (right - left));
       this.y = predictions.map((value) => bottom - share(value) * (bottom - top));
+      this.quarter = (video) =>
+        2 * (this.y[video] > (top + bottom) / 2) + (this.x[video] > (left + right) / 2);
+      this.dots = [0, 0, 0, 0]; // in each quarter
+      for (const video of truth.keys()) this.dots[this.quarter(video)]++;
       this.orders = { truth: ranked(truth), prediction: ranked(predictions) };
       const errors = truth.map((value, video) => -Math.abs(value - predictions[video]));
       this.video = ranked(errors)[0]; // where a keyboard starts: the worst
@@ -106,8 +110,10 @@
       for (const plot of plots) plot.mark(setOf(plot.system) === setOf(this.system) ? video : null);
       this.tip.replaceChildren(picture(this.system, video),
         facts(this.system, video, `predicted ${predicted(this.system, video)}`));
-      this.tip.classList.toggle("left", this.x[video] > this.svg.viewBox.baseVal.width / 2);
-      this.tip.classList.toggle("above", this.y[video] > this.svg.viewBox.baseVal.height / 2);
+      // In a quarter that the dot is not in, where it covers the fewest others.
+      const free = ranked(this.dots).find((quarter) => quarter !== this.quarter(video));
+      this.tip.classList.toggle("left", free % 2 === 0);
+      this.tip.classList.toggle("above", free < 2);
       this.tip.hidden = false;
     }
 

@@ -157,6 +157,25 @@ def test_pointing_at_a_dot_shows_its_video_and_a_click_pins_it_with_its_timeline
     assert not page.locator(".pinned:visible").count()
 
 
+def test_what_is_said_of_a_dot_stands_where_the_fewest_dots_are_but_never_on_that_dot(
+    reports, predictions, show
+):
+    page = show(reports["grid"])
+    own = predictions[drawn(page)]
+    plot = page.locator("figure.scatter .plot").first
+    middle = (float(plot.get_attribute("data-low")) + float(plot.get_attribute("data-high"))) / 2
+    quarters = list(zip(own.prediction < middle, own.score > middle, strict=True))
+    for place in (int(np.argmax(own.prediction)), int(np.argmin(own.score))):
+        x, y = dot(page, own.video_id[place])
+        page.mouse.move(x, y)
+        tip, box = page.locator(".tip:visible").bounding_box(), plot.bounding_box()
+        across = tip["x"] + tip["width"] / 2 > box["x"] + box["width"] / 2
+        down = tip["y"] > box["y"] + 0.05 * box["height"]  # else it hangs from the top
+        others = [(d, a) for d in (0, 1) for a in (0, 1) if (d, a) != quarters[place]]
+        assert (down, across) in others
+        assert quarters.count((down, across)) == min(map(quarters.count, others))
+
+
 def test_a_keyboard_goes_through_the_videos_and_a_screen_reader_is_told(reports, predictions, show):
     page = show(reports["grid"])
     own = predictions[drawn(page)]
