@@ -2,7 +2,8 @@
 
 Strings are paths or URLs wherever a file or folder is meant. Settings are keyword arguments with
 the names that they have in pipeline files. Every error is a `memfeat.MemfeatError`, whose text says
-what was wrong, the value found, what is allowed and what to do next.
+what was wrong, the value found, what is allowed and what to do next. It names settings by their
+flags: what it calls `--batch-size` is the argument `batch_size`.
 """
 
 from collections.abc import Iterable, Sequence

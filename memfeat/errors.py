@@ -3,6 +3,8 @@
 A message says what was wrong, the value got, what is allowed, and what to do next.
 """
 
+import re
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -19,9 +21,18 @@ class ExitCode(IntEnum):
 
 
 class MemfeatError(Exception):
-    """Base of all errors with a message meant for the user."""
+    """Base of all errors with a message meant for the user.
+
+    Messages name settings by their flags. A traceback, which Python's users see, says how to read
+    these.
+    """
 
     exit_code = ExitCode.ERROR
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if flag := re.search(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)", str(self)):
+            self.add_note(f"In Python, {flag[0]} is the argument {flag[1].replace('-', '_')}.")
 
 
 class UnknownNameError(MemfeatError):
@@ -105,3 +116,14 @@ def short_repr(value: Any) -> str:
     except RecursionError:
         return f"a {type(value).__name__} in too many brackets"
     return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters)"
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number of things in words: `1 video`, `2 videos`; `several` where `s` is not it."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names in a row, at most so many, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

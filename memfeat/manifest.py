@@ -21,7 +21,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from memfeat.errors import ManifestError, short_repr
+from memfeat.errors import ManifestError, counted, short_repr
 from memfeat.storage import (
     AnyLocation,
     Location,
@@ -232,7 +232,7 @@ class Manifest:
             splits.append(row)
             warnings += _warnings_within(row, scores, missing)
             if remote := len(records) - len(local):
-                warnings.append(f"{split}: {remote} videos are remote, and were not looked for")
+                warnings.append(f"{split}: {counted(remote, 'remote video')} not looked for")
         return ManifestSummary(tuple(splits), self.datasets, tuple(warnings))
 
 
@@ -359,13 +359,16 @@ def _warnings_within(
     if not row.videos:
         yield f"{row.split}: no videos"
     elif row.with_score < 3:
-        yield f"{row.split}: {row.with_score} videos with a score; a correlation needs 3"
+        yield f"{row.split}: {counted(row.with_score, 'video')} with a score; a correlation needs 3"
     elif len(set(scores)) == 1:
         yield f"{row.split}: every score is {scores[0]}; correlations are undefined"
     if row.split == "train" and row.withheld:
-        yield f"train: {row.withheld} videos without a score; training leaves them out"
+        yield f"train: {counted(row.withheld, 'video')} without a score, left out of training"
     if missing:
-        yield f"{row.split}: {len(missing)} missing files, the first {short_repr(str(missing[0]))}"
+        yield (
+            f"{row.split}: {counted(len(missing), 'missing file')}, the first "
+            f"{short_repr(str(missing[0]))}"
+        )
 
 
 def _warnings_across(records: Sequence[VideoRecord]) -> Iterator[str]:
@@ -375,7 +378,7 @@ def _warnings_across(records: Sequence[VideoRecord]) -> Iterator[str]:
     shared = [ids for ids in files.values() if len(ids) > 1]
     if shared:
         first = " and ".join(map(short_repr, shared[0][:2]))
-        yield f"{len(shared)} files are several videos each, {first} first"
+        yield f"{counted(len(shared), 'file is', 'files are')} several videos each, {first} first"
     yield from leaks("group", ((record.group, record) for record in records if record.group))
 
 
@@ -390,6 +393,6 @@ def leaks(what: str, named: Iterable[tuple[str, VideoRecord]]) -> Iterator[str]:
             f"{short_repr(video)} in {split}" for split, video in across[0].items()
         )
         yield (
-            f"{len(across)} {what}{'s' * (len(across) > 1)} in more than one split, {where} first: "
+            f"{counted(len(across), what)} in more than one split, {where} first: "
             "what is learnt of one video gives the others away"
         )

@@ -17,6 +17,7 @@ from made_up import SMALL, records, spec
 from processes import descendants, eventually, exists, parent_of, start, workers_of
 
 from memfeat.ablation import GridProgress, plan_cells, run_ablation, train_seeds
+from memfeat.ablation.notes import table_notes
 from memfeat.ablation.progress import ProgressCounter
 from memfeat.ablation.scheduler import group_by_data, local_slots
 from memfeat.cache import Cache, EncodedVideo, write_shard
@@ -102,7 +103,7 @@ def test_rows_of_different_caches_are_compared_on_the_videos_that_all_have(home)
     write_shard(home / "b", spec(DIM), [missing])
     table = run(home, caches=("a", "b"), aggregators=("avg",))
     assert table["n"] == SPLITS.count("test") - 1
-    assert any("1 videos are not in every row's cache" in note for note in table["notes"])
+    assert any("1 video not in every row's cache" in note for note in table["notes"])
     assert len(table["rows"]) == 2
     assert table["failed"] == []
 
@@ -242,8 +243,8 @@ def test_training_that_did_not_work_out_is_noted(home):
     config = grid(home, rows=rows, aggregators=(), controls=("avg+linear",))
     table = run_ablation(config, plan_cells(config, recipe(home, max_epochs=40)))
     notes = "\n".join(table["notes"])
-    assert re.search("late: [12] of 2 models were still improving in the last of 2 epochs", notes)
-    assert not re.search("still: [12] of 2 models were still improving", notes)
+    assert re.search("late: [12] of 2 models still improved in the last of 2 epochs", notes)
+    assert not re.search("still: [12] of 2 models still improved", notes)
     assert "still does no better than its control, trained on shuffled scores" in notes
 
 
@@ -717,3 +718,11 @@ def test_folds_are_of_all_rows_and_leave_no_dev_split_to_fit_weights_on(home):
     fitted = grid(home, ensembles=({"name": "e", "members": two, "weights": "dev"},))
     with pytest.raises(ConfigError, match="'e' fits its weights on the dev split, and with folds"):
         plan_cells(fitted, recipe(home, folds=3))
+
+
+def test_a_note_on_many_rows_names_a_few():
+    row = {"kind": "model", "srocc": 0.01, "srocc_interval": [-0.1, 0.1]}
+    rows = [row | {"name": f"system-{number}"} for number in range(40)]
+    (note,) = table_notes(AblationConfig.model_construct(), "test", rows, [], None)
+    assert note.startswith("The interval of system-0, system-1, system-2, system-3, system-4, ")
+    assert "system-5 and 34 more includes zero" in note

@@ -246,7 +246,7 @@ def test_without_a_manifest_it_says_where_they_differ(made, tmp_path):
     assert (found["only_ours"], found["only_other"]) == (["v3"], ["v9"])
     assert found["ours"] == str(folder / "cache")
     shown = ok("cache", "compare", tmp_path, folder / "cache")
-    assert "only in the other: 1 videos: v9" in shown.stdout
+    assert "only in the other: 1 video: v9" in shown.stdout
     assert "give --manifest to find out why they differ" in shown.stderr
 
 

@@ -88,7 +88,7 @@ def test_what_is_exported_can_be_imported(cache, tmp_path, output):
         }
         assert verify(after.folder) == {}
     again = ok("cache", "import", tmp_path / output, "-o", tmp_path / "0")
-    assert "4 were there already" in again.stderr
+    assert "4 there already" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -375,10 +375,10 @@ def test_features_meet_the_ids_that_a_manifest_made_of_the_videos_names(tmp_path
     manifest = manifest_of(tmp_path / "m.csv", ["216", "clip.a", "0217"], 1, np.ones(3) / 2)
     arguments = ["import", source, "--name", "x", "-o", tmp_path / "cache", "--manifest", manifest]
     result = ok("cache", *arguments)
-    assert "1 are not in the manifest: 1 videos: more" in result.stderr
+    assert "1 not in the manifest: 1 video: more" in result.stderr
     found = held(tmp_path / "cache")
     assert {name: len(steps) for name, steps in found.items()} == {"216": 2, "clip.a": 3, "0217": 4}
-    assert "3 were there already" in ok("cache", *arguments).stderr
+    assert "3 there already" in ok("cache", *arguments).stderr
 
 
 def test_features_that_may_be_either_of_two_videos_are_refused(tmp_path):
@@ -557,7 +557,7 @@ def test_only_the_manifests_videos_are_imported(trained):
     assert result.exit_code == 0
     assert result.stdout == f"{trained}/cache\n"
     assert "C3D, made elsewhere (a friend's), 6-d" in result.stderr
-    assert "12 were there already, 1 are not in the manifest" in result.stderr
+    assert "12 there already, 1 not in the manifest" in result.stderr
 
 
 def test_videos_of_the_manifest_that_are_not_there_are_named_with_exit_code_3(trained, tmp_path):

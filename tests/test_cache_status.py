@@ -52,7 +52,7 @@ def test_status_counts_by_reason_and_names_the_commands(folder):
     assert f"  2 failed (missing), {when}: {again} --retry-failed=missing" in lines
     out = "which training leaves out"
     assert f"  1 partial (truncated), {out}, {when}: {again} --retry-failed=truncated" in lines
-    assert f"  1 videos of the manifest not done yet: {again}" in lines
+    assert f"  1 video of the manifest not done yet: {again}" in lines
     assert "  warning: 'a', 'twin' are the same file, in different splits: a leak" in lines
     assert "memfeat extract --manifest MANIFEST --encoder toy" in run("status", folder).stdout
 
@@ -78,7 +78,7 @@ def test_status_tells_of_damage_leavings_and_what_was_set_aside(folder):
     path.write_bytes(path.read_bytes()[:300])
     result = run("status", folder)
     assert result.exit_code == 1
-    for words in (f"memfeat cache repair {folder}", "1 unfinished files", "1 shards set aside"):
+    for words in (f"memfeat cache repair {folder}", "1 unfinished file", "1 shard set aside"):
         assert words in result.stdout
     assert status_of(folder).damaged.keys() == {path}
     for shard in folder.glob("shard-*.h5"):
@@ -135,7 +135,7 @@ def test_repair_sets_bad_shards_aside_and_leaves_good_ones(folder):
     result = run("cache", "repair", folder)
     assert result.exit_code == 0
     assert "checksum" in result.stdout
-    assert "1 bad shards set aside, 1 unfinished files removed" in result.stderr
+    assert "1 bad shard set aside, 1 unfinished file removed" in result.stderr
     assert verify(folder) == {}
     assert good.read_bytes() == content
     assert [path.suffix for path in folder.iterdir() if path != good] == [".damaged"]

@@ -307,7 +307,7 @@ def test_a_run_file_says_which_videos_were_scored_in_part(home, tmp_path):
     ok("extract", *data(tmp_path), *ENCODER)
     command = ["submission", home / "run", *data(tmp_path), "--layout", "2021"]
     result = ok(*command, "-o", tmp_path / "run1.csv")
-    note = "1 partial videos are taken for what could be decoded of them: 'cut'"
+    note = "1 partial video taken for what could be decoded: 'cut'"
     assert f"note: {note}" in result.stderr
     told = json.loads(ok(*command, "-o", tmp_path / "run1.csv", "--json").stdout)
     assert told["notes"] == [note]

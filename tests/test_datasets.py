@@ -289,8 +289,8 @@ def test_a_list_of_splits_overrides_and_leaves_out_what_it_does_not_name(tmp_pat
     }
     assert conversion.dataset.endswith("split of official.csv")
     assert conversion.notes == (
-        f"1 listed videos are not in {splits}: left out",
-        f"1 videos of {splits} are in no label file",
+        f"1 listed video not in {splits}: left out",
+        f"1 video of {splits} in no label file",
     )
 
 
@@ -370,7 +370,7 @@ def test_a_folder_without_any_of_the_videos_is_refused(tmp_path):
     memento10k(tmp_path)
     other = touched(tmp_path / "other", "x.mp4")
     message = refusal("memento10k", tmp_path, videos=other)
-    assert message.startswith(f"none of the 7 listed videos is in {other}, which holds 1 videos")
+    assert message.startswith(f"none of the 7 listed videos is in {other}, which holds 1 video;")
     assert "is not there; give the folder" in refusal("memento10k", tmp_path, videos=tmp_path / "n")
 
 
@@ -391,7 +391,7 @@ def test_the_score_at_a_lag_is_on_the_line_through_80_videos(tmp_path):
         line = [s + a * (lag - 80) for s, a in zip(known, (-0.001, 0.002, -0.01), strict=True)]
         assert found == pytest.approx([min(1, max(0, value)) for value in line])
         assert f"mem_score of the native release at a lag of {lag} videos" in conversion.dataset
-    assert conversion.notes == ("1 scores at this lag are 0 or 1, where they end",)
+    assert conversion.notes == ("1 score of 0 or 1 at this lag, where they end",)
 
 
 def test_a_lag_needs_a_decay_and_a_format_that_has_one(tmp_path):
@@ -442,7 +442,7 @@ def test_an_advert_of_which_there_are_frames_alone_is_the_folder_of_these(tmp_pa
     conversion, manifest = converted("videm", tmp_path)
     assert manifest.by_id[youtube_id(13)].path == frames
     assert manifest.by_id[youtube_id(0)].path.suffix == ".mp4"
-    assert conversion.notes[-1] == "1 videos are folders of frames: extract with --fps"
+    assert conversion.notes[-1] == "1 folder of frames among the videos: extract with --fps"
 
 
 def test_without_the_test_sets_list_there_is_no_test_split_of_it_and_a_note(tmp_path):
@@ -565,10 +565,10 @@ def test_the_command_prints_the_manifest_on_stdout_and_counts_or_one_error_on_st
         ["dev", "2", "2", "0", "0", "2"],
         ["test", "2", "2", "0", "2", "2"],
     ]
-    assert "missing, left out, unless --keep-missing: 1 videos: made-up-1@c_1" in result.stderr
+    assert "missing, left out, unless --keep-missing: 1 video: made-up-1@c_1" in result.stderr
     keep = ["-o", tmp_path / "m.csv", "--keep-missing"]
     result = run("manifest", "from", "memento10k", tmp_path, *keep)
-    assert "missing, kept: 1 videos: made-up-1@c_1" in result.stderr
+    assert "missing, kept: 1 video: made-up-1@c_1" in result.stderr
     result = run("manifest", "from", "memento10k", tmp_path / "none", "-o", tmp_path / "m.csv")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path}/none is not there; give the folder that")

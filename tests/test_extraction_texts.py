@@ -284,8 +284,8 @@ def test_the_command_says_what_has_no_text(here):
     assert (found["videos"], found["weights"], found["no_file"]) == (4, "random", [])
     result = CliRunner().invoke(main, [*arguments, "--text", "title"])
     assert result.exit_code == 0
-    assert "1 videos have no text: training leaves them out" in result.stderr
-    assert "4 videos: 0 were cached already, 3 ok, 0 partial, 1 failed; 7 texts in" in result.stderr
+    assert "1 video without a text: left out of training" in result.stderr
+    assert "4 videos: 0 cached already, 3 ok, 0 partial, 1 failed; 7 texts in" in result.stderr
     assert "RANDOM WEIGHTS" in result.stderr
     found = json.loads(CliRunner().invoke(main, ["cache", "info", "c", "--json"]).stdout)
     assert found["reasons"] == {"no_text": 1}

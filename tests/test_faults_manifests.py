@@ -57,7 +57,7 @@ def test_labels_that_allow_no_correlation_are_warned_of_and_features_without_any
     where = ["--manifest", path, "--cache", cache, "--run", tmp_path / "run"]
     result = run("train", *where, *model, "--json")
     assert result.exit_code == 0
-    assert "1 videos of" in result.stderr
+    assert "1 video of" in result.stderr
     assert "'stranger'" in result.stderr
     figures = json.loads(result.stdout)["metrics"]["dev"]
     assert (figures["plcc"], figures["srocc"]) == (None, None)

@@ -286,7 +286,7 @@ def test_the_summary_counts_each_split_and_its_missing_files(tmp_path):
     assert (test.videos, test.withheld, test.missing_files, test.mean_score) == (1, 1, 1, None)
     assert [warning for warning in summary.warnings if "missing" not in warning] == [
         "train: 2 videos with a score; a correlation needs 3",
-        "train: 1 videos without a score; training leaves them out",
+        "train: 1 video without a score, left out of training",
         "dev: no videos",
         "test: 0 videos with a score; a correlation needs 3",
     ]
@@ -305,7 +305,7 @@ def test_the_summary_warns_of_constant_scores_shared_files_and_groups_across_spl
     )
     warnings = Manifest(Path("m.csv"), records).summary().warnings
     assert [warning for warning in warnings if "missing" not in warning] == [
-        "1 files are several videos each, 't0' and 't1' first",
+        "1 file is several videos each, 't0' and 't1' first",
         "1 group in more than one split, 'd0' in dev and 'e4' in test first: what is learnt of one "
         "video gives the others away",
         "train: every score is 0.5; correlations are undefined",

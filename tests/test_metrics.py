@@ -59,7 +59,7 @@ def test_the_smallest_spread_of_predictions_still_correlates(tiny):
         ([1, 2, 3, 4], [0.5] * 4, "the predictions are constant: 0.5 for all 4 videos"),
         ([0.1] * 3, [0.1] * 3, "the truth is constant: 0.1 for all 3 videos"),
         ([1, 2], [1, 2], "2 videos; a correlation needs at least 3"),
-        ([1], [1], "1 videos; a correlation needs at least 3"),
+        ([1], [1], "1 video; a correlation needs at least 3"),
     ],
 )
 def test_an_undefined_correlation_is_none_and_says_why(truth, prediction, reason):

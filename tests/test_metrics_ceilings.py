@@ -93,7 +93,7 @@ def test_videos_without_answers_to_split_are_left_out_and_told():
     found = split_half_ceiling([*known, *unknown, record(53, None, answers=30)])
     assert (found.n, found.left_out, found.answers) == (50, 3, 30)
     assert found.srocc == split_half_ceiling(known).srocc
-    assert "3 videos without a number of answers are left out" in found.describe()
+    assert "3 videos without a number of answers left out" in found.describe()
 
 
 def test_normalised_scores_have_no_ceiling_and_a_few_odd_ones_are_rounded():
@@ -107,7 +107,7 @@ def test_normalised_scores_have_no_ceiling_and_a_few_odd_ones_are_rounded():
     halves = f"one half against the other SROCC {few.half_srocc:.3f}, stepped up to all answers"
     assert f"{halves} {few.reliability_srocc:.3f} (Spearman-Brown)" in few.describe()
     assert 0 < few.inexact <= 5
-    assert f"{few.inexact} scores are no whole number of answers" in few.describe()
+    assert f"{few.inexact} scores of no whole number of answers" in few.describe()
     printed = [record(i, round(r.score, 3), answers=30) for i, r in enumerate(exact)]
     assert split_half_ceiling(printed).inexact == 0
 

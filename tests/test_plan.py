@@ -153,7 +153,7 @@ def test_a_video_that_cannot_be_read_is_told_and_counts_no_frames(tmp_path):
     assert (made["videos"], made["frames"]) == (2, 10)
     assert made["headers"]["unreadable"] == {"bad": "unreadable"}
     shown = run("--manifest", manifest, "--encoder", "i3d")
-    assert "1 videos: bad (unreadable)" in shown
+    assert "1 video: bad (unreadable)" in shown
 
 
 def test_a_manifest_without_any_video_is_refused(tmp_path):

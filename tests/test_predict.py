@@ -182,7 +182,7 @@ def test_killed_three_times_and_repeated_it_gives_each_clip_once(home, tmp_path,
     before = len(rows_of(output))
     assert before < many
     said = ok(*command, "--device", "cpu").stderr
-    assert f"{before} videos were scored already; of the others {many - before} ok" in said
+    assert f"{before} videos scored already; of the others {many - before} ok" in said
     found = rows_of(output)
     assert [Path(row["video"]).stem for row in found] == [f"{n:03}" for n in range(many)]
     assert len({row["score"] for row in found}) == 28  # as many as there are different clips
@@ -214,11 +214,11 @@ def test_parquet_holds_what_the_other_tables_do_and_goes_on_likewise(home, some,
     assert {str(table.schema.field(name).type) for name in ("score", "low")} == {"double"}
     assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == [output.name]
     whole = output.read_bytes()
-    assert "3 videos were scored already" in ok(*command, "-o", output).stderr
+    assert "3 videos scored already" in ok(*command, "-o", output).stderr
     assert output.read_bytes() == whole
     output.unlink()
     (tmp_path / "scores.parquet.jsonl").write_text(lines.read_text().splitlines()[0] + "\n")
-    assert "1 videos were scored already" in ok(*command, "-o", output).stderr  # as after a kill
+    assert "1 video scored already" in ok(*command, "-o", output).stderr  # as after a kill
     assert output.read_bytes() == whole
     assert told(*command, "-o", output, "--dry-run")["already_done"] == 3
     assert "holds the scores of another model" in refusal(

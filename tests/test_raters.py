@@ -172,7 +172,7 @@ def test_a_grid_has_a_ready_scorer_as_a_row(weights, tmp_path, monkeypatch):
     header, *rest = table.read_text().splitlines(keepends=True)
     table.write_text(header + "".join(rest[:-1]))
     (cut,) = [each for each in told(*command, code=1)["failed"] if each["name"] == "vitmem"]
-    assert f"lacks 1 videos, 'v4' first; complete it with `{made}`" in cut["error"]
+    assert f"lacks 1 video, 'v4' first; complete it with `{made}`" in cut["error"]
 
 
 def test_weights_that_are_not_there_or_not_vitmems_are_refused(tmp_path, monkeypatch):

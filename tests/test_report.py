@@ -229,6 +229,21 @@ def test_what_failed_and_what_needs_explaining_is_told(page):
     assert "1 of 6 systems failed" in page.words
 
 
+def test_what_many_models_say_of_themselves_is_summed_up(run_page, study, tmp_path):
+    cells = {row[0]["text"]: row[1]["text"] for row in run_page.table("What")[1:]}
+    assert cells["stopped_because"] == "all 2 epochs done: 2 models"
+    run = tmp_path / "run"
+    shutil.copytree(study / "grid" / "cells" / "linear-avg+linear", run)
+    provenance = json.loads((run / "provenance.json").read_text())
+    why = ["30 epochs without improvement of dev srocc"] * 24 + ["all 60 epochs done"]
+    many = {"stopped_because": why, "best_epoch": list(range(25))}
+    (run / "provenance.json").write_text(json.dumps(provenance | many))
+    cells = {row[0]["text"]: row[1]["text"] for row in Page(write_report(run)).table("What")[1:]}
+    assert cells["stopped_because"] == f"{why[0]}: 24 models; {why[-1]}: 1 model"
+    assert cells["best epoch, from 1"] == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 13 more"
+    assert max(map(len, cells.values())) < 300
+
+
 def test_a_plot_of_constant_predictions_says_why_it_has_no_correlation(study, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(study / "grid" / "cells" / "bigru+mlp", run)

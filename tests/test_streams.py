@@ -192,7 +192,7 @@ def test_a_video_that_one_cache_has_only_in_part_is_left_out_and_named(tmp_path)
     caches = [Cache.open(tmp_path / name) for name in ("one", "two")]
     selection = select_records(manifest, *caches)
     assert [record.video_id for record in selection.records] == ["v1"]
-    assert selection.notes == ("1 partial videos are left out: 'v0'",)
+    assert selection.notes == ("1 partial video left out: 'v0'",)
 
 
 # Settings

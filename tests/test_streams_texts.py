@@ -51,7 +51,7 @@ def test_a_video_without_a_text_is_left_out_or_has_zeros_for_it_and_both_are_sai
         v for number, v in enumerate(here) if number not in SILENT
     ]
     assert dropped.notes == (
-        "4 videos without a text in texts are left out (--missing zero takes zeros for it): "
+        "4 videos without a text in texts left out (--missing zero takes zeros for it): "
         f"{here[2]!r}, {here[11]!r}, {here[17]!r} and 1 more",
     )
     cache = Cache.open("texts", missing="zero")
@@ -115,6 +115,6 @@ def test_a_grid_has_frames_texts_both_and_their_average(here):
     }
     assert result["n"] == 7 - sum(12 <= number < 19 for number in SILENT)
     notes = " ".join(result["notes"])
-    assert "4 videos without a text in texts are left out" in notes
+    assert "4 videos without a text in texts left out" in notes
     assert "4 videos have no text in texts; zeros stand in" in notes
     assert "of text: caption" in " ".join(result["sources"])

@@ -28,10 +28,10 @@ def test_failed_and_partial_videos_and_strangers_are_left_out_and_named(tmp_path
     selection = select_records(manifest, cache)
     assert [record.video_id for record in selection.records] == ["v0"]
     assert [note.partition(":")[0] for note in selection.notes][:2] == [
-        "1 partial videos are left out",
-        "1 failed videos are left out",
+        "1 partial video left out",
+        "1 failed video left out",
     ]
-    assert "1 videos" in selection.notes[2]
+    assert "1 video" in selection.notes[2]
     assert "'extra'" in selection.notes[2]
     whole = select_records(manifest, cache, partial=True)
     assert [record.video_id for record in whole.records] == ["v0", "v1"]

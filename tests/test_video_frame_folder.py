@@ -104,7 +104,7 @@ def test_extraction_records_the_rate_and_the_hash_of_all_frames(command, tmp_pat
     assert (cache.spec.fps, cache.spec.resize) == (8.0, "crop")
     assert "--resize crop --fps 8.0" in cache.spec.flags
     again = ok(*command, "--fps", 8, "--resize", "crop", "--sampler", "fps:2")
-    assert "1 were cached already" in again.stderr
+    assert "1 cached already" in again.stderr
     config = ExtractConfig(
         manifest="m.csv", cache="c", encoder="timm/test_vit", weights="random", device="cpu"
     )

@@ -6,7 +6,10 @@ from typing import Any
 from memfeat.ablation.cell_results import CellResult
 from memfeat.ablation.grid import control_name
 from memfeat.config import READY, AblationConfig
+from memfeat.errors import counted, listed
 from memfeat.runs import IN_FOLDS, Run
+
+MOST = 6  # systems named in a note
 
 
 def table_notes(
@@ -37,13 +40,13 @@ def table_notes(
     lost = [row["name"] for row in known if row["kind"] != "control" and _includes_zero(row)]
     if lost:
         yield (
-            f"The interval of {', '.join(lost)} includes zero: on these videos it cannot be "
+            f"The interval of {listed(lost, MOST)} includes zero: on these videos it cannot be "
             "distinguished from guessing."
         )
     lucky = [row["name"] for row in known if row["kind"] == "control" and not _includes_zero(row)]
     if lucky:
         yield (
-            f"The interval of {', '.join(lucky)} excludes zero, though nothing could be learnt "
+            f"The interval of {listed(lucky, MOST)} excludes zero, though nothing could be learnt "
             "from shuffled labels: the interval covers the choice of videos, not that of random "
             "weights. Its value shows how large a correlation can be by chance here."
         )
@@ -59,7 +62,8 @@ def _fold_notes(result: CellResult) -> Iterator[str]:
         "hyperparameters, and a baseline is then fitted on that one too."
     )
     if count:
-        yield f"The videos are of {count} groups by {own.group!r}, and intervals are over groups."
+        groups = f"{counted(count, 'group')} by {own.group!r}"
+        yield f"The videos are of {groups}, and intervals are over groups."
     yield (
         "Correlations over all folds together lean low, even of a shuffled control: where a fold's "
         "scores are high, those that its model learned from are lower. Those of each fold do not."

@@ -10,7 +10,7 @@ from memfeat.ablation.notes import table_notes
 from memfeat.ablation.scorers import scorer_result
 from memfeat.cache import Cache
 from memfeat.config import AblationConfig, aggregator_names
-from memfeat.errors import MemfeatError
+from memfeat.errors import MemfeatError, counted
 from memfeat.manifest import VideoRecord, read_manifest
 from memfeat.metrics import (
     METRICS,
@@ -126,7 +126,7 @@ def _shared_videos(results: Sequence[CellResult]) -> tuple[list[str], list[str]]
     if not missing:
         return every, []
     note = (
-        f"{len(missing)} videos are not in every row's cache and count in none, "
+        f"{counted(len(missing), 'video')} not in every row's cache, counted in none, "
         f"{missing[0]!r} first."
     )
     return [video_id for video_id in every if video_id in in_all], [note]

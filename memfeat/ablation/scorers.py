@@ -9,7 +9,7 @@ import numpy as np
 from memfeat.ablation.cell_results import CellResult, predictions_of
 from memfeat.ablation.grid import Cell, cell_folder
 from memfeat.config import AblationConfig
-from memfeat.errors import RunError
+from memfeat.errors import RunError, counted
 from memfeat.runs import PREDICTIONS, write_predictions
 from memfeat.runs.predictions import finite
 from memfeat.storage import Location, read_rows
@@ -56,8 +56,8 @@ def scorer_result(
     lacking = [video_id for video_id in every.video_id if video_id not in scores]
     if lacking:
         raise RunError(
-            f"{path} lacks {len(lacking)} videos, {lacking[0]!r} first; complete it with "
-            f"`{command}`"
+            f"{path} lacks {counted(len(lacking), 'video')}, {lacking[0]!r} first; complete it "
+            f"with `{command}`"
         )
     own = every.of([name for name in every.video_id if scores[name] is not None])
     predicted = own._replace(prediction=np.array([scores[name] for name in own.video_id], float))

@@ -15,7 +15,7 @@ from memfeat.cache.spec import NO_TEXT, CacheSpec
 from memfeat.cache.table import FeatureTable, VideoFeatures
 from memfeat.cache.video import STATUSES, VideoEntry
 from memfeat.config import Missing
-from memfeat.errors import CacheError, DamagedShardError
+from memfeat.errors import CacheError, DamagedShardError, counted
 from memfeat.storage import AnyLocation, Location, Mirror, Url, location_of, shards_at
 
 NOWHERE = Path("no shard")  # where the zeros come from that stand for missing texts
@@ -51,7 +51,9 @@ class Cache:
     reasons: frozenset[str]
 
     def __repr__(self) -> str:  # entries and rows would fill pages of a notebook
-        return f"<Cache {self.folder}: {len(self.entries)} videos; {self.spec.describe()}>"
+        return (
+            f"<Cache {self.folder}: {counted(len(self.entries), 'video')}; {self.spec.describe()}>"
+        )
 
     @property
     def shards(self) -> tuple[Path, ...]:

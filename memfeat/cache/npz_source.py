@@ -17,7 +17,7 @@ from memfeat.cache.feature_source import FeatureSource, SourceVideo, array_error
 from memfeat.cache.shard import TEXTS, check_covers, check_texts
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import VideoEntry
-from memfeat.errors import CacheError, short_repr
+from memfeat.errors import CacheError, counted, short_repr
 
 INDEX = "memfeat.npz"  # in an exported folder, all but the features
 UNPADDED = "give the others as total x dim, with offsets (N + 1,)"
@@ -245,7 +245,7 @@ class ExportedFolder(NpzFile):
             if rows.shape[:1] != (count,):
                 raise CacheError(
                     f"{self.file(video_id)} is {rows.shape}, and {self._path.name} beside it says "
-                    f"{count} rows; export it again"
+                    f"{counted(count, 'row')}; export it again"
                 )
             yield rows
 

@@ -13,7 +13,7 @@ from memfeat.cache.shard import open_shard
 from memfeat.cache.spec import CacheSpec
 from memfeat.cache.video import STATUSES
 from memfeat.cache.writing import shard_target, write_shard
-from memfeat.errors import CacheError, DamagedShardError
+from memfeat.errors import CacheError, DamagedShardError, counted
 from memfeat.storage import Location, Url, remove_stale_parts, shards_at
 from memfeat.storage.copies import files_at
 from memfeat.storage.files import PART_SUFFIX
@@ -107,12 +107,12 @@ class CacheStatus:
     def _tasks(self, again: str) -> Iterator[Task]:
         repair = f"memfeat cache repair {_quoted([self.folder])}"
         if self.damaged:
-            yield Task(f"{len(self.damaged)} damaged shards", f"{repair} && {again}")
+            yield Task(counted(len(self.damaged), "damaged shard"), f"{repair} && {again}")
         if self.other:
             away = f"mkdir OTHER && mv {_quoted(self.other)} OTHER"
-            yield Task(f"{len(self.other)} shards that were made differently", away)
+            yield Task(f"{counted(len(self.other), 'shard')} made differently", away)
         if self.missing:
-            yield Task(f"{len(self.missing)} videos of the manifest not done yet", again)
+            yield Task(f"{counted(len(self.missing), 'video')} of the manifest not done yet", again)
         for status, reasons in self.reasons.items():
             for reason, count in reasons.items():
                 what = f"{count} {status} ({reason})"
@@ -123,9 +123,13 @@ class CacheStatus:
                 flags = [FLAGS[reason]] if reason in FLAGS else []
                 yield Task(what, " ".join([again, *flags, f"--retry-failed={reason}"]))
         if self.parts and isinstance(self.folder, Path):
-            yield Task(f"{len(self.parts)} unfinished files, unless a run is at work", repair)
+            yield Task(
+                f"{counted(len(self.parts), 'unfinished file')}, unless a run is at work", repair
+            )
         if self.set_aside:
-            yield self._deletion(f"{len(self.set_aside)} shards set aside earlier", again)
+            yield self._deletion(
+                f"{counted(len(self.set_aside), 'shard')} set aside earlier", again
+            )
 
     def _deletion(self, what: str, again: str) -> Task:
         if isinstance(self.folder, Url):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from memfeat.cache.shard import find_odd_vector
 from memfeat.cache.spec import CacheSpec
-from memfeat.errors import CacheError
+from memfeat.errors import CacheError, counted
 
 
 class VideoFeatures(NamedTuple):
@@ -49,10 +49,8 @@ class FeatureTable:
         return len(self.video_ids)
 
     def __repr__(self) -> str:
-        return (
-            f"<FeatureTable of {len(self)} videos, {len(self.values)} frames; "
-            f"{self.spec.describe()}>"
-        )
+        size = f"{counted(len(self), 'video')}, {counted(len(self.values), 'frame')}"
+        return f"<FeatureTable of {size}; {self.spec.describe()}>"
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from memfeat.cli.options import (
     some,
 )
 from memfeat.config import ImportConfig
-from memfeat.errors import ExitCode
+from memfeat.errors import ExitCode, counted, listed
 from memfeat.storage import Location
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ def repair_command(folder: Location, as_json: bool) -> int:
         for why in done.left_alone.values():
             click.echo(f"left alone: {why}")
         say(
-            f"{len(done.set_aside)} bad shards set aside, {done.parts_removed} unfinished files "
-            f"removed, {done.superseded} superseded entries dropped in {folder}"
-            + ("; `memfeat extract` makes their videos again" if done.set_aside else "")
+            f"{counted(len(done.set_aside), 'bad shard')} set aside, "
+            f"{counted(done.parts_removed, 'unfinished file')} removed, "
+            f"{counted(done.superseded, 'superseded entry', 'superseded entries')} dropped in "
+            f"{folder}" + ("; `memfeat extract` makes their videos again" if done.set_aside else "")
         )
     return ExitCode.ERROR if done.left_alone else ExitCode.DONE
 
@@ -183,7 +184,7 @@ def export_command(
         print_json(summary)
     else:
         say(f"features: {summary.made_by}")
-        say(f"{summary.videos} videos, {summary.rows} rows")
+        say(f"{counted(summary.videos, 'video')}, {counted(summary.rows, 'row')}")
         if summary.left_out:
             say(f"no features of {some(summary.left_out)}")
         click.echo(output)
@@ -206,9 +207,9 @@ def _moved(
 def _say(summary: "ImportSummary", folder: Path, config: ImportConfig) -> None:
     say(f"{folder}: {summary.spec.describe()}")
     say(
-        f"{summary.imported} videos imported, {summary.steps} rows, in {summary.seconds:.1f} s; "
-        f"{summary.already_done} were there already"
-        + (f", {summary.unused} are not in the manifest" if config.manifest else "")
+        f"{counted(summary.imported, 'video')} imported, {counted(summary.steps, 'row')}, in "
+        f"{summary.seconds:.1f} s; {summary.already_done} there already"
+        + (f", {summary.unused} not in the manifest" if config.manifest else "")
         + (f": {some(summary.unused_ids)}" if config.manifest and summary.unused else "")
     )
     if config.name not in (None, summary.spec.encoder):
@@ -263,7 +264,6 @@ def _lines(status: "CacheStatus") -> Iterator[str]:
 
 def _warnings(groups: Sequence[tuple[str, ...]], what: str) -> Iterator[str]:
     for ids in groups[:FEW]:
-        more = f" and {len(ids) - FEW} more" if len(ids) > FEW else ""
-        yield f"  warning: {', '.join(map(repr, ids[:FEW]))}{more} {what}"
+        yield f"  warning: {listed(list(map(repr, ids)), FEW)} {what}"
     if len(groups) > FEW:
-        yield f"  warning: {len(groups) - FEW} more groups of ids {what}"
+        yield f"  warning: {counted(len(groups) - FEW, 'more group')} of ids {what}"

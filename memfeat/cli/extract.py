@@ -15,7 +15,7 @@ from memfeat.cli.options import (
     settings_options,
 )
 from memfeat.config import ExtractConfig, PlanConfig
-from memfeat.errors import ExitCode
+from memfeat.errors import ExitCode, counted
 
 if TYPE_CHECKING:
     from memfeat.extraction import ExtractionSummary
@@ -97,13 +97,13 @@ def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
     from memfeat.cache.spec import NO_TEXT
 
     figures = summary.as_dict()
-    what = "texts" if summary.spec.is_text else "frames"
+    what = "text" if summary.spec.is_text else "frame"
     say(f"{config.cache}: {summary.spec.describe()}")
     say(
-        f"{summary.wanted} videos: {figures['already_done']} were cached already, "
+        f"{counted(summary.wanted, 'video')}: {figures['already_done']} cached already, "
         f"{figures['ok']} ok, {figures['partial']} partial, {figures['failed']} failed; "
-        f"{figures['frames']} {what} in {figures['seconds']:.1f} s"
-        + (f" ({figures['frames_per_second']:.1f} {what}/s)" if figures["frames"] else "")
+        f"{counted(figures['frames'], what)} in {figures['seconds']:.1f} s"
+        + (f" ({figures['frames_per_second']:.1f} {what}s/s)" if figures["frames"] else "")
     )
     if summary.rates.advice:
         rates = figures["rates"]
@@ -121,17 +121,18 @@ def say_summary(summary: "ExtractionSummary", config: ExtractConfig) -> None:
         say(f"warning: {', '.join(map(repr, ids[:FEW]))} are the same file")
     if len(summary.same) > FEW:
         more = len(summary.same) - FEW
-        say(f"warning: and {more} more groups; `memfeat status` counts them")
+        say(f"warning: and {counted(more, 'more group')}; `memfeat status` counts them")
     reasons = figures["reasons"]
     if silent := reasons.pop(NO_TEXT, 0):
         say(
-            f"{silent} videos have no text: training leaves them out, or takes zeros for it with "
+            f"{counted(silent, 'video')} without a text: left out of training, or given zeros with "
             "--missing zero; --retry-failed=no_text looks for it again"
         )
     if reasons:
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        failed = counted(sum(reasons.values()), "video")
         say(
-            f"{sum(reasons.values())} videos failed ({listed}); mend them and add --retry-failed, "
+            f"{failed} failed ({listed}); mend what is wrong and add --retry-failed, "
             f"or see `memfeat status {config.cache}`"
         )
 

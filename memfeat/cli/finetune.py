@@ -7,7 +7,7 @@ import click
 
 from memfeat.cli.options import json_option, print_json, say, settings_options
 from memfeat.config import FinetuneConfig
-from memfeat.errors import ExitCode
+from memfeat.errors import ExitCode, counted
 
 if TYPE_CHECKING:
     from memfeat.finetuning import FinetuneSummary
@@ -59,7 +59,7 @@ def _say(summary: "FinetuneSummary", config: FinetuneConfig) -> None:
     say(f"best epoch {figures['best_epoch'] + 1}; stopped because: {figures['stopped_because']}")
     if summary.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in figures["reasons"].items())
-        say(f"{len(summary.failures)} videos failed and were left out ({reasons})")
+        say(f"{counted(len(summary.failures), 'video')} failed, left out ({reasons})")
     arguments = f"--manifest {shlex.quote(str(config.manifest))} --encoder i3d"
     say(
         f"next: memfeat extract {arguments} --weights {shlex.quote(str(summary.weights))} "

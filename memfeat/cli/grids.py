@@ -29,7 +29,7 @@ from memfeat.config import (
     given,
     read_settings,
 )
-from memfeat.errors import ExitCode, MemfeatError
+from memfeat.errors import ExitCode, MemfeatError, counted
 from memfeat.storage import Location
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
     click.echo(f"{'table':<22} {plan['table']}")
     for row in plan["rows"]:
         missing = ", ".join(row["missing_caches"])
-        left = f"{row['models_to_train']} models to train, {row['models_finished']} finished"
+        left = counted(row["models_to_train"], "model")
+        left += f" to train, {row['models_finished']} finished"
         click.echo(f"{row['name']:<22} {left}" + (f"; there is no {missing}" if missing else ""))
     for name, why in plan["missing_scores"].items():
         click.echo(f"{name:<22} {why}")

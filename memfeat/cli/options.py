@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from memfeat.cli.everywhere import is_quiet
 from memfeat.config import Settings, read_pipeline, read_settings
 from memfeat.config.settings import FLAG_ALONE
-from memfeat.errors import CacheError, ConfigError, ManifestError
+from memfeat.errors import CacheError, ConfigError, ManifestError, counted, listed
 from memfeat.storage import Location, Url, is_url
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def say_notes(notes: Iterable[str]) -> None:
 
 def some(names: Sequence[str]) -> str:
     """Name the first few videos, and how many there are."""
-    return f"{len(names)} videos: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return f"{counted(len(names), 'video')}: {listed(names)}"
 
 
 def _option(name: str, field: FieldInfo, *, from_file: bool) -> Callable[[F], F] | None:

@@ -21,7 +21,7 @@ from memfeat.cli.options import (
     settings_options,
 )
 from memfeat.config import PredictConfig, ScoringConfig, is_ready
-from memfeat.errors import ConfigError, ExitCode, VideoError
+from memfeat.errors import ConfigError, ExitCode, VideoError, counted
 
 if TYPE_CHECKING:
     from memfeat.cli.progress import ProgressLine
@@ -254,9 +254,9 @@ class _Results:
             say(line)
         if self._scores:
             counts = ", ".join(f"{self._statuses[status]} {status}" for status in STATUSES)
-            say(f"{before.total()} videos were scored already; of the others {counts}")
+            say(f"{counted(before.total(), 'video')} scored already; of the others {counts}")
             for code, videos in self._cautions.items():
-                say(f"{code}: {videos} videos; see the column `cautions`")
+                say(f"{code}: {counted(videos, 'video')}; see the column `cautions`")
             click.echo(self._scores.output)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from memfeat.cli.options import LOCAL_PATH, say
+from memfeat.errors import counted
 from memfeat.manifest import SPLITS, Split
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def report_command(folder: Path, output: Path | None, split: Split | None) -> No
     from memfeat.report import write_report
 
     def timelines(run: "Run", video_ids: Sequence[str], key: str) -> tuple[dict[str, str], str]:
-        say(f"drawing timelines of up to {len(video_ids)} videos, which may take a minute")
+        say(f"drawing timelines of up to {counted(len(video_ids), 'video')}, perhaps for a minute")
         return timelines_of(run, video_ids, key)
 
     click.echo(write_report(folder, output, split, timelines))

@@ -19,7 +19,7 @@ from memfeat.cli.options import (
     some,
 )
 from memfeat.datasets.submission import LAYOUTS, SOURCES_SUFFIX, Layout, Missing
-from memfeat.errors import ConfigError
+from memfeat.errors import ConfigError, counted
 from memfeat.manifest import Split
 from memfeat.storage import Location
 
@@ -118,8 +118,8 @@ def submission_command(  # noqa: PLR0913  one for each flag
     for line in lines:
         say(line)
     if written.filled:
-        say(f"note: {len(written.filled)} videos got the mean of the others")
-    say(f"{written.videos} videos; what made them: {output}{SOURCES_SUFFIX}")
+        say(f"note: {counted(len(written.filled), 'video')} got the mean of the others")
+    say(f"{counted(written.videos, 'video')}; what made them: {output}{SOURCES_SUFFIX}")
     click.echo(output)
 
 

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from memfeat.cli.options import say
+from memfeat.errors import counted
 from memfeat.runs import IN_FOLDS, split_in_words
 
 WHOLE = 10_000  # columns: more than any table takes
@@ -53,7 +54,8 @@ def print_metrics(
 def print_ablation(result: Mapping[str, Any]) -> None:
     """Print an ablation's rows, best first, with the ceiling, the notes and the sources."""
     between_folds = result["split"] == IN_FOLDS
-    title = f"{result['title']}: {split_in_words(result['split'])}, {result['n']} videos"
+    where = split_in_words(result["split"])
+    title = f"{result['title']}: {where}, {counted(result['n'], 'video')}"
     with_paper = any(row["paper"] for row in result["rows"])
     sampled = any(row["frames_kept"] < 1 for row in result["rows"])
     reference = result["reference"]

@@ -13,7 +13,7 @@ from memfeat.config import ConvertConfig, Split
 from memfeat.datasets.folder import Folder
 from memfeat.datasets.formats import FORMATS, Format, Labels, ListedVideo
 from memfeat.datasets.splits import with_splits
-from memfeat.errors import ConfigError, ManifestError
+from memfeat.errors import ConfigError, ManifestError, counted
 from memfeat.manifest import SPLITS, VideoRecord, explain, folded_id, write_manifest
 from memfeat.registry import unknown_name
 from memfeat.storage.names import stem
@@ -96,16 +96,17 @@ def convert(name: str, source: Path, output: Path, config: ConvertConfig) -> Con
     video_folder = folder if config.videos is None else Folder(config.videos)
     paths = _find(videos, video_folder)
     of_frames = sum(path.is_dir() for path in paths.values())
-    frame_notes = [f"{of_frames} videos are folders of frames: extract with --fps"] * (
-        of_frames > 0
-    )
+    frame_notes = [
+        f"{counted(of_frames, 'folder')} of frames among the videos: extract with --fps"
+    ] * (of_frames > 0)
     dataset = f"{labels.title}, labels {_digest(labels.files)}{origin}"
     missing_folder = video_folder.path if config.keep_missing else None
     records, notes = _records(videos, paths, dataset, missing_folder)
     if not paths and not config.keep_missing:
         raise ManifestError(
             f"none of the {len(videos)} listed videos is in {video_folder.path}, which holds "
-            f"{len(video_folder.videos)} videos; {videos[0].names[0]!r} is the first wanted. Give "
+            f"{counted(len(video_folder.videos), 'video')}; {videos[0].names[0]!r} is the first "
+            "wanted. Give "
             "the folder of the videos with --videos; or, to use features made elsewhere, keep the "
             "rows with --keep-missing"
         )

@@ -14,7 +14,7 @@ from memfeat.datasets.formats import (
     json_records,
     label_files,
 )
-from memfeat.errors import ManifestError
+from memfeat.errors import ManifestError, counted
 from memfeat.manifest import CAPTIONS
 from memfeat.storage.names import stem
 
@@ -52,7 +52,9 @@ class Memento10k(Format):
         if lag is not None:
             title += f" at a lag of {lag:g} videos"
             bounded = sum(video.score in (0.0, 1.0) for video in videos)
-            notes += [f"{bounded} scores at this lag are 0 or 1, where they end"] * (bounded > 0)
+            notes += [f"{counted(bounded, 'score')} of 0 or 1 at this lag, where they end"] * (
+                bounded > 0
+            )
         return Labels(title, tuple(files.values()), tuple(videos), tuple(notes))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memfeat.config import Split
 from memfeat.datasets.formats import Format, Labels, ListedVideo, csv_rows
-from memfeat.errors import ConfigError, ManifestError
+from memfeat.errors import ConfigError, ManifestError, counted
 from memfeat.manifest import SPLITS
 from memfeat.storage.names import stem
 
@@ -95,10 +95,10 @@ def _listed_splits(
         )
     unlisted = len(given.keys() - {video.video_id for video in videos})
     counts = {
-        f"listed videos are not in {path}: left out": len(videos) - len(kept),
-        f"videos of {path} are in no label file": unlisted,
+        ("listed video", f"not in {path}: left out"): len(videos) - len(kept),
+        ("video", f"of {path} in no label file"): unlisted,
     }
-    notes = [f"{count} {what}" for what, count in counts.items() if count]
+    notes = [f"{counted(count, one)} {what}" for (one, what), count in counts.items() if count]
     return kept, f", split of {path.name}", notes
 
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from memfeat.datasets.formats import csv_rows
-from memfeat.errors import ManifestError, RunError
+from memfeat.errors import ManifestError, RunError, counted, listed
 from memfeat.storage import write_atomically
 
 Layout = Literal["2018", "2021", "2026", "videm"]
@@ -113,14 +113,14 @@ def _completed(
     if without and (missing == "refuse" or len(without) == len(video_ids)):
         raise RunError(
             f"{len(without)} of the {len(video_ids)} videos have no prediction: "
-            f"{', '.join(map(repr, without[:SHOWN]))}{' ...' if len(without) > SHOWN else ''}; "
+            f"{listed(list(map(repr, without)), SHOWN)}; "
             "a run file names every video: mend them (`memfeat status` says how), or give them the "
             "mean of the others by --missing mean"
         )
     outside = [pair for pair in pairs if pair[1] < 0 or pair[1] > 1]
     if outside:
         video_id, score = outside[0]
-        raise RunError(f"{len(outside)} scores are not in [0, 1]: {video_id!r} has {score}")
+        raise RunError(f"{counted(len(outside), 'score')} not in [0, 1]: {video_id!r} has {score}")
     mean = float(np.nanmean(found)) if without else 0.0
     return [repr(mean if np.isnan(score) else score) for _, score in pairs], without
 

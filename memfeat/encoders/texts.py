@@ -15,7 +15,7 @@ from memfeat.config import build
 from memfeat.devices import CPU, exact_float32, resolve_device
 from memfeat.encoders.encoder import PRECISIONS, Encoder, choose_precision
 from memfeat.encoders.family import ACTIVATIONS
-from memfeat.errors import NoDirectionError
+from memfeat.errors import NoDirectionError, counted
 from memfeat.registry import Registry, unknown_name
 
 RECORDED = ("weights", "weights_sha256", "trained_on", "activation", "dim", "precision")
@@ -136,7 +136,7 @@ class TextEncoder(Encoder):
         return vectors
 
     def _features(self, texts: Sequence[str]) -> Tensor:
-        what = f"{len(texts)} texts at once"
+        what = f"{counted(len(texts), 'text')} at once"
         with self.errors_of_device(what), exact_float32(), torch.inference_mode():
             inputs = {name: value.to(self.device) for name, value in self._tokenise(texts).items()}
             features: Tensor = self._module(**inputs).float().cpu()

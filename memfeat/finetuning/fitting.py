@@ -18,7 +18,7 @@ from memfeat.encoders.checkpoints import tensors_sha256, weights_path
 from memfeat.encoders.family import RANDOM
 from memfeat.encoders.i3d import build_network, read_network, trained_on
 from memfeat.encoders.inception import FEATURE_DIM, ConvUnit, InceptionI3d
-from memfeat.errors import TrainingError, VideoError
+from memfeat.errors import TrainingError, VideoError, counted
 from memfeat.finetuning.clips import UsableVideos, clips_at, clips_in_order, start_of_clip
 from memfeat.manifest import VideoRecord
 from memfeat.training import BestEpoch, DevResult, EpochReport, learning_rate
@@ -88,7 +88,7 @@ class Fitting:
         done = len(self.history)
         if done and self._best.stops(done - 1):
             return self._best.why()
-        return f"all {done} epochs done" if done == self._config.max_epochs else ""
+        return f"all {counted(done, 'epoch')} done" if done == self._config.max_epochs else ""
 
     def run_epoch(self, on_videos: OnVideos) -> EpochReport:
         """Train for an epoch, then score the dev split.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memfeat.errors import MemfeatError
+from memfeat.errors import MemfeatError, counted
 from memfeat.metrics.resampling import (
     METRICS,
     MIN_VIDEOS,
@@ -243,7 +243,7 @@ def _resampled(
 def _why_undefined(truth: Values, predictions: Values) -> str | None:
     n = len(truth)
     if n < MIN_VIDEOS:
-        return f"{n} videos; a correlation needs at least {MIN_VIDEOS}"
+        return f"{counted(n, 'video')}; a correlation needs at least {MIN_VIDEOS}"
     for name, values in (("truth is", truth), *(("predictions are", row) for row in predictions)):
         if not np.ptp(values):
             return f"the {name} constant: {values[0]:.6g} for all {n} videos"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from memfeat.errors import counted
 from memfeat.manifest import VideoRecord
 from memfeat.metrics.agreement import Metrics, evaluate
 from memfeat.metrics.resampling import MIN_VIDEOS, Interval, Values, interval, measure, resamples
@@ -77,10 +78,10 @@ class SplitHalf:
                 "model reaches"
             )
         if self.left_out:
-            words += f"; {self.left_out} videos without a number of answers are left out"
+            words += f"; {counted(self.left_out, 'video')} without a number of answers left out"
         if self.inexact and not self.undefined:
             words += (
-                f"; {self.inexact} scores are no whole number of answers and are taken for the "
+                f"; {counted(self.inexact, 'score')} of no whole number of answers, taken for the "
                 "nearest"
             )
         return words
@@ -127,8 +128,8 @@ def split_half_ceiling(
         inexact=int(np.sum(np.abs(shares - seen) > _WHOLE)),
     )
     if found.n < MIN_VIDEOS:
-        few = f"{found.n} videos with two answers or more; a correlation needs {MIN_VIDEOS}"
-        return replace(found, undefined=few)
+        few = f"{counted(found.n, 'video')} with two answers or more"
+        return replace(found, undefined=f"{few}; a correlation needs {MIN_VIDEOS}")
     if found.inexact > _FEW_INEXACT * found.n:
         why = (
             f"{found.inexact} of {found.n} scores are not a share of their number of answers, as "

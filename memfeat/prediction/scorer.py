@@ -14,7 +14,7 @@ from memfeat.cache import CacheSpec, EncodedVideo
 from memfeat.cache.spec import NO_TEXT
 from memfeat.config import Missing
 from memfeat.devices import resolve_device
-from memfeat.errors import RunError, VideoError
+from memfeat.errors import RunError, VideoError, counted
 from memfeat.prediction.cached import CachedVideos
 from memfeat.prediction.clip import MAX_VARIANTS, Clip
 from memfeat.prediction.effects import FrameEffects
@@ -83,7 +83,9 @@ class Scorer:
         ]
         if self.calibration.margin is None:
             count = len(self.calibration.errors)
-            notes.append(f"no intervals: {count} scored dev videos are too few to learn them from")
+            notes.append(
+                f"no intervals: {counted(count, 'scored dev video')}, too few to learn them from"
+            )
         return notes
 
     @cached_property
@@ -112,7 +114,7 @@ class Scorer:
         percentile = self.calibration.percentile(score)
         unusual = self._unusual(clip, percentile)
         of_several = zip(self.runs, scores.run_means[:, 0].tolist(), strict=True)
-        partly = f"{worst.reason}; scored on {count} frames"
+        partly = f"{worst.reason}; scored on {counted(count, 'frame')}"
         return VideoPrediction(
             path=path,
             video_id=video_id,

@@ -8,6 +8,7 @@ from typing import Any
 
 from memfeat.cache import CacheSpec
 from memfeat.config import ExtractConfig, Settings, TrainConfig
+from memfeat.errors import listed
 from memfeat.models import AGGREGATORS, HEADS, resolve_model_options
 from memfeat.runs import Run
 
@@ -17,6 +18,7 @@ _SPEC = {
     "mean": "subtracted from pixels in [0, 1]; the encoder's own",
     "std": "pixels are divided by; the encoder's own",
 }
+MOST_LISTED = 12
 _PER_RUN = {"run", "aggregator", "head", "aggregators", "heads", "shuffle_labels"}
 
 
@@ -114,5 +116,5 @@ def in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {in_words(inner)}" for key, inner in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(in_words(inner) for inner in value)
+        return listed([in_words(inner) for inner in value], MOST_LISTED)
     return f"{value:g}" if isinstance(value, float) else str(value)

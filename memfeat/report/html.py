@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import memfeat
+from memfeat.errors import counted
 from memfeat.figures.style import is_warning
 from memfeat.manifest import Split
 from memfeat.report import choices, repeating
@@ -127,6 +128,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "interval": interval,
     "spread": spread,
     "count": count,
+    "counted": counted,
     "duration": duration,
     "breakable": breakable,
 }

@@ -1,5 +1,6 @@
 """The content of a report, gathered from a run, a grid or a transfer."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from memfeat.config import aggregator_names
-from memfeat.errors import RunError
+from memfeat.errors import RunError, counted
 from memfeat.figures.plots import IntervalRow, intervals, learning_curves
 from memfeat.figures.style import inline_svg
 from memfeat.manifest import Split
@@ -110,6 +111,11 @@ def _page_of_run(run: Run, timelines: Timelines | None) -> Page:
     best = others.pop("best_epoch", None)
     if best is not None:
         others["best epoch, from 1"] = [n + 1 for n in best] if isinstance(best, list) else best + 1
+    stopped = others.get("stopped_because")
+    if isinstance(stopped, list):  # of each model, and most are alike
+        others["stopped_because"] = {
+            why: counted(count, "model") for why, count in Counter(stopped).items()
+        }
     systems = [
         System.of(f"{name}, {split_in_words(split)}", split, split, [run.folder], run)
         for split in splits
@@ -237,8 +243,8 @@ def _curves(run: Run, name: str) -> tuple[Picture, ...]:
     histories = run.histories()
     if not histories:
         return ()
-    count = len(histories)
-    words = f"Learning curves of {name}: mean absolute error after each epoch of {count} models"
+    models = counted(len(histories), "model")
+    words = f"Learning curves of {name}: mean absolute error after each epoch of {models}"
     figure = learning_curves(histories)
     return (Picture(Markup(inline_svg(figure, words, "curves")), name),)  # noqa: S704
 
@@ -264,5 +270,7 @@ def _overview(table: Table) -> Picture:
         ceiling=ceiling.srocc if ceiling else None,
         ceiling_interval=ceiling.srocc_interval if ceiling else None,
     )
-    description = f"{label} of {len(rows)} systems with 95 % intervals; the table has the numbers"
+    description = (
+        f"{label} of {counted(len(rows), 'system')} with 95 % intervals; the table has the numbers"
+    )
     return Picture(Markup(inline_svg(figure, description, "overview")), label)  # noqa: S704

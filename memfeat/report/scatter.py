@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from memfeat.errors import counted
 from memfeat.metrics import Metrics, evaluate
 
 SIZE = 360  # pixels a side
@@ -48,7 +49,8 @@ def scatter(
     both = np.concatenate([truth, prediction, [0.5] * (not len(truth))])
     margin = max(0.06 * float(np.ptp(both)), 0.01)
     low, high = float(both.min()) - margin, float(both.max()) + margin
-    label = f"Scatter plot of {name}: measured against predicted score of {len(truth)} videos"
+    videos = counted(len(truth), "video")
+    label = f"Scatter plot of {name}: measured against predicted score of {videos}"
     svg = Markup(
         '<svg role="img" aria-label="{}" viewBox="0 0 {} {}" class="dots">{}{}'
         '<circle class="ring" r="7"></circle></svg>'

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from memfeat.cache import CacheSpec
 from memfeat.cache.spec import ROUNDING
 from memfeat.config import Settings, TrainConfig, build
-from memfeat.errors import CacheError, ConfigError, RunError
+from memfeat.errors import CacheError, ConfigError, RunError, counted
 from memfeat.runs.familiar import FamiliarVideos
 from memfeat.runs.fetching import local_run
 from memfeat.runs.files import (
@@ -153,7 +153,7 @@ class Run:
         found = []
         if (late := epochs.count(most - 1)) and most > 1:
             found.append(
-                f"{late} of {len(epochs)} models were still improving in the last of {most} "
+                f"{late} of {counted(len(epochs), 'model')} still improved in the last of {most} "
                 "epochs; train for more (max_epochs)"
             )
         predictions = self.predictions()

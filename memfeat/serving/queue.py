@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from memfeat.config import ServeConfig
-from memfeat.errors import MemfeatError
+from memfeat.errors import MemfeatError, counted
 from memfeat.prediction import Input, Predictor, RatingPredictor, VideoPrediction
 
 State = Literal["uploading", "waiting", "scoring", "done", "failed", "cancelled"]
@@ -144,8 +144,8 @@ class ScoringQueue:
             waiting = sum(not each.has_ended for each in self._jobs.values())
             if waiting >= self._config.most_waiting:
                 raise QueueFullError(
-                    f"{waiting} videos wait already, which is as many as may; send this one again "
-                    "when one of them is done"
+                    f"{counted(waiting, 'video waits', 'videos wait')} already, as many as may; "
+                    "send this one again when one is done"
                 )
             for each in [each for each in self._jobs.values() if each.has_ended]:
                 if len(self._jobs) < self._config.most_kept:

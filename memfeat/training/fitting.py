@@ -14,7 +14,7 @@ from torch import Tensor
 
 from memfeat.config import FinetuneConfig, Monitor, TrainConfig
 from memfeat.devices import cpu_threads, seeded
-from memfeat.errors import TrainingError
+from memfeat.errors import TrainingError, counted
 from memfeat.metrics import evaluate
 from memfeat.models import FittedRegressor, Regressor, regressor_of
 from memfeat.training.adam import Adam
@@ -101,7 +101,7 @@ class BestEpoch:
         """Return why training stopped, in words."""
         undefined = ", which was never defined" if self._gain == -math.inf else ""
         watched = f"dev {self._monitor}{undefined}"
-        return f"{self._patience_epochs} epochs without improvement of {watched}"
+        return f"{counted(self._patience_epochs, 'epoch')} without improvement of {watched}"
 
 
 def learning_rate(config: TrainConfig | FinetuneConfig, epoch: int) -> float:
@@ -155,7 +155,11 @@ def fit(
         _standardise(regressor, examples)
         with seeded(dropout_seed, device):
             history, best = _train_epochs(regressor, examples, config, device, on_epoch)
-    stopped = best.why() if best.stops(history[-1].epoch) else f"all {len(history)} epochs done"
+    stopped = (
+        best.why()
+        if best.stops(history[-1].epoch)
+        else f"all {counted(len(history), 'epoch')} done"
+    )
     seconds = time.perf_counter() - start
     return Fitted(regressor.cpu().eval(), tuple(history), best.epoch, stopped, seconds)
 

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from memfeat.cache import Cache, FeatureTable
 from memfeat.cache.spec import NO_TEXT
 from memfeat.config import Missing, Split
-from memfeat.errors import TrainingError
+from memfeat.errors import TrainingError, counted, listed
 from memfeat.manifest import Manifest, VideoRecord, leaks
 from memfeat.storage import Location
-
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def require_splits(
     for split in ("train", "dev"):
         found = [record for record, own in zip(records, of, strict=True) if own == split]
         if all(record.score is None for record in found):
-            held = f"{len(found)} videos, none with a score" if found else "no video"
+            held = f"{counted(len(found), 'video')}, none with a score" if found else "no video"
             raise TrainingError(
                 f"of the {len(records)} {what}, the {split} split has {held}; give scored videos "
                 "in train to learn from, and in dev to choose the best epoch by"
@@ -137,7 +135,7 @@ def _parted(known: Iterable[tuple[str, VideoRecord]], together: str) -> Iterator
     apart = [list(each.values()) for each in videos.values() if len(each) > 1]
     if apart:
         yield (
-            f"{len(apart)} video file{'s' * (len(apart) > 1)} under several ids, "
+            f"{counted(len(apart), 'video file')} under several ids, "
             f"{' and '.join(map(repr, apart[0][:2]))} first, may come into several folds: give "
             f"each a {together}"
         )
@@ -168,27 +166,29 @@ def _left_out(manifest: Manifest, cache: Cache, usable: Container[str]) -> Itera
     silent = [v for v in manifest.by_id if cache.entries[v].reason == NO_TEXT]
     if silent:
         yield (
-            f"{len(silent)} videos without a text in {cache.folder} are left out (--missing zero "
-            f"takes zeros for it): {_some(silent)}"
+            f"{counted(len(silent), 'video')} without a text in {cache.folder} left out (--missing "
+            f"zero takes zeros for it): {_some(silent)}"
         )
     if zeros := [video_id for video_id in cache.zeros if video_id in manifest.by_id]:
-        yield f"{len(zeros)} videos have no text in {cache.folder}; zeros stand in: {_some(zeros)}"
+        yield (
+            f"{counted(len(zeros), 'video has', 'videos have')} no text in {cache.folder}; zeros "
+            f"stand in: {_some(zeros)}"
+        )
     unusable = [v for v in manifest.by_id if v not in usable and v not in set(silent)]
     for status in ("partial", "failed"):
         left_out = [v for v in unusable if cache.entries[v].status == status]
         if left_out:
-            yield f"{len(left_out)} {status} videos are left out: {_some(left_out)}"
+            yield f"{counted(len(left_out), f'{status} video')} left out: {_some(left_out)}"
     cut = [v for v in manifest.by_id if v in usable and cache.entries[v].status == "partial"]
     if cut:
-        yield f"{len(cut)} partial videos are taken for what could be decoded of them: {_some(cut)}"
+        yield f"{counted(len(cut), 'partial video')} taken for what could be decoded: {_some(cut)}"
     unlabelled = [video_id for video_id in cache.entries if video_id not in manifest.by_id]
     if unlabelled:
         yield (
-            f"{len(unlabelled)} videos of {cache.folder} are not in {manifest.path} and go unused: "
-            f"{_some(unlabelled)}"
+            f"{counted(len(unlabelled), 'video')} of {cache.folder}, but not in {manifest.path}, "
+            f"unused: {_some(unlabelled)}"
         )
 
 
 def _some(video_ids: Sequence[str]) -> str:
-    more = len(video_ids) - SHOWN
-    return ", ".join(map(repr, video_ids[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return listed(list(map(repr, video_ids)))
