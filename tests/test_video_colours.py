@@ -67,6 +67,25 @@ def test_untagged_hd_is_bt_709_and_all_else_as_tagged_or_bt_601(tmp_path, height
     assert np.abs(read(retag(path, 2 if tag is None else tag))[0].astype(int) - RED).max() <= 2
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"qp": "0"}),
+        ("libx265", {"x265-params": "lossless=1:log-level=none:pools=1"}),
+        ("libvpx-vp9", {"lossless": "1"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("height", "tag", "made"), [(64, TAG_709, BT709), (720, TAG_601, BT601), (720, 2, BT709)]
+)
+def test_the_container_s_matrix_counts_where_the_pictures_name_none(
+    tmp_path, codec, options, height, tag, made
+):
+    frame = yuv_frame(height, 64, RED, made)
+    path = write_clip(tmp_path / "a.mkv", [frame], codec=codec, pix_fmt="yuv444p", options=options)
+    assert np.abs(read(retag(path, tag))[0].astype(int) - RED).max() <= 2
+
+
 @pytest.mark.parametrize("height", [64, 720])
 def test_a_video_that_memfeat_writes_is_read_in_its_colours(tmp_path, height):
     write_video(tmp_path / "a.mp4", [np.full((height, 32, 3), RED, np.uint8)] * 2, fps=10, crf=4)

@@ -46,8 +46,9 @@ class CacheSpec(Settings):
         layer: block of a Vision Transformer after which it ends; -1 for the last.
         untagged_hd: the matrix with which untagged video of 720 lines or more is turned into RGB:
             `BT.709`, and `BT.601` in caches made before this was recorded. In those, pixels of some
-            rare formats (floating-point or limited-range grey, raw RGB of 12 or 16 bits) may have
-            other colours, and what Theora repeats is missing; so it stands for these changes, too.
+            rare formats (floating-point or limited-range grey, raw RGB of 12 or 16 bits), and of
+            HEVC and VP9 whose matrix the container alone names, may have other colours, and what
+            Theora repeats is missing; so it stands for these changes, too.
         fps: at which folders of numbered frames are read, where that was said.
         sampling: which frames are kept; see `memfeat.decoding.sampling`. `as given` for features
             made elsewhere: a row for each step there was. Of texts `text: ` and which.

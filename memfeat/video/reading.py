@@ -30,6 +30,7 @@ from memfeat.video.opening import (
     too_large,
 )
 from memfeat.video.pictures import (
+    SILENT_MATRICES,
     Matrix,
     Pixels,
     crop_square,
@@ -156,6 +157,8 @@ class VideoReader:
         self._side_data = read_side_data(self._container, self._stream)
         self._layout = self._side_data.layout
         self._has_alpha_track = has_alpha_track(self._container, self._stream)
+        # The container's, which not all decoders hand on where the pictures name none.
+        self._matrix = self._stream.codec_context.colorspace
         self._use_alpha = not has_unused_byte(self._stream)
         self._largest_alpha: int | None = None
         self._interlaced = 0
@@ -333,6 +336,8 @@ class VideoReader:
         return seconds
 
     def _picture(self, frame: av.VideoFrame) -> Pixels:
+        if frame.colorspace in SILENT_MATRICES:
+            frame.colorspace = self._matrix
         try:
             pixels, alpha = to_rgb(
                 frame,
