@@ -1,6 +1,7 @@
 """Decoding in processes: the frames that the reader gives, whatever becomes of a process."""
 
 import os
+import resource
 import shutil
 import signal
 import time
@@ -188,6 +189,23 @@ def test_without_room_for_frames_no_decoder_is_lost(clips):
     with pytest.raises(DecoderError, match=r"cannot get \d+ MB for decoded frames"):
         decode(few, DecodeSettings(1 << 30), decoders=1)
     assert ahead_module._idle == idle
+
+
+def test_decoders_are_kept_where_this_process_may_open_no_more_files(clips):
+    few = {"b": clips["b"]}
+    decode(few, decoders=1)
+    idle = list(ahead_module._idle)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            decode(few, decoders=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert ahead_module._idle == idle
+    decode(few, decoders=1)
 
 
 def test_leaving_early_ends_what_is_being_decoded(clips, slow):

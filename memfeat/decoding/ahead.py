@@ -363,14 +363,16 @@ def decode_ahead(
             pool = FramePool(shape)
         start_decoders(decoders)
         chosen = [_idle.pop() for _ in range(decoders)]
-    with Fetcher(records) as fetcher:
-        videos = DecodedVideos(
-            fetcher, each, chosen, pool, time_limit=time_limit, most_open=most_open
-        )
-        try:
-            yield videos
-        finally:
-            freed = videos.close()
-            with _taking:
-                _idle.extend(freed)
-                _pools[:] = [pool]
+    try:
+        with Fetcher(records) as fetcher:
+            videos = DecodedVideos(
+                fetcher, each, chosen, pool, time_limit=time_limit, most_open=most_open
+            )
+            try:
+                yield videos
+            finally:
+                chosen = videos.close()
+    finally:
+        with _taking:
+            _idle.extend(chosen)
+            _pools[:] = [pool]
