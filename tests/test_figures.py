@@ -3,11 +3,13 @@ import struct
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 from memfeat.errors import ConfigError
@@ -255,3 +257,17 @@ def test_the_timeline_of_a_page_is_that_of_the_picture(tmp_path):
     assert len(set(labels)) == len(labels) > 2
     assert set(labels) <= set(texts(drawn))
     assert "raised most by the frames at" in ET.fromstring(inline).get("aria-label")
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.0, 2.6, 30.0, 4000.0])
+def test_times_below_a_pages_timeline_do_not_touch_each_other(seconds):
+    found = replace(clip(np.ones(20)), pts_seconds=np.linspace(0, seconds, 20, endpoint=False))
+    svg = timeline_svg(found, "one").replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    labels = [
+        (float(each.get("x")), TextPath((0, 0), each.text, size=8).get_extents().width)
+        for each in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+        if re.fullmatch(r"[\d.]+ s", each.text)
+    ]
+    assert len(labels) >= 2
+    for (left, wide), (right, other) in pairwise(labels):
+        assert right - left > (wide + other) / 2 + 5

@@ -28,6 +28,7 @@ from memfeat.prediction.strip import STRIP_WIDTH, Strip, draw_strip, frame_edges
 LEFT, RIGHT, GAP = 0.95, 0.2, 0.2  # inches
 WIDTH = LEFT + STRIP_WIDTH + RIGHT
 HEADING, WEIGHTS, EFFECT = 0.72, 1.2, 1.55  # inches
+LABEL = 0.75  # inches along the axis of time that a label needs, with some room
 PAGE_WIDTH, PAGE_LEFT, PAGE_BELOW, PAGE_ABOVE = 4.3, 0.9, 0.3, 0.2  # inches, in an HTML page
 FEW_FRAMES = 150  # up to here each frame gets a bar or dot of its own
 
@@ -193,7 +194,8 @@ def draw_effect(axes: Axes, timeline: FrameEffects, edges: NDArray[np.float64]) 
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.spines["bottom"].set_visible(False)
     axes.xaxis.set_major_formatter("{x:g} s")
-    axes.locator_params(axis="x", nbins=8)
+    inches = axes.bbox.width / axes.figure.dpi
+    axes.locator_params(axis="x", nbins=max(1, min(8, int(inches / LABEL))))
     for tick in axes.get_xticklabels():
         tick.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})
     if timeline.effect is None:
