@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from commands import ok, run, told
+from pages import Page
 from PIL import Image
 from predicting import ENCODER, frames
 from processes import memfeat, start
@@ -21,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from memfeat import Cache, extract
 from memfeat.cli import main
 from memfeat.cli.predict import _pictures
-from memfeat.errors import ConfigError
+from memfeat.errors import ConfigError, ExitCode
 from memfeat.prediction import Input, find_videos
 from memfeat.prediction.tables import ScoresTable
 from memfeat.video import write_video
@@ -498,6 +499,34 @@ def test_a_comparison_names_the_frames_that_make_it_and_draws_them(home, some, t
     assert "a.mp4: predicted score" in drawn
     assert "b.mp4: predicted score" in drawn
     assert drawn.count("<image") == 2 + 3
+
+
+def test_a_comparison_is_a_page_that_loads_nothing_and_runs_nothing(home, some, tmp_path):
+    evil = tmp_path / "<script>alert(1)</script> & more.mp4".replace("/", "")
+    shutil.copy(some / "b.mp4", evil)
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing")
+    html = tmp_path / "new" / "both.html"
+    result = run("compare", home / "run", some / "a.mp4", evil, bad, "--html", html, "--json")
+    assert result.exit_code == ExitCode.SOME_VIDEOS_FAILED
+    found, page = json.loads(result.stdout), Page(html)
+    rows = page.table("Video")[1:]
+    assert [row[0]["text"] for row in rows] == [each["path"] for each in found["ranking"]]
+    for row, each in zip(rows, found["ranking"], strict=True):
+        shown = [float(value) for value, _ in row[1]["data"]]
+        assert shown == pytest.approx([each["score"], *each["interval"]])
+        assert float(row[2]["data"][0][0]) == pytest.approx(each["percentile"])
+    assert "cannot be told apart" in page.words or "is more memorable than" in page.words
+    assert "most by the frames at" in page.words
+    assert "bad.mp4" in page.words.partition("Without a score")[2]
+    assert len(page.of("svg")) == 2
+    pictures = page.of("img")
+    assert len(pictures) == 2 + 3
+    assert all(each["src"].startswith("data:image/jpeg;") and each["alt"] for each in pictures)
+    assert page.scripts == []
+    (policy,) = (each["content"] for each in page.of("meta") if "http-equiv" in each)
+    only = "img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    assert policy == f"default-src 'none'; {only}"
 
 
 def test_a_comparison_says_which_scores_are_in_doubt(home, some, tmp_path):

@@ -17,12 +17,13 @@ from memfeat.config import CompareConfig
 from memfeat.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memfeat.prediction.comparison import Comparison
     from memfeat.storage import Location
 
 
-@click.command(
-    "compare", epilog="Example: memfeat compare runs/mine a.mp4 b.mp4 --picture both.png"
-)
+@click.command("compare", epilog="Example: memfeat compare runs/mine a.mp4 b.mp4 --html both.html")
 @click.argument("run_folder", type=LOCATION, metavar="RUN")
 @click.argument("videos", nargs=-1, required=True, type=LOCATION, metavar="VIDEO...")
 @settings_options(CompareConfig)
@@ -78,4 +79,36 @@ def compare_command(
 
         draw_comparison(comparison, config.picture)
         say(f"picture: {config.picture}")
+    if config.html and comparison.ranking:
+        _write_page(config.html, comparison)
+        say(f"page: {config.html}")
     return ExitCode.SOME_VIDEOS_FAILED if comparison.failed else ExitCode.DONE
+
+
+def _write_page(output: "Path", comparison: "Comparison") -> None:
+    from memfeat.prediction.effects import frames_that_matter
+    from memfeat.prediction.timeline import timeline_svg
+    from memfeat.report.comparison import ComparedVideo, write_comparison
+
+    videos = [
+        ComparedVideo(
+            name=each.name,
+            score=each.score or 0.0,
+            interval=each.interval,
+            percentile=each.percentile,
+            lines=[*each.lines(), *frames_that_matter(each.timeline)],
+            timeline=timeline_svg(each.timeline, str(number)),
+            frames={
+                float(each.pts_seconds[index]): pixels
+                for index, pixels in each.thumbnails().items()
+            },
+        )
+        for number, each in enumerate(comparison.ranking)
+    ]
+    write_comparison(
+        output,
+        videos,
+        findings=comparison.lines(),
+        failed=[each.message for each in comparison.failed],
+        sources=comparison.ranking[0].sources,
+    )

@@ -67,6 +67,9 @@ class CompareConfig(ScoringConfig):
     picture: LocalPath | None = Field(
         None, description="draw the videos' frames, and what each does to the score"
     )
+    html: LocalPath | None = Field(
+        None, description="write a page with the scores, and with what the picture shows"
+    )
 
 
 class ServeConfig(ScoringConfig):

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from memfeat.errors import listed
 from memfeat.prediction.effects import frames_that_matter
 from memfeat.prediction.results import VideoPrediction
 
@@ -96,7 +97,7 @@ class Comparison:
             for caution in each.cautions.items():
                 warned.setdefault(caution, []).append(each.name)
         for (code, text), names in warned.items():
-            whose = "all of them" if len(names) == len(self.ranking) else ", ".join(names)
+            whose = "all of them" if len(names) == len(self.ranking) else listed(names)
             lines.append(f"{code}: {whose}: {text}")
         return lines
 

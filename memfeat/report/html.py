@@ -1,6 +1,6 @@
 """The page as HTML: the template filled in, with numbers rounded for people, exact for machines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def write_report(
     return output
 
 
-def _render(page: Page) -> str:
+def render(template: str, sources: Sequence[str], **values: Any) -> str:
+    """Fill a template in; `sources` say what the results are based on, warnings among them."""
     environment = Environment(
         loader=PackageLoader("memfeat"),
         autoescape=True,
@@ -57,20 +58,28 @@ def _render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
+    return environment.get_template(template).render(
+        warnings=[line for line in sources if is_warning(line)],
+        other_sources=[line for line in sources if not is_warning(line)],
+        version=memfeat.__version__,
+        **{"script_hash": "", **values},
+    )
+
+
+def _render(page: Page) -> str:
     script = (files("memfeat") / "templates" / "page.js").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
+        page.sources,
         page=page,
         plot_edges=EDGES,
         script=Markup(script),  # noqa: S704  our own
         script_hash=script_hash(script),
         commands=repeating.commands(page.runs),
         option_files=repeating.option_files(page.runs),
-        warnings=[line for line in page.sources if is_warning(line)],
-        other_sources=[line for line in page.sources if not is_warning(line)],
         ours=choices.our_choices(page.runs),
         settings=choices.training_settings(page.runs),
         features=choices.feature_settings(page.runs),
-        version=memfeat.__version__,
     )
 
 

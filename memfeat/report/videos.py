@@ -164,12 +164,13 @@ def frames_of(
                 found[name] = Frame(None, None, 0.0, missing)
             else:
                 pixels, seconds = chosen.pop(event.number)
-                picture = _data_uri(pixels, _LONGEST_SIDE) if name in through else None
-                found[name] = Frame(picture, _data_uri(pixels, _THUMBNAIL), seconds, "")
+                picture = data_uri(pixels, _LONGEST_SIDE) if name in through else None
+                found[name] = Frame(picture, data_uri(pixels, _THUMBNAIL), seconds, "")
     return found
 
 
-def _data_uri(pixels: NDArray[np.uint8], longest_side: int) -> str:
+def data_uri(pixels: NDArray[np.uint8], longest_side: int) -> str:
+    """Return uint8 (height, width, 3) RGB as a JPEG's data URI, reduced to a longest side."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((longest_side, longest_side))
     stream = BytesIO()
