@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from memfeat.errors import VideoError
-from memfeat.video import VideoReader
+from memfeat.video import VideoReader, squash
 
 Pixels = NDArray[np.uint8]
 BITS = (2, 5)  # rows and columns of blocks, the lowest bit first: 0 to 1023
@@ -147,6 +147,22 @@ def packets_of(path: Path) -> list[tuple[int, int]]:
     """Return where each packet stands in the file, and its size in bytes."""
     with av.open(str(path)) as container:
         return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+class Frames(NamedTuple):
+    """A video: `pixels` uint8 (time, height, width, 3) RGB; `pts_seconds` float64 (time,)."""
+
+    pixels: Pixels
+    pts_seconds: NDArray[np.float64]
+
+
+def read_frames(path: Path, *, size: int | None = None) -> Frames:
+    """Decode a whole video; without a size, frames are squashed to that of the first one."""
+    with VideoReader(path, size=size) as reader:
+        frames = list(reader)
+    height, width, _ = frames[0].pixels.shape
+    pixels = [squash(frame.pixels, height, width) for frame in frames]
+    return Frames(np.stack(pixels), np.array([frame.pts_seconds for frame in frames]))
 
 
 def read(path: Path, **arguments: Any) -> tuple[VideoReader, list[int]]:

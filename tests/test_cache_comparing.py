@@ -10,6 +10,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from clips import read_frames
 from commands import ok, run
 from extracting import config as extract_config
 from extracting import moving_noise
@@ -24,7 +25,7 @@ from memfeat.errors import EncoderError
 from memfeat.extraction import extract
 from memfeat.extraction.details import Recipe, ShownFrames, Trial
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
-from memfeat.video import read_frames, write_video
+from memfeat.video import write_video
 
 NAME, SIZE = "ViT-tiny-compared", 32
 FRAMES = {"v0": 24, "v1": 30, "v2": 27, "v3": 21}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import numbered_clip
+from clips import numbered_clip, read_frames
 from processes import reading, struck, workers_of
 
 from memfeat.decoding import DecodedFrames, DecodeSettings, Sampling, decode_ahead
@@ -18,7 +18,7 @@ from memfeat.decoding import ahead as ahead_module
 from memfeat.decoding.frame_pool import CHUNK_FRAMES, MOST_BYTES, FramePool, PoolShape, attach
 from memfeat.errors import DecoderError
 from memfeat.manifest import VideoRecord
-from memfeat.video import read_frames, write_video
+from memfeat.video import write_video
 
 FRAMES = {"a": 30, "long": 400, "b": 9, "one": 1, "c": 17}
 SIZE = 160

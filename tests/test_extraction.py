@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from clips import write_clip
+from clips import read_frames, write_clip
 from extracting import ENCODER, FRAMES, config, extract_into, files, manifest, moving_noise
 from processes import descendants, start, struck
 
@@ -25,7 +25,7 @@ from memfeat.errors import CacheError, EncoderError, VideoError
 from memfeat.extraction import encode_video, extract
 from memfeat.extraction.workers import _Queue
 from memfeat.manifest import VideoRecord
-from memfeat.video import read_frames, write_video
+from memfeat.video import write_video
 
 
 def test_the_pipeline_equals_encoding_frame_by_frame(clips, whole):

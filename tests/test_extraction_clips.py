@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from clips import numbered_clip
+from clips import numbered_clip, read_frames
 from torch import Tensor, nn
 
 from memfeat.encoders import FrameEncoder, Tower
 from memfeat.errors import EncoderError
 from memfeat.extraction import encode_video
-from memfeat.video import read_frames
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from clips import numbered_clip, numbers_in, write_clip
+from clips import numbered_clip, numbers_in, read_frames, write_clip
 from processes import memfeat, start
 from safetensors.torch import load_file
 
@@ -26,7 +26,6 @@ from memfeat.finetuning.finetuning import resolved
 from memfeat.finetuning.fitting import Fitting, clip_logits, starting_network
 from memfeat.manifest import Manifest, VideoRecord, read_manifest
 from memfeat.runs import Run, read_predictions
-from memfeat.video import read_frames
 
 SIZE = 32
 SPLITS = ["train"] * 6 + ["dev"] * 4 + ["test"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clips import numbered_clip
+from clips import numbered_clip, read_frames
 from made_up import records, spec
 
 from memfeat.cache import CacheSpec, EncodedVideo, write_shard
@@ -16,7 +16,7 @@ from memfeat.config import PlanConfig
 from memfeat.encoders import VectorShape, create_encoder, vector_shape
 from memfeat.manifest import Manifest
 from memfeat.planning import cache_size, sample_lengths
-from memfeat.video import frames_by_header, read_frames
+from memfeat.video import frames_by_header
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import read_frames
 from made_up import SMALL, table
 from pages import Page, assert_accessible, assert_self_contained
 from PIL import Image
@@ -30,7 +31,7 @@ from memfeat.report.videos import extremes, first_shown
 from memfeat.runs import Predictions, Run, read_predictions
 from memfeat.training import Examples, train
 from memfeat.training.baselines import run_baseline
-from memfeat.video import read_frames, write_video
+from memfeat.video import write_video
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)> & more'
 EVIL_ID = '<b onclick="x">id & "quotes"'

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from clips import read_frames
 from made_up import SMALL, records, spec
 from pages import Page, assert_self_contained
 from PIL import Image
@@ -23,7 +24,7 @@ from memfeat.errors import CacheError, ConfigError, RunError
 from memfeat.manifest import write_manifest
 from memfeat.report import write_report
 from memfeat.runs import pair_folder, read_predictions
-from memfeat.video import read_frames, write_video
+from memfeat.video import write_video
 
 SPLITS = ["train"] * 12 + ["dev"] * 6 + ["test"] * 5
 RULES = {"one": (0.3, 0.2), "two": (0.6, 0.35)}  # score = a + b * what the frames show

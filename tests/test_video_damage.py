@@ -6,10 +6,10 @@ import av
 import numpy as np
 import pytest
 from bad_videos import FASTSTART, noise
-from clips import numbered_clip, packets_of, read, refusal, write_clip, write_streams
+from clips import numbered_clip, packets_of, read, read_frames, refusal, write_clip, write_streams
 from field_pictures import write_fields
 
-from memfeat.video import VideoReader, read_frames
+from memfeat.video import VideoReader
 
 
 @pytest.mark.parametrize(

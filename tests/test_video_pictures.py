@@ -1,18 +1,20 @@
 """A frame's pixels: size, colours, transparency, and which way up they are."""
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from clips import number_picture, numbered_clip, numbers_in, read, write_clip
+from clips import number_picture, numbered_clip, numbers_in, read, read_frames, write_clip
 from PIL import Image
 from skimage import data
 from torchvision.transforms import functional as transforms
 
-from memfeat.video import VideoReader, crop_square, read_frames, resize
+from memfeat.video import VideoReader, crop_square, resize
 
 CORNERS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255)}
 
@@ -33,6 +35,17 @@ def corners_of(pixels: np.ndarray) -> str:
     return "{}{}/{}{}".format(*names)
 
 
+def turned_clip(path: Path, matrix: Sequence[float]) -> Path:
+    """Write three pictures of RG/BW, with a display matrix."""
+    write_clip(path, [corner_picture(32, 64)] * 3)
+    content = bytearray(path.read_bytes())
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    # In tkhd the matrix stands 44 bytes after the box's name.
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
 @pytest.mark.parametrize(
     ("matrix", "seen"),  # matrix a, b, c, d as in ISO 14496-12, 6.2.2; the stored picture is RG/BW
     [
@@ -46,24 +59,30 @@ def corners_of(pixels: np.ndarray) -> str:
     ],
 )
 def test_the_display_matrix_turns_and_mirrors(tmp_path, matrix, seen):
-    path = write_clip(tmp_path / "turned.mp4", [corner_picture(32, 64)] * 3)
-    content = bytearray(path.read_bytes())
-    a, b, c, d = (value << 16 for value in matrix)
-    # In tkhd the matrix stands 44 bytes after the box's name.
-    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
+    path = turned_clip(tmp_path / "turned.mp4", matrix)
     pixels = read_frames(path).pixels
     assert pixels.shape == ((3, 64, 32, 3) if matrix[0] == 0 else (3, 32, 64, 3))
     assert [corners_of(picture) for picture in pixels] == [seen] * 3
     assert corners_of(read_frames(path, size=20).pixels[0]) == seen
     with VideoReader(path, size=20) as reader:
         list(reader)
+    assert reader.warning is None
     assert reader.frame_size == pixels.shape[2:0:-1], "as it is shown, whatever it is resized to"
     with av.open(str(path)) as container:  # FFmpeg's own reading, in degrees counterclockwise
         frame = next(container.decode(video=0))
     if matrix[0] * matrix[3] - matrix[1] * matrix[2] > 0:
         stored = frame.to_ndarray(format="rgb24", threads=1)
         np.testing.assert_array_equal(np.rot90(stored, frame.rotation // 90), pixels[0])
+
+
+@pytest.mark.parametrize(
+    ("degrees", "warned"), [(45, True), (100, True), (-20, True), (90.5, False), (-0.5, False)]
+)
+def test_pictures_to_be_shown_aslant_are_read_with_a_warning(tmp_path, degrees, warned):
+    a, b = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    reader, _ = read(turned_clip(tmp_path / "turned.mp4", (a, b, -b, a)))
+    assert (reader.warning is not None) is warned
+    assert not warned or "turned.mp4' is to be shown aslant" in reader.warning
 
 
 def white_noise() -> np.ndarray:

@@ -3,11 +3,11 @@
 import av
 import numpy as np
 import pytest
-from clips import number_picture, numbers_in, write_clip
+from clips import number_picture, numbers_in, read_frames, write_clip
 from skimage import data
 
 from memfeat.errors import VideoError
-from memfeat.video import read_frames, write_video
+from memfeat.video import write_video
 
 
 def test_written_videos_read_back_frame_by_frame(tmp_path):

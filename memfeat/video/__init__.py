@@ -8,7 +8,7 @@ from memfeat.video.completeness import PARTIAL
 from memfeat.video.frame_folder import files_of, open_reader, sha256_of_video
 from memfeat.video.header import frames_by_header
 from memfeat.video.pictures import BICUBIC, INTERPOLATIONS, Pixels, crop_square, resize, squash
-from memfeat.video.reading import Frame, Frames, VideoReader, read_frame, read_frames
+from memfeat.video.reading import Frame, VideoReader
 from memfeat.video.writing import write_video
 
 __all__ = [
@@ -16,15 +16,12 @@ __all__ = [
     "INTERPOLATIONS",
     "PARTIAL",
     "Frame",
-    "Frames",
     "Pixels",
     "VideoReader",
     "crop_square",
     "files_of",
     "frames_by_header",
     "open_reader",
-    "read_frame",
-    "read_frames",
     "resize",
     "sha256_of_video",
     "squash",

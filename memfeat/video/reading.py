@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import av
-import numpy as np
 from av.packet import Packet
-from av.video.reformatter import ColorTrc, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from memfeat.config import MAX_PIXELS, UNTAGGED_HD
 from memfeat.errors import ConfigError, VideoError
 from memfeat.video.completeness import Completeness
 from memfeat.video.opening import (
     create_decoder,
-    has_alpha_track,
     has_unused_byte,
     open_video,
     quoted,
@@ -29,6 +26,7 @@ from memfeat.video.opening import (
     require_size,
     too_large,
 )
+from memfeat.video.picture_warnings import PictureWarnings
 from memfeat.video.pictures import (
     SILENT_MATRICES,
     Matrix,
@@ -42,14 +40,12 @@ from memfeat.video.pictures import (
     to_rgb,
     upright,
 )
-from memfeat.video.side_data import read_side_data, views_in
+from memfeat.video.side_data import read_side_data
 
-HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 FALLBACK_RATE = 25
 SAME_TIME = 1e-6  # seconds: less than that is rounding
 SEARCHED = 1 << 16  # bytes of a transport stream through which FFmpeg searches in one go
 COMMENT = b"\x81"  # what Theora's header of comments begins with
-VISIBLE = 128  # of an alpha of 0 to 255
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,6 @@ class Frame:
 
     pixels: Pixels
     pts_seconds: float
-
-
-@dataclass(frozen=True)
-class Frames:
-    """A video: `pixels` uint8 (time, height, width, 3) RGB; `pts_seconds` float64 (time,)."""
-
-    pixels: Pixels
-    pts_seconds: NDArray[np.float64]
 
 
 class VideoReader:
@@ -95,7 +83,7 @@ class VideoReader:
 
     Attributes, those on frames final once the last one has come:
         warning: what the user should know about the pictures: that they are HDR, interlaced,
-            several views, transparent, or lack their transparency; or None.
+            several views, aslant, transparent, or lack their transparency; or None.
         frames_decoded: how many came.
         frames_expected: how many the header counts, at most `max_frames`, or None.
         frame_size: width and height of the first frame handed out, upright, before it is resized.
@@ -155,16 +143,18 @@ class VideoReader:
         self._pts_seconds: float | None = None
         self._turn: tuple[float, Matrix] | None = None
         self._side_data = read_side_data(self._container, self._stream)
-        self._layout = self._side_data.layout
-        self._has_alpha_track = has_alpha_track(self._container, self._stream)
+        seen = path, self._container, self._stream, self._side_data
+        self._warnings = PictureWarnings(*seen)
         # The container's, which not all decoders hand on where the pictures name none.
         self._matrix = self._stream.codec_context.colorspace
         self._use_alpha = not has_unused_byte(self._stream)
-        self._largest_alpha: int | None = None
-        self._interlaced = 0
         self._frames = self._read()
         self.reason: str | None = None
-        self.warning = self._warning_of_colours()
+
+    @property
+    def warning(self) -> str | None:
+        """See above."""
+        return self._warnings.text()
 
     @property
     def frames_expected(self) -> int | None:
@@ -190,9 +180,7 @@ class VideoReader:
             if self.frames_decoded and seconds - first > self._max_seconds - SAME_TIME:
                 return self._end(early=True)
             require_size(self._path, (decoded.width, decoded.height), self._max_pixels)
-            if not self.frames_decoded:
-                self._layout = self._layout or views_in(decoded)
-            self._interlaced += decoded.interlaced_frame
+            self._warnings.note(decoded, is_first=not self.frames_decoded)
             self.frames_decoded += 1
             if self.frames_decoded > self._first_frame:
                 yield Frame(self._picture(decoded), seconds)
@@ -208,49 +196,10 @@ class VideoReader:
             self.reason = self._completeness.reason_so_far()
         else:
             end = (self._pts_seconds or 0.0) + self._longest_gap
-            fields = self._interlaced if self._decoder.name == "h264" else 0
+            fields = self._warnings.interlaced if self._decoder.name == "h264" else 0
             self.reason = self._completeness.reason(
                 self.frames_decoded, end, self._longest_gap, fields
             )
-        if self._layout:
-            self._warn(
-                f"{quoted(self._path)} shows several views, or a whole sphere, in each picture "
-                f"({self._layout}), which is read as it is stored; convert it to one plain view "
-                "first if that matters"
-            )
-        if self._has_alpha_track:
-            self._warn(
-                f"{quoted(self._path)} has its transparency in a track of its own, which is not "
-                "applied, so that what should not be seen is; put it on a background first if that "
-                "matters"
-            )
-        if self._interlaced:
-            self._warn(
-                f"{quoted(self._path)} is interlaced and is read without deinterlacing, so that "
-                "what moves has combed edges; deinterlace it first if that matters"
-            )
-        if self._largest_alpha is not None and self._largest_alpha < VISIBLE:
-            self._warn(
-                f"{quoted(self._path)} is transparent throughout (alpha of at most "
-                f"{self._largest_alpha} in 255), so that its frames are black or nearly; convert "
-                "it without its alpha channel if they should show something"
-            )
-
-    def _warn(self, text: str) -> None:
-        self.warning = f"{self.warning}; {text}" if self.warning else text
-
-    def _warning_of_colours(self) -> str | None:
-        transfer = HDR.get(self._decoder.color_trc)
-        if self._side_data.is_dolby:
-            text = "Dolby Vision alone and is read without its colours' transform, so they are off"
-        elif transfer:
-            text = (
-                f"HDR ({transfer}) and is read without tone mapping, so it looks paler than on a "
-                "screen"
-            )
-        else:
-            return None
-        return f"{quoted(self._path)} is {text}; convert it to SDR first if that matters"
 
     def _require_allowed(self, error: av.FFmpegError) -> None:
         """Distinguish a frame that the decoder refuses for its size from a damaged one."""
@@ -348,7 +297,7 @@ class VideoReader:
         except (av.FFmpegError, ValueError) as error:
             text = f"holds {frame.format.name} pixels that cannot be turned into RGB ({error})"
             raise VideoError("unreadable", f"{quoted(self._path)} {text}; convert it") from error
-        self._largest_alpha = max(self._largest_alpha or 0, alpha)
+        self._warnings.note_alpha(alpha)
         pixels = upright(cut_margins(pixels, self._side_data.crop), self._display_matrix(frame))
         height, width = pixels.shape[:2]
         if self.frame_size == (0, 0):
@@ -365,31 +314,3 @@ class VideoReader:
         if self._turn is None or self._turn[0] != frame.rotation:
             self._turn = frame.rotation, display_matrix(frame)
         return self._turn[1]
-
-
-def read_frames(path: Path, *, size: int | None = None, max_frames: int | None = None) -> Frames:
-    """Decode a whole video into memory; arguments and errors are those of `VideoReader`.
-
-    Without a size, frames that differ in size from the first one are squashed to it.
-    """
-    with VideoReader(path, size=size, max_frames=max_frames) as reader:
-        frames = list(reader)
-    height, width, _ = frames[0].pixels.shape
-    return Frames(
-        np.stack([squash(frame.pixels, height, width) for frame in frames]),
-        np.array([frame.pts_seconds for frame in frames]),
-    )
-
-
-def read_frame(path: Path, index: int) -> Frame:
-    """Decode the frame at `index`, counted from 0 in presentation order, at its stored size.
-
-    Raises:
-        VideoError: as `VideoReader`; `no_frames` if the video has no such frame.
-    """
-    with VideoReader(path, max_frames=max(index, 0) + 1) as reader:
-        for number, frame in enumerate(reader):
-            if number == index:
-                return frame
-    text = f"has no frame {index}; it gave {reader.frames_decoded}, counted from 0"
-    raise VideoError("no_frames", f"{quoted(path)} {text}")
