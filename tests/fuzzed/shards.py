@@ -30,7 +30,9 @@ def shards(folder: Path) -> Files:
     def video(name: str, frames: int, **how: Any) -> EncodedVideo:
         vectors = generator.standard_normal((frames, 16))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return EncodedVideo(name, vectors.astype(np.float16), np.arange(frames) / 25, **how)
+        return EncodedVideo(
+            name, vectors.astype(np.float16), np.arange(frames) / 25, frame_size=(64, 48), **how
+        )
 
     spec = CacheSpec.model_validate({**SPEC, "dim": 16})
     videos = [
