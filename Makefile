@@ -28,7 +28,7 @@ GRID_RUN := $(if $(DEMO),runs/$(DATASET),runs/table1-$(DATASET))
 
 .PHONY: help install demo clips extract finetune train ablation table2 report \
   table1-smoke demo-table2 demo-sampler test types tests test-extras test-gpu browser test-browser \
-  picture soak docs bench-train bench-extract bench-gpu bench-report clean
+  picture soak docs bench-train bench-extract bench-gpu bench-busy bench-report clean
 
 help: ## print this help
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1	/' | expand -t 20
@@ -160,6 +160,9 @@ bench-gpu: $(VENV)/.installed-test ## time both stages on a GPU, in six minutes
 
 bench-train: $(VENV)/.installed-test ## time stage 2 against the naive way, side by side
 	$(BIN)/python tests/benchmarks/bench_train.py
+
+bench-busy: $(VENV)/.installed-test ## time both stages on a machine that others use, too
+	$(BIN)/python tests/benchmarks/bench_busy.py
 
 bench-report: $(VENV)/.installed-test ## measure a report of 10,000 videos in Chromium
 	$(BIN)/python tests/benchmarks/bench_report.py

@@ -8,6 +8,7 @@ Examples:
 What it gives is imported when it is first asked for, so that `import memfeat` itself is quick.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from memfeat.manifest import read_manifest
     from memfeat.prediction import Predictor, VideoPrediction
     from memfeat.runs import Run
+
+# torch's threads wait for each other thousands of times a second. By default they spin meanwhile,
+# which takes several times as long where others use the machine, too; asleep they take at most a
+# tenth longer where nobody does. Heeded if torch is imported later; `make bench-busy` measures it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = [

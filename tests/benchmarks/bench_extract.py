@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +25,11 @@ from decoders import (
     through_encoder,
     torchcodec_decoded,
 )
+from generated import CLIP_FRAMES, SIZES, pictures, write_clips
 from measuring import Timings, family, in_turn, machine, peak_memory
-from numpy.typing import NDArray
 from peers import normalised, peer_features, peer_frames
 from rich.progress import track
 from skimage import data
-from skimage.transform import resize as enlarge
 
 from memfeat.cache import Cache
 from memfeat.config import ExtractConfig
@@ -43,35 +42,11 @@ from memfeat.video import write_video
 
 ENCODER = "ViT-B-32"
 BATCH = 32
-CLIP_FRAMES = 48  # four clips of it are six whole batches
 TURNS = 2  # of each clip in a round, so that it lasts for half a minute
-SIZES = {"360p": (360, 640), "720p": (720, 1280)}
 PAPER_SIZE = 336  # pixels a side that ViT-L/14@336 takes
 SMALL = "timm/test_vit"  # so small that a long video takes seconds
 WIDE = "cls+6x6"  # yet with it 2,368 numbers a frame, more than ViT-L/14's 1,024
 LONG = 20_000  # frames
-
-
-def pictures(photo: NDArray[np.uint8], height: int, width: int) -> Iterator[NDArray[np.uint8]]:
-    """Let a camera drift over a photograph, with film grain."""
-    room = 2 * CLIP_FRAMES
-    large = enlarge(photo, (height + room, width + room), anti_aliasing=True)
-    generator = np.random.default_rng(0)
-    for n in range(CLIP_FRAMES):
-        view = large[n : n + height, 2 * n : 2 * n + width] * 255
-        grain = generator.normal(0, 2, (height, width, 1))
-        yield np.clip(view + grain, 0, 255).astype(np.uint8)
-
-
-def write_clips(folder: Path, size: str) -> list[VideoRecord]:
-    """Write four clips of H.264 from photographs."""
-    photos = data.astronaut(), data.coffee(), data.cat(), data.rocket()
-    records = []
-    for number, photo in enumerate(photos):
-        path = folder / f"{size}-{number}.mp4"
-        write_video(path, pictures(photo, *SIZES[size]), fps=25)
-        records.append(VideoRecord(video_id=path.stem, path=path, score=None, split="test"))
-    return records
 
 
 def family_cpu_seconds() -> float:
@@ -161,8 +136,7 @@ def time_decoders(home: Path, rounds: int, timings: Timings) -> None:
     """Measure what many decoders give: of a fixed rate, and two real ones before a tiny encoder."""
     timings.add(**fake_figures(20))
     encoder = create_encoder(SMALL, "random")
-    photo = enlarge(data.astronaut(), (360, 640), anti_aliasing=True)
-    pixels = (photo * 255).astype(np.uint8)
+    pixels = next(pictures(data.astronaut(), 360, 640))
 
     def clip(frames: int, *shape: slice) -> Path:
         path = home / f"turning-{frames}.mp4"
