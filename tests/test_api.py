@@ -1,6 +1,7 @@
 """memfeat from Python: what a notebook user would guess, and what it gives."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,20 @@ def test_importing_memfeat_imports_nothing_but_itself_and_the_standard_library()
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     packages = {name.partition(".")[0] for name in done.stdout.split()}
     assert packages - sys.stdlib_module_names == {"memfeat"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
+@pytest.mark.parametrize(
+    ("variables", "times"), [({}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")]
+)
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(variables, times):
+    code = "import memfeat, torch; torch.ones(1 << 20).sum()"
+    shown = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    shown |= variables | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=shown)
+    # What GNU's OpenMP, which torch brings on Linux, says of itself; by default 300000.
+    assert f"GOMP_SPINCOUNT = '{times}'" in done.stderr
 
 
 def test_every_public_name_is_there_and_documented_and_others_are_refused():
