@@ -133,7 +133,7 @@ class Scorer:
             weights=None if scores.weights is None else clip.by_row(scores.weights),
             pts_seconds=clip.pts_seconds,
             sources=self.sources,
-            find_effects=partial(self._effects, tuple(encoded)),
+            find_effects=partial(self._effects, tuple(encoded), scores),
         )
 
     def predict_cached(
@@ -183,10 +183,9 @@ class Scorer:
             sources=self.sources,
         )
 
-    def _effects(self, encoded: Sequence[EncodedVideo]) -> FrameEffects:
-        """Score a video without each of its frames in turn."""
+    def _effects(self, encoded: Sequence[EncodedVideo], scores: Scores) -> FrameEffects:
+        """Score a video without each of its frames in turn; `scores` are those with all."""
         clip = self._clip(encoded)
-        scores = self._score([clip.frames])
         windows = clip.windows()
         undefined = self._undefined(windows)
         effect = None
