@@ -13,8 +13,12 @@ from memfeat.ablation.transfer import plan_transfer, run_transfer
 from memfeat.cache import Cache, EncodedVideo, write_shard
 from memfeat.config import AblationConfig, TransferConfig
 from memfeat.manifest import VideoRecord, read_manifest, write_manifest
+from memfeat.prediction.comparison import Comparison
 from memfeat.prediction.explaining import timelines_of
+from memfeat.prediction.scorer import Scorer
+from memfeat.prediction.timeline import timeline_svg
 from memfeat.report import write_report
+from memfeat.report.comparison import ComparedVideo, write_comparison
 from memfeat.runs import Run, read_predictions
 from memfeat.storage import write_json
 from memfeat.training import Examples, train
@@ -22,7 +26,7 @@ from memfeat.training.baselines import run_baseline
 from memfeat.video import write_video
 
 pytestmark = pytest.mark.browser
-KINDS = ("grid", "run", "transfer")
+REPORTS = ("grid", "run", "transfer")
 PAPER = 688  # pixels across A4, within its margins
 MADE_UP = "made up for a test: scores from a formula, not from people"
 
@@ -52,7 +56,7 @@ def make_dataset(home, name, count=45):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The pages of a grid, of one of its runs, and of a transfer."""
+    """The pages of a grid, of one of its runs, of a transfer, and of a comparison."""
     home = tmp_path_factory.mktemp("reports")
     for name in ("one", "other"):
         make_dataset(home, name)
@@ -87,10 +91,33 @@ def reports(tmp_path_factory):
     )
     run_transfer(transfer, plan_transfer(transfer, recipe | {"aggregator": "avg"}))
     folders = {"grid": grid.run, "run": grid.run / "cells" / "bigru+mlp", "transfer": transfer.run}
-    return {
+    compared = home / "comparison.html"
+    write_page_of_comparison(compared, folders["run"], home / "caches" / "one")
+    return {"comparison": compared} | {
         kind: write_report(folder, home / f"{kind}.html", None, timelines_of)
         for kind, folder in folders.items()
     }
+
+
+def write_page_of_comparison(output, run, cache):
+    predictions = list(Scorer(run, device="cpu").predict_cache(cache))
+    found = Comparison.of(predictions[:3], 0.1)
+    ranking = found.ranking
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), np.uint8)
+    videos = [
+        ComparedVideo(
+            name=each.name,
+            score=each.score,
+            interval=each.interval,
+            percentile=each.percentile,
+            lines=each.lines(),
+            timeline=timeline_svg(each.timeline, str(number)),
+            frames=dict(enumerate(pixels)),
+        )
+        for number, each in enumerate(ranking)
+    ]
+    sources = ranking[0].sources
+    write_comparison(output, videos, findings=found.lines(), failed=["no video"], sources=sources)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +292,9 @@ def test_rows_of_different_videos_are_not_paired(reports, show):
 
 
 def use(page):
-    """Do what shows everything that a page can show."""
+    """Do what shows everything that a page can show; a comparison shows it at once."""
+    if not page.locator("figure.scatter").count():
+        return
     page.locator("figure.scatter svg").first.scroll_into_view_if_needed()
     page.get_by_role("slider").first.focus()
     page.keyboard.press("End")
@@ -276,7 +305,7 @@ def use(page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", (*REPORTS, "comparison"))
 def test_it_can_be_read_at_every_width_and_in_the_dark(reports, show, axe, kind, width, dark):
     page = show(reports[kind], width, dark)
     use(page)
@@ -302,7 +331,7 @@ def test_it_can_be_read_at_every_width_and_in_the_dark(reports, show, axe, kind,
     assert problems == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", REPORTS)
 def test_text_in_pictures_stays_inside_and_its_letters_are_large_enough(reports, show, kind):
     for width in (400, 1400):
         page = show(reports[kind], width)
@@ -321,7 +350,7 @@ def test_text_in_pictures_stays_inside_and_its_letters_are_large_enough(reports,
         assert [text for text, _, size in sizes if text != "1" and size < 4] == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", REPORTS)
 def test_it_prints(reports, show, tmp_path, kind):
     page = show(reports[kind], dark=True)
     use(page)
