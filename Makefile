@@ -148,7 +148,7 @@ test-browser: $(VENV)/.installed-test ## test the HTML pages in Chromium
 picture: $(VENV)/.installed-test ## draw the README's pictures of the demo, in Chromium
 	$(BIN)/python tests/browser/picture.py
 
-soak: $(VENV)/.installed-test ## try faults by the thousand, for an hour; MEMFEAT_SOAK=0.02 tries fewer
+soak: $(VENV)/.installed-test ## try faults by the thousand, for half an hour; MEMFEAT_SOAK=0.02 tries fewer
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m soak -n 0
 
 # torchcodec is measured where FFmpeg's libraries are installed (Debian's package ffmpeg has them).
