@@ -143,8 +143,7 @@ class VideoReader:
         self._pts_seconds: float | None = None
         self._turn: tuple[float, Matrix] | None = None
         self._side_data = read_side_data(self._container, self._stream)
-        seen = path, self._container, self._stream, self._side_data
-        self._warnings = PictureWarnings(*seen)
+        self._warnings = PictureWarnings(path, self._container, self._stream, self._side_data)
         # The container's, which not all decoders hand on where the pictures name none.
         self._matrix = self._stream.codec_context.colorspace
         self._use_alpha = not has_unused_byte(self._stream)
